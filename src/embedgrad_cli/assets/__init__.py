@@ -1,0 +1,23 @@
+"""The files that come with the package: a tiny model and a task, so that a first run needs no download."""
+
+from pathlib import Path
+
+from embedgrad_cli.errors import UserError
+
+PREFIX = "embedded:"
+
+
+def resolve(path: str) -> str:
+    """Turn `embedded:NAME` into the packaged folder's path; any other path comes back as it is.
+
+    Raises:
+        UserError: there is no packaged folder of that name.
+    """
+    if not path.startswith(PREFIX):
+        return path
+    home = Path(__file__).parent
+    folder = home / path.removeprefix(PREFIX)
+    if not folder.is_dir():
+        names = ", ".join(sorted(f"{PREFIX}{p.name}" for p in home.iterdir() if p.is_dir() and p.name[0] != "_"))
+        raise UserError(f"there is no {path!r} in the package. Embedded are: {names}.")
+    return str(folder)

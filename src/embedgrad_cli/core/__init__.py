@@ -1,0 +1,1 @@
+"""The method: template, encoded examples, soft prompt, forward, artifact."""

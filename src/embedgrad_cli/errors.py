@@ -1,0 +1,40 @@
+"""The errors that a user can cause or meet. `cli` prints them as plain text, never with a traceback."""
+
+
+class EmbedgradError(Exception):
+    """Something failed that is not the user's input (exit code 1): out of memory, a loss that is not finite."""
+
+    exit_code = 1
+
+
+class UserError(EmbedgradError):
+    """The user's input is wrong (exit code 2).
+
+    The message is one paragraph: what was wrong, where (file, key, row), what was expected, how to mend it.
+    """
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A setting is unknown, of the wrong type or out of range. Holds every problem found, not only the first."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class DataError(UserError):
+    """A data file or one of its rows is not what the task's YAML says."""
+
+
+class TemplateError(UserError):
+    """The conversation template cannot carry the prompt or the query."""
+
+
+class ModelError(UserError):
+    """The model cannot be loaded, or is not one that embedgrad can drive."""
+
+
+class ArtifactError(UserError):
+    """A prompt artifact cannot be read, or was made for another model."""

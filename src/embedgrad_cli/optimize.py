@@ -1,0 +1,211 @@
+"""`embedgrad optimize`: trains the embeddings of a prompt and tests them on rows that had no part in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embedgrad_cli import report
+from embedgrad_cli.arms import Examination, answer_rows, run_arms, sample_rows, seeds_of, summarise
+from embedgrad_cli.core.artifact import describe, save_artifact
+from embedgrad_cli.core.batching import training_batches
+from embedgrad_cli.core.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from embedgrad_cli.core.encoding import Encoded, Example, encode
+from embedgrad_cli.core.forward import Forward, can_share_trunk
+from embedgrad_cli.core.model import LanguageModel, load_model, pick_device
+from embedgrad_cli.core.soft_prompt import SoftPrompt, TrustRegion, measure_drift, relative_drift
+from embedgrad_cli.core.template import Conversation
+from embedgrad_cli.core.updates import learning_rate, make_optimizer
+from embedgrad_cli.errors import EmbedgradError
+from embedgrad_cli.interrupts import Stopped, StopRequest
+from embedgrad_cli.run_directory import RunDirectory, start_logging, write_json, write_json_lines
+from embedgrad_cli.schema import OptimizeConfig
+from embedgrad_cli.tasks.data import Row, Splits, load
+
+log = logging.getLogger(__name__)
+
+
+def run(config: OptimizeConfig) -> float:
+    """Optimise, or resume, or report that the run in `output_dir` is finished.
+
+    Returns: the best validation accuracy, for sweepers.
+    """
+    directory = RunDirectory(Path(config.output_dir), asdict(config))
+    if directory.is_finished:
+        results = json.loads(directory.results.read_text())
+        report.already_finished(directory.path, results)
+        return results["validation"]["accuracy"]
+    start_logging(directory.log, config.log_level)
+    torch.manual_seed(config.seed)
+
+    splits = load(config.task, config.seed)
+    model = load_model(config.model, pick_device(config.device))
+    training = Training(config, model, splits, directory)
+    training.fit()
+    return training.test()
+
+
+class NonFiniteLoss(EmbedgradError):
+    """The loss became NaN or infinite."""
+
+
+class Training:
+    """One optimisation: the frozen model, the encoded examples, the prompt, and the state that checkpoints keep."""
+
+    def __init__(self, config: OptimizeConfig, model: LanguageModel, splits: Splits, directory: RunDirectory) -> None:
+        self.config, self.model, self.splits, self.directory = config, model, splits, directory
+        self.encoded = self._encode(splits.train)
+        self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
+        self.trust_region = TrustRegion(config.trust_region, model.embedding_rms)
+        self.optimizer = make_optimizer(config.optimizer, self.prompt)
+        self.state = TrainingState(best_vectors=self.prompt.seed.clone())
+        self.shares_trunk = can_share_trunk(model, self.encoded.examples, self.prompt)
+        self.forward = Forward(model, self.encoded.examples, self.shares_trunk)
+        self.validation = self._examination(splits.validation)
+        self.validation_targets = self._encode(splits.validation)
+        if directory.checkpoint.exists():
+            self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
+        directory.keep_metrics_up_to(self.state.step)
+
+    def fit(self) -> None:
+        """Optimiser steps, with a validation every `eval_every` of them, until the last step or no more patience.
+
+        Raises:
+            Stopped: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
+            NonFiniteLoss: the loss is NaN or infinite; the best prompt so far is kept.
+        """
+        settings, state = self.config.train, self.state
+        batches = training_batches(self.encoded.examples, settings.batch_size, self.config.seed, state.step)
+        with StopRequest() as stop, report.TrainingDisplay(settings.steps, state.step, self._summary()) as display:
+            if state.step == 0 and state.best_accuracy is None:
+                self._validate(display)
+            while state.step < settings.steps and not self._out_of_patience():
+                self._step(next(batches), display)
+                last = state.step == settings.steps
+                if state.step % settings.eval_every == 0 or last:
+                    self._validate(display)
+                if state.step % settings.checkpoint_every == 0 or last or stop.requested:
+                    save_checkpoint(self.directory.checkpoint, self.state, self.prompt, self.optimizer)
+                if stop.requested and not last:
+                    raise Stopped(state.step, self.directory.path)
+
+    def test(self) -> float:
+        """Answer the test split once with `none`, `seed` and `optimized`, and write everything down."""
+        optimized = SoftPrompt(self.prompt.slots, self.prompt.seed, self.state.best_vectors)
+        seed = SoftPrompt(self.prompt.slots, self.prompt.seed)
+        examination = self._examination(self.splits.test)
+        prompts = {"none": None, "seed": seed, "optimized": optimized}
+        with report.TestDisplay() as display:
+            outcomes = run_arms(examination, prompts, self.config.evaluation.batch_size, display.arm)
+        drift = measure_drift(optimized, self.model)
+        summary = summarise(outcomes, "seed", "optimized")
+        validation = {"accuracy": self.state.best_accuracy, "loss": self.state.best_loss, "step": self.state.best_step}
+        results = {
+            "task": self.config.task.name,
+            "split": "test",
+            "num_examples": len(examination.rows),
+            "num_skipped": len(examination.skipped),
+            "model": self.model.path,
+            **summary,
+            "validation": validation,
+            "steps": self.state.step,
+            "drift": drift.to_dict(),
+            "split_hash": self.splits.hash,
+            "data": self.splits.report,
+        }
+        self._save_artifact(optimized, {"validation": validation, "test": summary, "drift": drift.to_dict()})
+        write_json_lines(self.directory.samples, sample_rows(outcomes, examination.rows))
+        write_json(self.directory.results, results)
+        report.results(results, examination.rows, outcomes, self.directory.path)
+        return validation["accuracy"] or 0.0
+
+    def _step(self, batch: list[Example], display: report.TrainingDisplay) -> None:
+        """One optimiser step: gradient, clipping, update, trust region."""
+        settings, started = self.config.optimizer, time.perf_counter()
+        self.optimizer.zero_grad()
+        loss = self.forward.accumulate_gradient(batch, self.prompt, self.config.train.micro_batch_size)
+        self.trust_region.add_penalty_gradient(self.prompt)
+        limit = settings.max_grad_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.prompt.parameters(), limit)
+        if not math.isfinite(loss.item() + norm.item()):
+            self._stop_not_finite(batch, loss.item(), norm.item())
+        rate = learning_rate(settings, self.state.step, self.config.train.steps) * self.model.embedding_rms
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.trust_region.project(self.prompt)
+        self.state.step += 1
+        seconds = time.perf_counter() - started
+        row = {
+            "step": self.state.step,
+            "loss": loss.item(),
+            "grad_norm": norm.item(),
+            "lr": rate,
+            "drift": relative_drift(self.prompt).mean().item(),
+            "tokens": sum(example.length for example in batch),
+            "seconds": round(seconds, 4),
+        }
+        self.directory.append_metrics(row)
+        display.step(row)
+
+    def _validate(self, display: report.TrainingDisplay) -> None:
+        """Measure validation accuracy and loss; keep the prompt if it is the best so far."""
+        outcomes = answer_rows(
+            self.validation.arm("validation", self.prompt),
+            self.validation.rows,
+            self.config.task,
+            self.config.evaluation.batch_size,
+        )
+        accuracy = sum(o.correct for o in outcomes) / len(outcomes)
+        targets = self.validation_targets.examples
+        forward = Forward(self.model, targets, self.shares_trunk)
+        loss = forward.mean_loss(targets, self.prompt, self.config.evaluation.batch_size)
+        better = self.state.update_best(accuracy, loss, self.prompt.vectors)
+        if better:
+            metrics = {"validation": {"accuracy": accuracy, "loss": loss, "step": self.state.step}}
+            self._save_artifact(self.prompt, metrics)
+        row = {"step": self.state.step, "validation_accuracy": accuracy, "validation_loss": loss, "best": better}
+        self.directory.append_metrics(row)
+        display.validated(row)
+        log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
+
+    def _encode(self, rows: list[Row]) -> Encoded:
+        conversation = Conversation(
+            self.config.template, seeds_of(self.config.prompt), self.model.tokenizer, self.model.is_chat
+        )
+        task = self.config.task
+        return encode(rows, conversation, self.model, ends_turn=task.kind == "generation", too_long=task.too_long)
+
+    def _examination(self, rows: list[Row]) -> Examination:
+        c = self.config
+        return Examination(rows, self.model, c.template, c.prompt, c.task, self.shares_trunk)
+
+    def _save_artifact(self, prompt: SoftPrompt, metrics: dict[str, Any]) -> None:
+        metadata = describe(prompt, self.model, asdict(self.config), self.splits.hash, metrics)
+        save_artifact(self.directory.prompt, prompt, metadata)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.train.patience
+        return patience is not None and self.state.validations_since_best >= patience
+
+    def _stop_not_finite(self, batch: list[Example], loss: float, norm: float) -> None:
+        ids = ", ".join(example.id for example in batch)
+        raise NonFiniteLoss(
+            f"step {self.state.step + 1}: the loss is {loss} and the gradient's norm {norm}. The batch was: {ids}. The "
+            f"best prompt of the steps before is kept in {self.directory.prompt}. A smaller optimizer.lr, or "
+            "model.dtype=float32 or bfloat16, usually mends this."
+        )
+
+    def _summary(self) -> str:
+        c, slots = self.config, self.prompt.slots
+        return (
+            f"{c.task.name} on {c.model.path} · {len(self.encoded.examples)} training, {len(self.validation.rows)} "
+            f"validation examples · {slots.num_tokens} prompt tokens · trunk {len(self.forward.trunk)} tokens"
+        )

@@ -1,0 +1,128 @@
+"""Tiny models and a tokenizer, made on the spot: no network, no files but the test's own."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from embedgrad_cli.core.model import LanguageModel
+from embedgrad_cli.schema import Message, TemplateConfig
+
+SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CORPUS = [
+    "Please reason step by step. Solve the problem and give the answer.",
+    "Tom has 3 apples and buys 12 more. How many apples does he have now?",
+    "Ana read 4 pages a day for 7 days, then 9 more pages. How many pages did she read?",
+    "system user assistant positive negative a gripping, funny and humane film",
+]
+PLACEMENTS = {
+    "system": TemplateConfig([Message("system", "{prompt}"), Message("user", "{query}")], "{prompt}\n{query}\n"),
+    "before-query": TemplateConfig([Message("user", "{prompt}\n{query}")], "{prompt}\n{query}\n"),
+    "after-query": TemplateConfig([Message("user", "{query}\n{prompt}")], "{query}\n{prompt}\n"),
+    "both-sides": TemplateConfig(
+        [Message("system", "{prompt.0}"), Message("user", "{query}\n{prompt.1}")], "{prompt.0}\n{query}\n{prompt.1}\n"
+    ),
+}
+SEEDS = ["Please reason step by step.", "Give the answer."]
+
+
+@dataclass(frozen=True)
+class Row:
+    id: str
+    query: str
+    target: str
+    answer: str = ""
+
+
+ROWS = [
+    Row("train:0", "Tom has 3 apples.", "3 apples\n#### 3"),
+    Row("train:1", "Ana read 4 pages a day for 7 days, then 9 more pages. How many?", "4 * 7 = 28\n28 + 9 = 37\n#### 37"),
+    Row("train:2", "Tom buys 12 more apples. How many apples does he have now?", "#### 15"),
+    Row("train:3", "How many?", "7"),
+    Row("train:4", "Solve the problem: 3 and 12 more.", "3 + 12 = 15\n#### 15"),
+]
+
+
+def shared_data(name: str) -> Path:
+    """A folder of real data files, or a skip with the reason."""
+    folder = SHARED_DATA / name
+    if not folder.exists():
+        pytest.skip(f"the real files are not here: {folder.name} is looked for in ../shared/data")
+    return folder
+
+
+def make_tokenizer(chat: bool = True) -> PreTrainedTokenizerFast:
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(CORPUS, trainer)
+    end = "<|im_end|>" if chat else "<|endoftext|>"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=end, pad_token="<|endoftext|>")
+    if chat:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def make_network(architecture: str, vocab_size: int) -> torch.nn.Module:
+    """A random causal LM of two layers in the shape of a known family."""
+    import transformers as tf
+
+    shape = {
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    gpt2 = {"vocab_size": vocab_size, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
+    makers = {
+        "qwen2": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**shape)),
+        "qwen3": lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(**shape, head_dim=8)),
+        "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**shape)),
+        "gemma": lambda: tf.GemmaForCausalLM(tf.GemmaConfig(**shape, head_dim=8)),
+        "gemma2": lambda: tf.Gemma2ForCausalLM(tf.Gemma2Config(**shape, head_dim=8, sliding_window=16)),
+        "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2, bos_token_id=0, eos_token_id=0)),
+        "mistral": lambda: tf.MistralForCausalLM(tf.MistralConfig(**shape, sliding_window=16)),
+        "mamba": lambda: tf.MambaForCausalLM(
+            tf.MambaConfig(vocab_size=vocab_size, hidden_size=32, num_hidden_layers=2, state_size=4)
+        ),
+    }
+    torch.manual_seed(0)
+    return makers[architecture]().requires_grad_(False).eval()
+
+
+def make_model(architecture: str = "qwen2", chat: bool = True) -> LanguageModel:
+    tokenizer = make_tokenizer(chat)
+    return LanguageModel(make_network(architecture, len(tokenizer)), tokenizer, f"tests/{architecture}", None, chat)
+
+
+@pytest.fixture
+def model() -> LanguageModel:
+    return make_model()

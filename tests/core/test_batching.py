@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from itertools import islice
+
+from embedgrad_cli.core.batching import PASS_COST, split_by_length, training_batches
+
+
+def test_every_epoch_sees_every_example_once_in_another_order() -> None:
+    batches = list(islice(training_batches(range(10), 4, seed=3, first_step=0), 6))
+    first, second = ([i for batch in batches[a : a + 3] for i in batch] for a in (0, 3))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+
+
+def test_resuming_goes_on_with_the_same_batches() -> None:
+    whole = list(islice(training_batches(range(10), 4, seed=3, first_step=0), 9))
+    for step in range(9):
+        assert list(islice(training_batches(range(10), 4, seed=3, first_step=step), 9 - step)) == whole[step:]
+
+
+def test_split_covers_every_row_and_respects_the_limit() -> None:
+    lengths = [5, 900, 7, 6, 880, 5, 300]
+    for limit in (None, 1, 2, 3):
+        parts = split_by_length(lengths, limit)
+        assert sorted(i for part in parts for i in part) == list(range(len(lengths)))
+        assert limit is None or max(map(len, parts)) <= limit
+
+
+def test_split_is_worth_its_passes() -> None:
+    assert len(split_by_length([20] * 16)) == 1
+    assert split_by_length([10, 10, 10, 900]) == [[0, 1, 2], [3]]
+
+    def cost(parts: list[list[int]], lengths: list[int]) -> int:
+        return sum(len(p) * max(lengths[i] for i in p) + PASS_COST for p in parts)
+
+    lengths = [13, 400, 250, 40, 90, 380, 15, 60]
+    halves = sorted(range(8), key=lengths.__getitem__)
+    assert cost(split_by_length(lengths), lengths) <= cost([halves[:4], halves[4:]], lengths)
