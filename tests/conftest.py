@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from embedgrad_cli.core.model import LanguageModel
-from embedgrad_cli.schema import Message, TemplateConfig
+from embedgrad_cli.schema import (
+    EvaluationConfig,
+    HubConfig,
+    Message,
+    ModelConfig,
+    OptimizeConfig,
+    OptimizerConfig,
+    PromptConfig,
+    SplitConfig,
+    TaskConfig,
+    TemplateConfig,
+    TrainConfig,
+    TrustRegionConfig,
+)
 
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -31,11 +47,14 @@ CORPUS = [
     "system user assistant positive negative a gripping, funny and humane film",
 ]
 PLACEMENTS = {
-    "system": TemplateConfig([Message("system", "{prompt}"), Message("user", "{query}")], "{prompt}\n{query}\n"),
+    "system": TemplateConfig(
+        [Message("system", "{prompt}"), Message("user", "{query}")], "{prompt}\n{query}\n"
+    ),
     "before-query": TemplateConfig([Message("user", "{prompt}\n{query}")], "{prompt}\n{query}\n"),
     "after-query": TemplateConfig([Message("user", "{query}\n{prompt}")], "{query}\n{prompt}\n"),
     "both-sides": TemplateConfig(
-        [Message("system", "{prompt.0}"), Message("user", "{query}\n{prompt.1}")], "{prompt.0}\n{query}\n{prompt.1}\n"
+        [Message("system", "{prompt.0}"), Message("user", "{query}\n{prompt.1}")],
+        "{prompt.0}\n{query}\n{prompt.1}\n",
     ),
 }
 SEEDS = ["Please reason step by step.", "Give the answer."]
@@ -51,7 +70,11 @@ class Row:
 
 ROWS = [
     Row("train:0", "Tom has 3 apples.", "3 apples\n#### 3"),
-    Row("train:1", "Ana read 4 pages a day for 7 days, then 9 more pages. How many?", "4 * 7 = 28\n28 + 9 = 37\n#### 37"),
+    Row(
+        "train:1",
+        "Ana read 4 pages a day for 7 days, then 9 more pages. How many?",
+        "4 * 7 = 28\n28 + 9 = 37\n#### 37",
+    ),
     Row("train:2", "Tom buys 12 more apples. How many apples does he have now?", "#### 15"),
     Row("train:3", "How many?", "7"),
     Row("train:4", "Solve the problem: 3 and 12 more.", "3 + 12 = 15\n#### 15"),
@@ -97,6 +120,7 @@ def make_network(architecture: str, vocab_size: int) -> torch.nn.Module:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 512,
+        "initializer_range": 0.1,  # with the usual 0.02 a random model hardly listens to its prompt
         "pad_token_id": 0,
         "bos_token_id": None,
         "eos_token_id": None,
@@ -120,9 +144,78 @@ def make_network(architecture: str, vocab_size: int) -> torch.nn.Module:
 
 def make_model(architecture: str = "qwen2", chat: bool = True) -> LanguageModel:
     tokenizer = make_tokenizer(chat)
-    return LanguageModel(make_network(architecture, len(tokenizer)), tokenizer, f"tests/{architecture}", None, chat)
+    return LanguageModel(
+        make_network(architecture, len(tokenizer)), tokenizer, f"tests/{architecture}", None, chat
+    )
 
 
 @pytest.fixture
 def model() -> LanguageModel:
     return make_model()
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random chat model as a folder that `model.path` can name."""
+    folder = tmp_path_factory.mktemp("model")
+    model = make_model()
+    model.network.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def choice_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-label task that even a random model can be steered to: the label follows the query's first word."""
+    folder = tmp_path_factory.mktemp("choice")
+    for split, start, count in [("train", 0, 24), ("validation", 100, 8), ("test", 200, 12)]:
+        rows = [
+            {"text": f"{'apples' if i % 2 else 'pages'} number {start + i}", "label": i % 2}
+            for i in range(count)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def optimize_config(output_dir: Path, model_path: Path, data_dir: Path, **changes: Any) -> OptimizeConfig:
+    """A complete configuration of a few steps; `changes` are dotted keys with `__` for the dot."""
+    config = OptimizeConfig(
+        output_dir=str(output_dir),
+        seed=0,
+        device="cpu",
+        log_level="info",
+        model=ModelConfig(str(model_path), None, "float32", "auto", False),
+        template=copy.deepcopy(PLACEMENTS["system"]),
+        prompt=PromptConfig(SEEDS[0]),
+        task=TaskConfig(
+            name="first-word",
+            kind="choice",
+            data_dir=str(data_dir),
+            hub=HubConfig(None, None, None),
+            field=None,
+            query="{text}",
+            target="{label}",
+            remove=None,
+            labels={"0": "negative", "1": "positive"},
+            choices=["negative", "positive"],
+            grader="label",
+            split=SplitConfig(["train"], ["validation"], ["test"], None, None, None),
+            max_new_tokens=8,
+            too_long="error",
+        ),
+        optimizer=OptimizerConfig("adamw", 0.1, [0.9, 0.999], 0.9, 0.0, "cosine", 2, 1.0),
+        trust_region=TrustRegionConfig("ball", 0.5, 1.0),
+        train=TrainConfig(
+            steps=6, batch_size=8, micro_batch_size=None, eval_every=2, patience=None, checkpoint_every=1
+        ),
+        evaluation=EvaluationConfig(batch_size=8),
+    )
+    for key, value in changes.items():
+        *path, name = key.split("__")
+        target: Any = config
+        for part in path:
+            target = getattr(target, part)
+        if not hasattr(target, name):
+            raise AttributeError(key)
+        setattr(target, name, value)
+    return config

@@ -146,7 +146,9 @@ def summarise(outcomes: dict[str, list[Outcome]], baseline: str, candidate: str)
             "correct": correct,
             "invalid": sum(o.extracted is None for o in answers),
         }
-    paired = paired_difference([o.correct for o in outcomes[baseline]], [o.correct for o in outcomes[candidate]])
+    paired = paired_difference(
+        [o.correct for o in outcomes[baseline]], [o.correct for o in outcomes[candidate]]
+    )
     return {"arms": arms, "comparison": {"baseline": baseline, "candidate": candidate, **paired}}
 
 

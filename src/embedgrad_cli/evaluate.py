@@ -29,7 +29,9 @@ def run(config: EvaluateConfig) -> float:
     artifact = load_artifact(Path(config.artifact))
     output_dir = Path(config.output_dir)
     if (output_dir / "results.json").exists():
-        raise UserError(f"output_dir={output_dir} already holds results.json. Give another folder; nothing was changed.")
+        raise UserError(
+            f"output_dir={output_dir} already holds results.json. Give another folder; nothing was changed."
+        )
     splits = load(config.task, config.seed)
     model = load_model(config.model, pick_device(config.device))
     check_fingerprint(artifact, model, config.artifact)
@@ -64,7 +66,9 @@ def run(config: EvaluateConfig) -> float:
     return results["arms"]["optimized"]["accuracy"]
 
 
-def _check_slots(artifact: Artifact, examination: Examination, config: EvaluateConfig, model: LanguageModel) -> None:
+def _check_slots(
+    artifact: Artifact, examination: Examination, config: EvaluateConfig, model: LanguageModel
+) -> None:
     """The template may differ from the artifact's, but it must leave the seed's tokens as they were."""
     if examination.slots != artifact.prompt.slots:
         was, now = (

@@ -27,7 +27,9 @@ def run(config: ExportConfig) -> None:
     artifact = load_artifact(Path(config.artifact))
     output_dir = Path(config.output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise UserError(f"output_dir={output_dir} exists and is not an empty folder. Give another; nothing was changed.")
+        raise UserError(
+            f"output_dir={output_dir} exists and is not an empty folder. Give another; nothing was changed."
+        )
     output_dir.mkdir(parents=True, exist_ok=True)
 
     metadata, prompt = artifact.metadata, artifact.prompt

@@ -59,7 +59,9 @@ class NonFiniteLoss(EmbedgradError):
 class Training:
     """One optimisation: the frozen model, the encoded examples, the prompt, and the state that checkpoints keep."""
 
-    def __init__(self, config: OptimizeConfig, model: LanguageModel, splits: Splits, directory: RunDirectory) -> None:
+    def __init__(
+        self, config: OptimizeConfig, model: LanguageModel, splits: Splits, directory: RunDirectory
+    ) -> None:
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
         self.encoded = self._encode(splits.train)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
@@ -83,7 +85,10 @@ class Training:
         """
         settings, state = self.config.train, self.state
         batches = training_batches(self.encoded.examples, settings.batch_size, self.config.seed, state.step)
-        with StopRequest() as stop, report.TrainingDisplay(settings.steps, state.step, self._summary()) as display:
+        with (
+            StopRequest() as stop,
+            report.TrainingDisplay(settings.steps, state.step, self._summary()) as display,
+        ):
             if state.step == 0 and state.best_accuracy is None:
                 self._validate(display)
             while state.step < settings.steps and not self._out_of_patience():
@@ -106,7 +111,11 @@ class Training:
             outcomes = run_arms(examination, prompts, self.config.evaluation.batch_size, display.arm)
         drift = measure_drift(optimized, self.model)
         summary = summarise(outcomes, "seed", "optimized")
-        validation = {"accuracy": self.state.best_accuracy, "loss": self.state.best_loss, "step": self.state.best_step}
+        validation = {
+            "accuracy": self.state.best_accuracy,
+            "loss": self.state.best_loss,
+            "step": self.state.best_step,
+        }
         results = {
             "task": self.config.task.name,
             "split": "test",
@@ -171,7 +180,12 @@ class Training:
         if better:
             metrics = {"validation": {"accuracy": accuracy, "loss": loss, "step": self.state.step}}
             self._save_artifact(self.prompt, metrics)
-        row = {"step": self.state.step, "validation_accuracy": accuracy, "validation_loss": loss, "best": better}
+        row = {
+            "step": self.state.step,
+            "validation_accuracy": accuracy,
+            "validation_loss": loss,
+            "best": better,
+        }
         self.directory.append_metrics(row)
         display.validated(row)
         log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
@@ -181,7 +195,9 @@ class Training:
             self.config.template, seeds_of(self.config.prompt), self.model.tokenizer, self.model.is_chat
         )
         task = self.config.task
-        return encode(rows, conversation, self.model, ends_turn=task.kind == "generation", too_long=task.too_long)
+        return encode(
+            rows, conversation, self.model, ends_turn=task.kind == "generation", too_long=task.too_long
+        )
 
     def _examination(self, rows: list[Row]) -> Examination:
         c = self.config

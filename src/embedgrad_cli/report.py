@@ -114,7 +114,9 @@ def results(
     _print_examples(console, rows, outcomes)
     console.print(_table(summary))
     comparison = summary["comparison"]
-    console.print(f"Verdict: {verdict(comparison, summary['num_examples'])}.".replace("..", "."), soft_wrap=True)
+    console.print(
+        f"Verdict: {verdict(comparison, summary['num_examples'])}.".replace("..", "."), soft_wrap=True
+    )
     drift = summary["drift"]
     console.print(
         f"Drift from the seed: {drift['mean_relative_l2']:.2f} of a vector's length on average; "
@@ -122,7 +124,9 @@ def results(
         soft_wrap=True,
     )
     if summary["num_skipped"]:
-        console.print(f"{summary['num_skipped']} examples were too long for the model and left out of every arm.")
+        console.print(
+            f"{summary['num_skipped']} examples were too long for the model and left out of every arm."
+        )
     console.print(f"Written to {escape(str(output_dir))}", soft_wrap=True)
 
 
@@ -137,7 +141,10 @@ def _table(summary: dict[str, Any]) -> Table:
     comparison = summary["comparison"]
     title = f"{summary['task']} · {summary['split']} split, {summary['num_examples']} examples · {summary['model']}"
     table = Table(title=escape(title), title_justify="left")
-    for name, justify in [("arm", "left"), *((n, "right") for n in ("accuracy", "95 % interval", "invalid", "difference", "p"))]:
+    for name, justify in [
+        ("arm", "left"),
+        *((n, "right") for n in ("accuracy", "95 % interval", "invalid", "difference", "p")),
+    ]:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for name, arm in summary["arms"].items():
         low, high = arm["ci95"]
@@ -157,7 +164,9 @@ def _print_examples(console: Console, rows: Sequence[Row], outcomes: dict[str, l
     pairs = list(zip(rows, outcomes["seed"], outcomes["optimized"], strict=True))
     pairs.sort(key=lambda pair: pair[1].correct == pair[2].correct)
     for row, seed, optimized in pairs[:SHOWN_EXAMPLES]:
-        console.print(f"\n[bold]{escape(row.query)}[/]  [dim](expected: {escape(row.answer)})[/]", soft_wrap=True)
+        console.print(
+            f"\n[bold]{escape(row.query)}[/]  [dim](expected: {escape(row.answer)})[/]", soft_wrap=True
+        )
         for name, outcome in (("seed", seed), ("optimized", optimized)):
             mark = "[green]right[/]" if outcome.correct else "[red]wrong[/]"
             lines = outcome.output.strip().splitlines() or ["(no answer)"]

@@ -66,7 +66,9 @@ class RunDirectory:
             if self.config.exists():
                 self._check_same_settings(config)
             else:
-                write_atomically(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+                write_atomically(
+                    self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
+                )
         except OSError as error:
             raise UserError(
                 f"output_dir={path} cannot be used as a run directory: {error.strerror or error}. "
@@ -111,7 +113,11 @@ class RunDirectory:
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix: tree}
-    return {k: v for key, value in tree.items() for k, v in _flatten(value, f"{prefix}.{key}" if prefix else key).items()}
+    return {
+        k: v
+        for key, value in tree.items()
+        for k, v in _flatten(value, f"{prefix}.{key}" if prefix else key).items()
+    }
 
 
 def start_logging(path: Path, level: str) -> None:

@@ -67,12 +67,16 @@ def test_step_0_is_the_text_prompt(architecture: str, placement: str, chat: bool
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("micro_batch_size", [None, 2])
-def test_trunk_gives_the_plain_loss_and_gradient(architecture: str, placement: str, micro_batch_size: int | None) -> None:
+def test_trunk_gives_the_plain_loss_and_gradient(
+    architecture: str, placement: str, micro_batch_size: int | None
+) -> None:
     model = make_model(architecture)
     encoded = encoded_rows(model, placement)
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     with torch.no_grad():
-        prompt.vectors.add_(0.1 * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(1)))
+        prompt.vectors.add_(
+            0.1 * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(1))
+        )
     forward = Forward(model, encoded.examples)
     assert len(forward.trunk) > 2
     plain = forward.plain_losses(encoded.examples, prompt).mean()

@@ -22,6 +22,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,9 @@ class Past:
 
     def expand(self, batch_size: int) -> Past:
         """The same past for every row of a batch, without a copy."""
-        layers = [(k.expand(batch_size, -1, -1, -1), v.expand(batch_size, -1, -1, -1)) for k, v in self.layers]
+        layers = [
+            (k.expand(batch_size, -1, -1, -1), v.expand(batch_size, -1, -1, -1)) for k, v in self.layers
+        ]
         return Past(layers, self.mask.expand(batch_size, -1))
 
     def select(self, rows: Tensor) -> Past:
@@ -103,7 +106,11 @@ class Forward:
         return total / count
 
     def _losses(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: Past) -> Tensor:
-        return self.target_losses(batch, prompt, trunk) if self.shares_trunk else self.plain_losses(batch, prompt)
+        return (
+            self.target_losses(batch, prompt, trunk)
+            if self.shares_trunk
+            else self.plain_losses(batch, prompt)
+        )
 
     def target_losses(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: Past) -> Tensor:
         """Negative log-likelihood of every target token, example by example: `[total target length]`, float32."""
@@ -117,7 +124,9 @@ class Forward:
             for row, (branch, example) in enumerate(zip(branches, batch, strict=True))
             for i in range(len(example.target))
         ]
-        targets = torch.tensor([token for example in batch for token in example.target], device=self.model.device)
+        targets = torch.tensor(
+            [token for example in batch for token in example.target], device=self.model.device
+        )
         logits, _ = self.run(tokens, mask, past, prompt, predicting)
         return cross_entropy(logits.float(), targets, reduction="none")
 
@@ -144,7 +153,7 @@ class Forward:
 
     def compute_before_slot(
         self, batch: Sequence[Example], prompt: SoftPrompt, trunk: Past
-    ) -> tuple[Past, list[Sequence[int]]]:
+    ) -> tuple[Past, list[tuple[int, ...]]]:
         """Expand the trunk over a batch and compute, without a graph, what the branches hold before their first slot.
 
         Returns: what has been computed, and what is left of each branch.
@@ -166,7 +175,12 @@ class Forward:
         return self.model.sliding_window is None or len(set(lengths)) == 1
 
     def run(
-        self, tokens: Tensor, mask: Tensor, past: Past, prompt: SoftPrompt, predicting: list[int] | None = None
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        past: Past,
+        prompt: SoftPrompt,
+        predicting: list[int] | None = None,
     ) -> tuple[Tensor, Past]:
         """One forward pass.
 
@@ -246,10 +260,9 @@ def can_share_trunk(model: LanguageModel, examples: Sequence[Example], prompt: S
     try:
         Forward(model, batch).accumulate_gradient(batch, prompt)
         by_trunk = prompt.vectors.grad
-        prompt.vectors.grad = None
-        Forward(model, batch, shares_trunk=False).plain_losses(batch, prompt).mean().backward()
-        plain = prompt.vectors.grad
-        error = float((by_trunk - plain).norm() / plain.norm().clamp(min=1e-20)) if by_trunk is not None else 1.0
+        loss = Forward(model, batch, shares_trunk=False).plain_losses(batch, prompt).mean()
+        (plain,) = torch.autograd.grad(loss, prompt.vectors)
+        error = 1.0 if by_trunk is None else float((by_trunk - plain).norm() / plain.norm().clamp(min=1e-20))
     except Exception as exception:  # any failure of a cache we do not know means: do not use it
         log.warning("plain forward: the model's cache cannot carry gradient (%s)", exception)
         return False
@@ -271,14 +284,14 @@ def _backward_through_trunk(layers: Layers, leaves: Layers) -> None:
     torch.autograd.backward([o for o, _ in reached], [g for _, g in reached])
 
 
-def _to_cache(layers: Layers) -> DynamicCache:
+def _to_cache(layers: Layers) -> Any:
     """A `transformers` cache that holds these tensors themselves, not copies of them."""
-    cache = DynamicCache()
+    cache: Any = DynamicCache()
     for index, (keys, values) in enumerate(layers):
         cache.update(keys[:1, :, :0], values[:1, :, :0], index)  # creates the layer
         cache.layers[index].keys, cache.layers[index].values = keys, values
     return cache
 
 
-def _from_cache(cache: DynamicCache) -> Layers:
+def _from_cache(cache: Any) -> Layers:
     return [(layer.keys, layer.values) for layer in cache.layers]

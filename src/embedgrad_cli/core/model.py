@@ -164,7 +164,9 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **source)
         # Safetensors only: a pickled checkpoint can run code while it is read.
-        network = AutoModelForCausalLM.from_pretrained(path, dtype=config.dtype, use_safetensors=True, **source)
+        network = AutoModelForCausalLM.from_pretrained(
+            path, dtype=config.dtype, use_safetensors=True, **source
+        )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(_loading_paragraph(config, error)) from error
     if not getattr(tokenizer, "is_fast", False):
@@ -180,7 +182,9 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
         )
     network.requires_grad_(False).eval().to(device)
     is_chat = has_template if config.template == "auto" else config.template == "chat"
-    log.info("model %s: %s on %s, %s template", config.path, network.dtype, device, "chat" if is_chat else "plain")
+    log.info(
+        "model %s: %s on %s, %s template", config.path, network.dtype, device, "chat" if is_chat else "plain"
+    )
     return LanguageModel(network, tokenizer, config.path, config.revision, is_chat)
 
 

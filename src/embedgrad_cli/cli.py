@@ -1,0 +1,164 @@
+"""The command `embedgrad`: finds the subcommand, checks the input, and hands over to Hydra.
+
+`embedgrad --help` must answer at once and wrong input before torch is loaded, so everything heavy is imported late.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from embedgrad_cli import __version__
+from embedgrad_cli.errors import ConfigError, EmbedgradError
+from embedgrad_cli.help import OVERVIEW, command_help
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from omegaconf import DictConfig
+
+COMMANDS = ("optimize", "evaluate", "export")
+COMPLETION_FLAGS = ("-sc", "--shell-completion")
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(argv)
+    except EmbedgradError as error:
+        print(f"embedgrad: {_message(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("embedgrad: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `embedgrad optimize --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(OVERVIEW, end="")
+        return 0
+    if "--version" in argv:
+        print(f"embedgrad {__version__}")
+        return 0
+    if any(flag in argv for flag in COMPLETION_FLAGS):
+        from embedgrad_cli.completion import complete
+
+        return complete([word for word in argv if word not in (*COMMANDS, *COMPLETION_FLAGS)])
+    if argv[0] not in COMMANDS:
+        raise ConfigError([_unknown_command(argv[0])])
+    return _run(argv[0], argv[1:])
+
+
+def _run(command: str, argv: list[str]) -> int:
+    args = _parse(argv)
+    if args.help:
+        print(command_help(command, args.config_dir, args.overrides), end="")
+        return 0
+
+    from embedgrad_cli.compose import Request, problems_of
+
+    shows_only = args.cfg is not None or args.info is not None or args.hydra_help
+    is_multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+    request = Request(command, args.overrides, args.config_dir, args.config_name, is_multirun)
+    problems = problems_of(request, values=not shows_only)
+    if problems:
+        raise ConfigError(problems)
+    # Hydra's parser wants all flags before all overrides.
+    flags = [word for word in argv if word not in args.overrides]
+    _run_hydra(command, [*flags, *args.overrides])
+    return 0
+
+
+def _run_hydra(command: str, argv: list[str]) -> None:
+    """Let Hydra run the job, or the jobs of a sweep, or print what its flags ask for."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+
+    from embedgrad_cli.compose import VERSION_BASE, config_of_job
+    from embedgrad_cli.config import conf_dir
+
+    failures: list[EmbedgradError] = []
+
+    def job(cfg: DictConfig) -> Any:
+        context = HydraConfig.get()
+        in_sweep = context.mode == RunMode.MULTIRUN
+        if in_sweep:
+            print(f"job {context.job.num}: {' '.join(context.overrides.task)}", flush=True)
+        try:
+            return _subcommand(command)(config_of_job(command, cfg))
+        except EmbedgradError as error:
+            if in_sweep:  # Hydra names the job that failed; after a single one it would only add noise
+                raise
+            failures.append(error)
+            return None
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through to `main` as they are
+    before, sys.argv = sys.argv, [sys.argv[0], *argv]
+    try:
+        hydra.main(config_path=str(conf_dir()), config_name=command, version_base=VERSION_BASE)(job)()
+    except HydraException as error:
+        raise ConfigError([str(error)]) from error
+    finally:
+        sys.argv = before
+    if failures:
+        raise failures[0]
+
+
+def _subcommand(command: str) -> Any:
+    """The function that does the work. It imports torch, so only a checked config gets this far."""
+    from importlib import import_module
+
+    return import_module(f"embedgrad_cli.{command}").run
+
+
+def _parse(argv: list[str]) -> Namespace:
+    """Hydra's flags and overrides, in any order.
+
+    Raises:
+        ConfigError: a flag is unknown or lacks its value.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    def fail(message: str) -> Any:
+        raise ConfigError([f"{message}. Flags are listed by `embedgrad COMMAND --help`; settings are key=value."])
+
+    parser = get_args_parser()
+    parser.allow_abbrev = False
+    parser.error = fail  # type: ignore[method-assign]
+    args = parser.parse_intermixed_args(argv)
+    if args.experimental_rerun is not None:
+        fail("--experimental-rerun unpickles a file, which embedgrad never does")
+    if args.config_path is not None:
+        fail("--config-path would hide embedgrad's own configs; add yours with --config-dir DIR")
+    if args.resolve and args.cfg is None:
+        fail("--resolve goes with --cfg only")
+    return args
+
+
+def _unknown_command(name: str) -> str:
+    from embedgrad_cli.config import nearest
+
+    hint = nearest(name, COMMANDS)
+    if hint is None and "=" in name:
+        return f"the command is missing before {name!r}. Commands are {', '.join(COMMANDS)}."
+    return (
+        f"there is no command {name!r}.{f' Did you mean {hint}?' if hint else ''} Commands are {', '.join(COMMANDS)}."
+    )
+
+
+def _message(error: EmbedgradError) -> str:
+    if isinstance(error, ConfigError) and len(error.problems) > 1:
+        return f"{len(error.problems)} problems:\n" + "\n".join(f"  - {problem}" for problem in error.problems)
+    return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

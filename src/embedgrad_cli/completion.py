@@ -1,0 +1,45 @@
+"""Shell completion. Hydra knows one command per program; here the subcommand comes first."""
+
+from __future__ import annotations
+
+import os
+
+from embedgrad_cli.errors import ConfigError
+
+FLAGS = ("--help", "--cfg", "--multirun", "--config-dir", "--config-name", "--info")
+
+
+def complete(words: list[str]) -> int:
+    """Install, uninstall or answer: `embedgrad -sc install=bash|fish|zsh`, `-sc query=SHELL` with COMP_LINE set.
+
+    Raises:
+        ConfigError: no action is named.
+    """
+    from embedgrad_cli.cli import COMMANDS, _run_hydra
+
+    action = next((word for word in words if word.partition("=")[0] in ("install", "uninstall", "query")), None)
+    if action is None:
+        raise ConfigError(["-sc: say what to do: -sc install=bash, or uninstall=, or zsh or fish."])
+    if not action.startswith("query="):
+        _run_hydra(COMMANDS[0], ["-sc", action])
+        return 0
+    _, _, line = os.environ.get("COMP_LINE", "").lstrip().partition(" ")
+    typed = line.split()
+    last = "" if not typed or line.endswith(" ") else typed[-1]
+    if len(typed) - bool(last) == 0:
+        print(" ".join(command for command in COMMANDS if command.startswith(last)))
+    elif last.startswith("-"):
+        print(" ".join(flag for flag in FLAGS if flag.startswith(last)))
+    elif typed[0] in COMMANDS:
+        # Hydra completes the rest as if the subcommand were the program.
+        os.environ["COMP_LINE"] = "embedgrad " + line.lstrip().removeprefix(typed[0]).lstrip()
+        _run_hydra(typed[0], [*_config_dir(typed), "-sc", action])
+    return 0
+
+
+def _config_dir(typed: list[str]) -> list[str]:
+    """The flag `--config-dir DIR` of the line, so that a user's own choices are completed too."""
+    for flag, value in zip(typed, typed[1:], strict=False):
+        if flag in ("--config-dir", "-cd") and os.path.isdir(value):
+            return [flag, value]
+    return []

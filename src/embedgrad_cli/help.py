@@ -1,0 +1,125 @@
+"""Help texts. The overview imports nothing; a subcommand's help is made from the schema and the composed defaults."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+OVERVIEW = """\
+embedgrad adapts a frozen language model by optimising the embeddings of a prompt that a person wrote.
+
+usage: embedgrad COMMAND [group=choice ...] [key=value ...]
+
+commands:
+  optimize   train the embeddings of a prompt on a task and compare them with the text
+  evaluate   compare a saved prompt with its text on any task
+  export     write a saved prompt in a form that other programs read
+
+examples:
+  embedgrad optimize
+  embedgrad evaluate artifact=outputs/optimize/DATE_TIME/prompt.safetensors task=sst2 task.data_dir=DIR
+  embedgrad export artifact=outputs/optimize/DATE_TIME/prompt.safetensors format=embeds output_dir=DIR
+
+`embedgrad optimize` without arguments runs on an embedded model and task: no download, no GPU, under a minute.
+
+  embedgrad COMMAND --help                     groups, settings, defaults
+  embedgrad --version
+  eval "$(embedgrad -sc install=bash)"         completion for this shell
+"""
+
+ABOUT = {
+    "optimize": "Train the embeddings of a prompt on a task and compare them with the text on held-out examples.",
+    "evaluate": "Compare a saved prompt with its text. Seed, model, template, prompt and task are the artifact's own;\n"
+    "a group or a setting named here replaces that part (a group replaces it as a whole).",
+    "export": "Write a saved prompt in a form that other programs read.",
+}
+EXAMPLES = {
+    "optimize": """\
+embedgrad optimize
+embedgrad optimize task=sst2 task.data_dir=DIR prompt=sentiment model=local model.path=DIR
+embedgrad optimize prompt=custom 'prompt.text="Think first, then answer."' train.steps=200
+embedgrad optimize --multirun optimizer.lr=0.01,0.05,0.2
+embedgrad optimize task=math model=qwen2.5-math-1.5b --cfg job""",
+    "evaluate": """\
+embedgrad evaluate artifact=prompt.safetensors
+embedgrad evaluate artifact=prompt.safetensors split=validation
+embedgrad evaluate artifact=prompt.safetensors task=sst2 task.data_dir=DIR""",
+    "export": """\
+embedgrad export artifact=prompt.safetensors
+embedgrad export artifact=prompt.safetensors format=embeds output_dir=DIR""",
+}
+FLAGS = """\
+--help, -h             this text
+--cfg job              print the composed config and stop
+--multirun, -m         run once for every combination of KEY=A,B,C
+--config-dir DIR       a folder of your own configs: task/NAME.yaml, experiment/NAME.yaml, ...
+--config-name NAME     another main config
+--info [WHAT]          how the config is composed (Hydra)"""
+WIDTH = 110
+
+
+def command_help(command: str, config_dir: str | None = None, overrides: list[str] | None = None) -> str:
+    """The help of a subcommand: groups with their choices, and every setting with its default.
+
+    Args:
+        command: optimize, evaluate or export.
+        config_dir: a user's folder of configs; its choices are listed too.
+        overrides: the defaults are shown as these leave them.
+
+    Raises:
+        ConfigError: the configs do not compose.
+    """
+    from omegaconf import OmegaConf
+
+    from embedgrad_cli.compose import FROM_ARTIFACT, Composer  # Hydra is imported for this help only
+    from embedgrad_cli.config import COMMANDS, settings
+
+    composer = Composer(config_dir)
+    cfg = composer.compose(command, overrides or [])
+    choices, known = cfg.hydra.runtime.choices, composer.groups()
+    named = [name for name in composer.default_groups(command) if name in known]
+
+    parts = [ABOUT[command], f"usage: embedgrad {command} [flags] [group=choice ...] [key=value ...]"]
+    parts.append("examples:\n" + textwrap.indent(EXAMPLES[command], "  "))
+    if named:
+        groups = [_group(name, choices.get(name), known[name]) for name in named]
+        parts.append("groups (* is chosen now):\n" + "\n".join(groups))
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    given = {line.lstrip("+~").partition("=")[0] for line in overrides or []}
+    rows = []
+    for key, _, item in settings(COMMANDS[command]):
+        part = key.partition(".")[0]
+        own = command == "evaluate" and part in (*FROM_ARTIFACT, "seed") and not given & {part, key}
+        shown = "(the artifact's)" if own else _show(_at(plain, key))
+        rows.append((f"{key}={shown}", item.metadata["words"]))
+    parts.append("settings (??? is yours to give):\n" + "\n".join(_row(left, words) for left, words in rows))
+    parts.append("flags:\n" + textwrap.indent(FLAGS, "  "))
+    return "\n\n".join(parts) + "\n"
+
+
+def _group(name: str, chosen: str | None, choices: list[str]) -> str:
+    listed = "  ".join(f"*{choice}" if choice == chosen else choice for choice in choices)
+    return textwrap.fill(listed, WIDTH, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
+
+
+def _row(left: str, words: str) -> str:
+    return f"  {left:<48}  {words}" if len(left) <= 48 else f"  {left}\n{'':<52}{words}"
+
+
+def _at(plain: Any, key: str) -> Any:
+    """The value at a dotted key, `???` if a part of the way is missing."""
+    for name in key.split("."):
+        plain = plain.get(name, "???") if isinstance(plain, dict) else "???"
+    return plain
+
+
+def _show(value: object) -> str:
+    """A value as YAML writes it on one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{', '.join(_show(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_show(item)}' for key, item in value.items())}}}"
+    text = str(value)
+    return repr(text) if "\n" in text else text

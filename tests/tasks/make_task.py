@@ -1,0 +1,55 @@
+"""A TaskConfig by hand, and data files of a few lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from embedgrad_cli.schema import HubConfig, SplitConfig, TaskConfig
+
+
+def make_task(data_dir: Path | str | None = None, split: dict[str, Any] | None = None, **changes: Any) -> TaskConfig:
+    """A choice task over `text` and `label`, with the three usual files, changed as asked."""
+    sizes = {"num_train": None, "num_validation": None, "num_test": None}
+    names = {"train": ["train"], "validation": ["validation"], "test": ["test"]}
+    settings: dict[str, Any] = {
+        "name": "reviews",
+        "kind": "choice",
+        "data_dir": None if data_dir is None else str(data_dir),
+        "hub": HubConfig(path=None, name=None, revision=None),
+        "field": None,
+        "query": "{text}",
+        "target": "{label}",
+        "remove": None,
+        "labels": {"0": "negative", "1": "positive"},
+        "choices": ["negative", "positive"],
+        "grader": "label",
+        "max_new_tokens": 8,
+        "too_long": "error",
+    }
+    return TaskConfig(**{**settings, **changes, "split": SplitConfig(**{**names, **sizes, **(split or {})})})
+
+
+HELD_OUT = {"validation": None, "test": None, "num_validation": 2, "num_test": 3}
+
+
+def words_task(data_dir: Path | str | None, **changes: Any) -> TaskConfig:
+    """A generation task over `question` and `answer`, graded by the last number, with validation and test held out."""
+    settings = {"kind": "generation", "labels": None, "choices": None, "grader": "last-number"}
+    fields = {"query": "{question}", "target": "{answer}", "split": HELD_OUT}
+    return make_task(data_dir, **{**settings, **fields, **changes})
+
+
+def write_lines(path: Path, records: list[dict[str, Any]]) -> Path:
+    """Write a jsonl file."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def write_reviews(folder: Path, **splits: list[tuple[str, str]]) -> Path:
+    """Write one jsonl file per split from (text, label) pairs; a split that is not given has one row of its own."""
+    for name in ("train", "validation", "test"):
+        pairs = splits.get(name, [(f"a film of {name}", "1")])
+        write_lines(folder / f"{name}.jsonl", [{"text": text, "label": label} for text, label in pairs])
+    return folder

@@ -1,0 +1,90 @@
+"""The four real data sets, read whole (they are not part of the repository: without them these tests are skipped)."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from tests.conftest import shared_data
+from tests.tasks.make_task import make_task, words_task
+
+from embedgrad_cli.schema import TaskConfig
+from embedgrad_cli.tasks import graders
+from embedgrad_cli.tasks.data import load
+
+
+def sst2() -> TaskConfig:
+    split = {"validation": None, "num_validation": 200, "test": ["validation", "dev"]}
+    return make_task(shared_data("sst2"), query="{sentence}", split=split)
+
+
+def gsm8k() -> TaskConfig:
+    split = {"validation": None, "num_validation": 200}
+    return words_task(shared_data("gsm8k"), remove="<<[^>]*>>", split=split)
+
+
+def math() -> TaskConfig:
+    split = {"validation": None, "num_validation": 200, "test": ["math500", "test"]}
+    fields = {"query": "{problem}", "target": "{solution}"}
+    return words_task(shared_data("math"), grader="boxed", split=split, **fields)
+
+
+def causal_judgement() -> TaskConfig:
+    held_out = {"validation": None, "num_validation": 40, "test": None, "num_test": 90}
+    split = {"train": ["causal_judgement", "test"], **held_out}
+    fields = {"query": "{input}", "target": "{target}", "field": "examples"}
+    return make_task(shared_data("bbh"), labels=None, choices=["Yes", "No"], split=split, **fields)
+
+
+@pytest.mark.parametrize(
+    ("make", "counts", "contradictions"),
+    [
+        (sst2, {"train": 66_773, "validation": 200, "test": 872}, 10),
+        (gsm8k, {"train": 7_273, "validation": 200, "test": 1_319}, 0),
+        (math, {"train": 800, "validation": 200, "test": 500}, 0),
+        (causal_judgement, {"train": 53, "validation": 40, "test": 90}, 4),
+    ],
+)
+def test_every_row_is_read(make: Any, counts: dict[str, int], contradictions: int) -> None:
+    task, started = make(), time.process_time()
+    splits = load(task, 0)
+    assert time.process_time() - started < 4
+    assert splits.report["counts"] == counts
+    assert len(splits.report["contradictions"]) == contradictions
+
+
+def test_contradictory_stories_of_causal_judgement_are_gone() -> None:
+    report = load(causal_judgement(), 0).report
+    assert report["contradictions"] == [f"causal_judgement:{n}" for n in (32, 36, 104, 119)]
+    assert sum(report["counts"].values()) == 183
+
+
+def lines(folder: str, name: str) -> list[dict[str, Any]]:
+    text = (shared_data(folder) / name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "test.jsonl"])
+def test_every_gsm8k_answer_is_found(name: str) -> None:
+    grader = graders.get("last-number")
+    for row in lines("gsm8k", name):
+        gold = str(int(row["answer"].split("####")[1].replace(",", "")))
+        assert grader.extract(row["answer"]) == gold
+        assert grader.grade(gold, row["answer"].replace("####", "The answer is")) is True
+
+
+def test_every_math_answer_is_found_and_equals_itself() -> None:
+    grader = graders.get("boxed")
+    assert [row for row in lines("math", "train.jsonl") if grader.extract(row["solution"]) is None] == []
+    rows = lines("math", "math500.jsonl")
+    assert [row["unique_id"] for row in rows if not grader.grade(row["answer"], row["solution"])] == []
+
+
+def test_neighbouring_math_answers_are_told_apart() -> None:
+    grader = graders.get("boxed")
+    answers = [row["answer"] for row in lines("math", "math500.jsonl")][:100]
+    pairs = [(a, b) for a, b in pairwise(answers) if a != b]
+    assert [(a, b) for a, b in pairs if grader.grade(a, rf"\boxed{{{b}}}")] == [("5", "x=5")]

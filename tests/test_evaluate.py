@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.conftest import PLACEMENTS, SEEDS, make_model, optimize_config
+
+from embedgrad_cli import evaluate, export, optimize
+from embedgrad_cli.errors import ArtifactError, UserError
+from embedgrad_cli.schema import EvaluateConfig, ExportConfig, OptimizeConfig, PromptConfig
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, model_folder: Path, choice_data: Path
+) -> OptimizeConfig:
+    config = optimize_config(tmp_path_factory.mktemp("trained"), model_folder, choice_data)
+    optimize.run(config)
+    return config
+
+
+def evaluation(trained: OptimizeConfig, output_dir: Path, **changes: object) -> EvaluateConfig:
+    values = {
+        "output_dir": str(output_dir),
+        "seed": 0,
+        "device": "cpu",
+        "log_level": "info",
+        "artifact": str(Path(trained.output_dir) / "prompt.safetensors"),
+        "split": "test",
+        "model": trained.model,
+        "template": trained.template,
+        "prompt": trained.prompt,
+        "task": trained.task,
+        "evaluation": trained.evaluation,
+    }
+    return EvaluateConfig(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_evaluate_repeats_what_optimize_measured(trained: OptimizeConfig, tmp_path: Path) -> None:
+    accuracy = evaluate.run(evaluation(trained, tmp_path))
+    measured = json.loads((Path(trained.output_dir) / "results.json").read_text())
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert again["arms"] == measured["arms"]
+    assert again["comparison"] == measured["comparison"]
+    assert accuracy == measured["arms"]["optimized"]["accuracy"]
+    outputs = [
+        (Path(trained.output_dir) / "samples.jsonl").read_text(),
+        (tmp_path / "samples.jsonl").read_text(),
+    ]
+    assert outputs[0] == outputs[1]
+
+
+def test_another_model_is_refused_with_both_names(trained: OptimizeConfig, tmp_path: Path) -> None:
+    other = make_model("llama")
+    other.network.save_pretrained(tmp_path / "other")
+    other.tokenizer.save_pretrained(tmp_path / "other")
+    config = evaluation(trained, tmp_path / "run")
+    config.model = type(config.model)(**{**vars(config.model), "path": str(tmp_path / "other")})
+    with pytest.raises(ArtifactError) as caught:
+        evaluate.run(config)
+    assert trained.model.path in str(caught.value)
+    assert config.model.path in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_same_shape_with_other_weights_is_refused(trained: OptimizeConfig, tmp_path: Path) -> None:
+    other = make_model("qwen2")
+    other.network.get_input_embeddings().weight.mul_(1.5)
+    other.network.save_pretrained(tmp_path / "other")
+    other.tokenizer.save_pretrained(tmp_path / "other")
+    config = evaluation(trained, tmp_path / "run")
+    config.model = type(config.model)(**{**vars(config.model), "path": str(tmp_path / "other")})
+    with pytest.raises(ArtifactError, match="embedding rows"):
+        evaluate.run(config)
+
+
+def test_another_precision_is_the_same_model(trained: OptimizeConfig, tmp_path: Path) -> None:
+    config = evaluation(trained, tmp_path)
+    config.model = type(config.model)(**{**vars(config.model), "dtype": "bfloat16"})
+    assert 0 <= evaluate.run(config) <= 1
+
+
+def test_another_template_is_fine_while_the_slot_keeps_its_tokens(
+    trained: OptimizeConfig, tmp_path: Path
+) -> None:
+    assert 0 <= evaluate.run(evaluation(trained, tmp_path / "a", template=PLACEMENTS["after-query"])) <= 1
+    with pytest.raises(ArtifactError, match="slots hold"):
+        evaluate.run(evaluation(trained, tmp_path / "b", prompt=PromptConfig(SEEDS[1])))
+
+
+def test_results_are_not_written_over(trained: OptimizeConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"already holds results\.json"):
+        evaluate.run(evaluation(trained, Path(trained.output_dir)))
+
+
+def test_export_writes_the_vectors_and_says_what_exists(trained: OptimizeConfig, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    artifact = Path(trained.output_dir) / "prompt.safetensors"
+    config = ExportConfig(str(tmp_path / "out"), "info", 0, "cpu", str(artifact), "embeds")
+    export.run(config)
+    vectors = load_file(tmp_path / "out/prompt_embeds.safetensors")
+    assert vectors["prompt_embeds.0"].equal(load_file(artifact)["soft_prompt"])
+    description = json.loads((tmp_path / "out/prompt_embeds.json").read_text())
+    assert description["seed_text"] == SEEDS[0]
+    with pytest.raises(UserError, match="not an empty folder"):
+        export.run(config)
+    config.format = "gguf"
+    with pytest.raises(UserError, match="format=embeds"):
+        export.run(config)
