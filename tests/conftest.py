@@ -47,9 +47,7 @@ CORPUS = [
     "system user assistant positive negative a gripping, funny and humane film",
 ]
 PLACEMENTS = {
-    "system": TemplateConfig(
-        [Message("system", "{prompt}"), Message("user", "{query}")], "{prompt}\n{query}\n"
-    ),
+    "system": TemplateConfig([Message("system", "{prompt}"), Message("user", "{query}")], "{prompt}\n{query}\n"),
     "before-query": TemplateConfig([Message("user", "{prompt}\n{query}")], "{prompt}\n{query}\n"),
     "after-query": TemplateConfig([Message("user", "{query}\n{prompt}")], "{query}\n{prompt}\n"),
     "both-sides": TemplateConfig(
@@ -144,9 +142,7 @@ def make_network(architecture: str, vocab_size: int) -> torch.nn.Module:
 
 def make_model(architecture: str = "qwen2", chat: bool = True) -> LanguageModel:
     tokenizer = make_tokenizer(chat)
-    return LanguageModel(
-        make_network(architecture, len(tokenizer)), tokenizer, f"tests/{architecture}", None, chat
-    )
+    return LanguageModel(make_network(architecture, len(tokenizer)), tokenizer, f"tests/{architecture}", None, chat)
 
 
 @pytest.fixture
@@ -169,10 +165,7 @@ def choice_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-label task that even a random model can be steered to: the label follows the query's first word."""
     folder = tmp_path_factory.mktemp("choice")
     for split, start, count in [("train", 0, 24), ("validation", 100, 8), ("test", 200, 12)]:
-        rows = [
-            {"text": f"{'apples' if i % 2 else 'pages'} number {start + i}", "label": i % 2}
-            for i in range(count)
-        ]
+        rows = [{"text": f"{'apples' if i % 2 else 'pages'} number {start + i}", "label": i % 2} for i in range(count)]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 

@@ -12,9 +12,7 @@ from embedgrad_cli.schema import EvaluateConfig, ExportConfig, OptimizeConfig, P
 
 
 @pytest.fixture(scope="module")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory, model_folder: Path, choice_data: Path
-) -> OptimizeConfig:
+def trained(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, choice_data: Path) -> OptimizeConfig:
     config = optimize_config(tmp_path_factory.mktemp("trained"), model_folder, choice_data)
     optimize.run(config)
     return config
@@ -81,9 +79,7 @@ def test_another_precision_is_the_same_model(trained: OptimizeConfig, tmp_path: 
     assert 0 <= evaluate.run(config) <= 1
 
 
-def test_another_template_is_fine_while_the_slot_keeps_its_tokens(
-    trained: OptimizeConfig, tmp_path: Path
-) -> None:
+def test_another_template_is_fine_while_the_slot_keeps_its_tokens(trained: OptimizeConfig, tmp_path: Path) -> None:
     assert 0 <= evaluate.run(evaluation(trained, tmp_path / "a", template=PLACEMENTS["after-query"])) <= 1
     with pytest.raises(ArtifactError, match="slots hold"):
         evaluate.run(evaluation(trained, tmp_path / "b", prompt=PromptConfig(SEEDS[1])))

@@ -198,9 +198,7 @@ def test_patience_stops_early(tmp_path: Path, model_folder: Path, choice_data: P
     assert json.loads((tmp_path / "results.json").read_text())["steps"] < 50
 
 
-def test_generation_with_a_prompt_after_the_query(
-    tmp_path: Path, model_folder: Path, choice_data: Path
-) -> None:
+def test_generation_with_a_prompt_after_the_query(tmp_path: Path, model_folder: Path, choice_data: Path) -> None:
     config = optimize_config(
         tmp_path,
         model_folder,

@@ -104,9 +104,7 @@ class Examination:
     def _encode(self, conversation: Conversation) -> tuple[list[Example], Slots]:
         longest_choice = max((len(choice) for choice in self.task.choices or [""]), default=1)
         room = longest_choice if self.task.kind == "choice" else 1
-        encoded = encode(
-            self.rows, conversation, self.model, ends_turn=False, room=room, too_long=self.task.too_long
-        )
+        encoded = encode(self.rows, conversation, self.model, ends_turn=False, room=room, too_long=self.task.too_long)
         skipped = set(encoded.skipped)
         self.skipped += encoded.skipped
         self.rows = [row for row in self.rows if row.id not in skipped]
@@ -146,9 +144,7 @@ def summarise(outcomes: dict[str, list[Outcome]], baseline: str, candidate: str)
             "correct": correct,
             "invalid": sum(o.extracted is None for o in answers),
         }
-    paired = paired_difference(
-        [o.correct for o in outcomes[baseline]], [o.correct for o in outcomes[candidate]]
-    )
+    paired = paired_difference([o.correct for o in outcomes[baseline]], [o.correct for o in outcomes[candidate]])
     return {"arms": arms, "comparison": {"baseline": baseline, "candidate": candidate, **paired}}
 
 

@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     except EmbedgradError as error:
         print(f"embedgrad: {_message(error)}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("embedgrad: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"embedgrad: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `embedgrad optimize --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -95,6 +95,8 @@ def _run_hydra(command: str, argv: list[str]) -> None:
         try:
             return _subcommand(command)(config_of_job(command, cfg))
         except EmbedgradError as error:
+            if in_sweep and error.exit_code == INTERRUPTED:  # Hydra would go on with the next job
+                raise KeyboardInterrupt(str(error)) from error
             if in_sweep:  # Hydra names the job that failed; after a single one it would only add noise
                 raise
             failures.append(error)

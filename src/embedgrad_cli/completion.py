@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
+from pathlib import Path
 
 from embedgrad_cli.errors import ConfigError
 
@@ -39,7 +41,7 @@ def complete(words: list[str]) -> int:
 
 def _config_dir(typed: list[str]) -> list[str]:
     """The flag `--config-dir DIR` of the line, so that a user's own choices are completed too."""
-    for flag, value in zip(typed, typed[1:], strict=False):
-        if flag in ("--config-dir", "-cd") and os.path.isdir(value):
+    for flag, value in pairwise(typed):
+        if flag in ("--config-dir", "-cd") and Path(value).is_dir():
             return [flag, value]
     return []

@@ -1,7 +1,7 @@
 """From a command line in Hydra's grammar to a checked config.
 
-`hydra.main` stops at the first mistake and knows nothing of types. So `problems_of` looks at the same command line first
-and gathers everything that is wrong; only a command line without a problem is handed to Hydra.
+`hydra.main` stops at the first mistake and knows nothing of types. So `problems_of` looks at the same command line
+first and gathers everything that is wrong; only a command line without a problem is handed to Hydra.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def problems_of(request: Request, *, values: bool = True) -> list[str]:
     if not values:
         return checker.problems
     HydraConfig.instance().set_config(cfg)  # for ${hydra:…} in a user's config
-    body = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    body = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     problems = checker.problems + _try_build(request.command, body, cfg.hydra)[1]
     return list(dict.fromkeys(problems))
 
@@ -114,9 +114,10 @@ def config_of_job(command: str, cfg: DictConfig) -> Config:
     Raises:
         ConfigError: holds every problem.
     """
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:  # each job of a sweep has its own run directory
-        cfg = OmegaConf.merge(cfg, {"output_dir": hydra.runtime.output_dir})
+        cfg = cfg.copy()
+        cfg.output_dir = hydra.runtime.output_dir
     config, problems = _try_build(command, cfg, hydra)
     if config is None:
         raise ConfigError(problems)

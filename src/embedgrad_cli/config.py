@@ -44,7 +44,10 @@ def build(command: str, plain: dict[str, Any]) -> tuple[Config | None, list[str]
     for needed, check in checks.CHECKS:
         if builder.sound(config, needed):
             builder.problems += check(*(getattr(config, name) for name in needed))
-    return (None if builder.problems else config), builder.problems
+    if builder.problems:
+        return None, builder.problems
+    _expand_home(config)
+    return config, []
 
 
 def keys(command: str) -> Iterator[str]:
@@ -93,7 +96,7 @@ def nearest_key(key: str, known: list[str]) -> str:
     return f" Did you mean {' or '.join(hits)}?" if hits else ""
 
 
-class _Wrong(Exception):
+class _WrongError(Exception):
     """One value is not what its type says; the message is what it should have been."""
 
 
@@ -145,13 +148,13 @@ class _Builder:
         try:
             converted = self.convert(kind, value, key)
             _check_range(converted, item)
-        except _Wrong as wrong:
+        except _WrongError as wrong:
             self.report(key, f"{_show(value)} is not {wrong} ({words}).")
             return None
         return converted
 
     def convert(self, kind: Any, value: Any, key: str) -> Any:
-        """The value as the type; raises `_Wrong` with what was expected."""
+        """The value as the type; raises `_WrongError` with what was expected."""
         origin = get_origin(kind)
         if origin in (Union, UnionType):
             return self._convert_union(get_args(kind), value, key)
@@ -161,7 +164,7 @@ class _Builder:
             return self._convert_list(get_args(kind)[0], value, key)
         if origin is dict:
             if not isinstance(value, dict):
-                raise _Wrong("a mapping such as {0: negative, 1: positive}")
+                raise _WrongError("a mapping such as {0: negative, 1: positive}")
             return {_convert_text(k): _convert_text(v) for k, v in value.items()}
         if is_dataclass(kind) and isinstance(kind, type):
             return self.section(kind, value, f"{key}.")
@@ -180,9 +183,9 @@ class _Builder:
         if isinstance(value, str | dict) or value is None:
             if isinstance(value, str) and kind is str:
                 return [value]  # one name is a list of one
-            raise _Wrong("a list such as [a, b]")
+            raise _WrongError("a list such as [a, b]")
         if not isinstance(value, list):
-            raise _Wrong("a list")
+            raise _WrongError("a list")
         return [self.convert(kind, item, f"{key}[{number}]") for number, item in enumerate(value)]
 
 
@@ -191,12 +194,12 @@ def _convert_text(value: Any) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise _Wrong("text; write it in quotes" if value is not None else "text")
+    raise _WrongError("text; write it in quotes" if value is not None else "text")
 
 
 def _convert_float(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _Wrong("a number")
+        raise _WrongError("a number")
     return float(value)
 
 
@@ -204,13 +207,13 @@ def _convert_int(value: Any) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # 1e3
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _Wrong("a whole number")
+        raise _WrongError("a whole number")
     return value
 
 
 def _convert_bool(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _Wrong("true or false")
+        raise _WrongError("true or false")
     return value
 
 
@@ -226,16 +229,26 @@ def _convert_choice(choices: tuple[str, ...], value: Any) -> str:
     if value in choices and isinstance(value, str):
         return value
     hint = nearest(str(value), choices)
-    raise _Wrong(f"one of {', '.join(choices)}" + (f"; did you mean {hint}" if hint else ""))
+    raise _WrongError(f"one of {', '.join(choices)}" + (f"; did you mean {hint}" if hint else ""))
 
 
 def _check_range(value: Any, item: Field[Any]) -> None:
     minimum, above = item.metadata["minimum"], item.metadata["above"]
     if isinstance(value, int | float):
         if minimum is not None and value < minimum:
-            raise _Wrong(f"{minimum} or more")
+            raise _WrongError(f"{minimum} or more")
         if above is not None and value <= above:
-            raise _Wrong(f"above {above}")
+            raise _WrongError(f"above {above}")
+
+
+def _expand_home(config: Config) -> None:
+    """The shell leaves `task.data_dir=~/data` as it is, so `~` is replaced here."""
+    paths = [("model", "path"), ("task", "data_dir"), ("", "artifact"), ("", "output_dir")]
+    for part, name in paths:
+        owner = getattr(config, part, None) if part else config
+        value = getattr(owner, name, None)
+        if value is not None and value.startswith("~"):
+            setattr(owner, name, str(Path(value).expanduser()))
 
 
 def _names(schema: type) -> str:

@@ -14,7 +14,7 @@ from embedgrad_cli.core.forward import can_share_trunk
 from embedgrad_cli.core.model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.soft_prompt import SoftPrompt, measure_drift
 from embedgrad_cli.errors import ArtifactError, UserError
-from embedgrad_cli.run_directory import start_logging, write_atomically, write_json, write_json_lines
+from embedgrad_cli.run_directory import log_to, start_logging, write_atomically, write_json, write_json_lines
 from embedgrad_cli.schema import EvaluateConfig
 from embedgrad_cli.tasks.data import load
 
@@ -32,18 +32,18 @@ def run(config: EvaluateConfig) -> float:
         raise UserError(
             f"output_dir={output_dir} already holds results.json. Give another folder; nothing was changed."
         )
+    log_lines = start_logging(config.log_level)
     splits = load(config.task, config.seed)
     model = load_model(config.model, pick_device(config.device))
     check_fingerprint(artifact, model, config.artifact)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    start_logging(output_dir / "embedgrad.log", config.log_level)
-    write_atomically(output_dir / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False).encode())
-
     optimized = artifact.prompt.to(model.device)
     seed = SoftPrompt(optimized.slots, optimized.seed)
     rows = getattr(splits, config.split)
     examination = Examination(rows, model, config.template, config.prompt, config.task)
     _check_slots(artifact, examination, config, model)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    log_to(output_dir / "embedgrad.log", log_lines)
+    write_atomically(output_dir / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False).encode())
     examination.shares_trunk = can_share_trunk(model, examination.prompted, seed)
     with report.TestDisplay() as display:
         prompts = {"none": None, "seed": seed, "optimized": optimized}
@@ -66,9 +66,7 @@ def run(config: EvaluateConfig) -> float:
     return results["arms"]["optimized"]["accuracy"]
 
 
-def _check_slots(
-    artifact: Artifact, examination: Examination, config: EvaluateConfig, model: LanguageModel
-) -> None:
+def _check_slots(artifact: Artifact, examination: Examination, config: EvaluateConfig, model: LanguageModel) -> None:
     """The template may differ from the artifact's, but it must leave the seed's tokens as they were."""
     if examination.slots != artifact.prompt.slots:
         was, now = (

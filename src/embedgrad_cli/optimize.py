@@ -25,7 +25,7 @@ from embedgrad_cli.core.template import Conversation
 from embedgrad_cli.core.updates import learning_rate, make_optimizer
 from embedgrad_cli.errors import EmbedgradError
 from embedgrad_cli.interrupts import Stopped, StopRequest
-from embedgrad_cli.run_directory import RunDirectory, start_logging, write_json, write_json_lines
+from embedgrad_cli.run_directory import RunDirectory, log_to, start_logging, write_json, write_json_lines
 from embedgrad_cli.schema import OptimizeConfig
 from embedgrad_cli.tasks.data import Row, Splits, load
 
@@ -42,12 +42,12 @@ def run(config: OptimizeConfig) -> float:
         results = json.loads(directory.results.read_text())
         report.already_finished(directory.path, results)
         return results["validation"]["accuracy"]
-    start_logging(directory.log, config.log_level)
-    torch.manual_seed(config.seed)
-
+    log_lines = start_logging(config.log_level)
     splits = load(config.task, config.seed)
     model = load_model(config.model, pick_device(config.device))
     training = Training(config, model, splits, directory)
+    directory.create()  # not before everything the user gave has been looked at
+    log_to(directory.log, log_lines)
     training.fit()
     return training.test()
 
@@ -59,9 +59,7 @@ class NonFiniteLoss(EmbedgradError):
 class Training:
     """One optimisation: the frozen model, the encoded examples, the prompt, and the state that checkpoints keep."""
 
-    def __init__(
-        self, config: OptimizeConfig, model: LanguageModel, splits: Splits, directory: RunDirectory
-    ) -> None:
+    def __init__(self, config: OptimizeConfig, model: LanguageModel, splits: Splits, directory: RunDirectory) -> None:
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
         self.encoded = self._encode(splits.train)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
@@ -75,6 +73,7 @@ class Training:
         if directory.checkpoint.exists():
             self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
         directory.keep_metrics_up_to(self.state.step)
+        log.info("%s; from step %d", self._summary(), self.state.step)
 
     def fit(self) -> None:
         """Optimiser steps, with a validation every `eval_every` of them, until the last step or no more patience.
@@ -195,9 +194,7 @@ class Training:
             self.config.template, seeds_of(self.config.prompt), self.model.tokenizer, self.model.is_chat
         )
         task = self.config.task
-        return encode(
-            rows, conversation, self.model, ends_turn=task.kind == "generation", too_long=task.too_long
-        )
+        return encode(rows, conversation, self.model, ends_turn=task.kind == "generation", too_long=task.too_long)
 
     def _examination(self, rows: list[Row]) -> Examination:
         c = self.config

@@ -106,17 +106,13 @@ class TestDisplay:
         return lambda done: self.progress.advance(bar, done)
 
 
-def results(
-    summary: dict[str, Any], rows: Sequence[Row], outcomes: dict[str, list[Outcome]], output_dir: Path
-) -> None:
+def results(summary: dict[str, Any], rows: Sequence[Row], outcomes: dict[str, list[Outcome]], output_dir: Path) -> None:
     """Print examples with both answers, the table, the verdict, and where everything is."""
     console = Console(file=sys.stdout, highlight=False)
     _print_examples(console, rows, outcomes)
     console.print(_table(summary))
     comparison = summary["comparison"]
-    console.print(
-        f"Verdict: {verdict(comparison, summary['num_examples'])}.".replace("..", "."), soft_wrap=True
-    )
+    console.print(f"Verdict: {verdict(comparison, summary['num_examples'])}.".replace("..", "."), soft_wrap=True)
     drift = summary["drift"]
     console.print(
         f"Drift from the seed: {drift['mean_relative_l2']:.2f} of a vector's length on average; "
@@ -124,9 +120,7 @@ def results(
         soft_wrap=True,
     )
     if summary["num_skipped"]:
-        console.print(
-            f"{summary['num_skipped']} examples were too long for the model and left out of every arm."
-        )
+        console.print(f"{summary['num_skipped']} examples were too long for the model and left out of every arm.")
     console.print(f"Written to {escape(str(output_dir))}", soft_wrap=True)
 
 
@@ -164,9 +158,7 @@ def _print_examples(console: Console, rows: Sequence[Row], outcomes: dict[str, l
     pairs = list(zip(rows, outcomes["seed"], outcomes["optimized"], strict=True))
     pairs.sort(key=lambda pair: pair[1].correct == pair[2].correct)
     for row, seed, optimized in pairs[:SHOWN_EXAMPLES]:
-        console.print(
-            f"\n[bold]{escape(row.query)}[/]  [dim](expected: {escape(row.answer)})[/]", soft_wrap=True
-        )
+        console.print(f"\n[bold]{escape(row.query)}[/]  [dim](expected: {escape(row.answer)})[/]", soft_wrap=True)
         for name, outcome in (("seed", seed), ("optimized", optimized)):
             mark = "[green]right[/]" if outcome.correct else "[red]wrong[/]"
             lines = outcome.output.strip().splitlines() or ["(no answer)"]

@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,15 @@ class RunDirectory:
     """The folder of one `optimize` run and the names of the files in it.
 
     Args:
-        path: created if it is not there.
+        path: need not exist; nothing is written before `create`.
         config: all settings; kept in `config.yaml`, against which a resumed run is checked.
 
     Raises:
-        UserError: the folder cannot be written, or holds a run with other settings.
+        UserError: the folder cannot be read, or holds a run with other settings.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
-        self.path = path
+        self.path, self._settings = path, config
         self.prompt = path / "prompt.safetensors"
         self.checkpoint = path / "checkpoint.safetensors"
         self.metrics = path / "metrics.jsonl"
@@ -61,19 +62,24 @@ class RunDirectory:
         self.samples = path / "samples.jsonl"
         self.config = path / "config.yaml"
         self.log = path / "embedgrad.log"
+        if path.exists() and not path.is_dir():
+            raise self._unusable("it is a file")
+        if self.config.exists():
+            self._check_same_settings(config)
+
+    def create(self) -> None:
+        """Make the folder and write `config.yaml`, unless a stopped run did.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if self.config.exists():
-                self._check_same_settings(config)
-            else:
-                write_atomically(
-                    self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
-                )
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.config.exists():
+                text = yaml.safe_dump(self._settings, sort_keys=False, allow_unicode=True)
+                write_atomically(self.config, text.encode())
         except OSError as error:
-            raise UserError(
-                f"output_dir={path} cannot be used as a run directory: {error.strerror or error}. "
-                "Give a folder that can be written, for instance output_dir=outputs/my-run."
-            ) from error
+            raise self._unusable(error.strerror or str(error)) from error
 
     @property
     def is_finished(self) -> bool:
@@ -95,6 +101,12 @@ class RunDirectory:
                     break
             write_json_lines(self.metrics, [row for row in rows if row["step"] <= step])
 
+    def _unusable(self, why: str) -> UserError:
+        return UserError(
+            f"output_dir={self.path} cannot be used as a run directory: {why}. Give a folder that can be written, "
+            "for instance output_dir=outputs/my-run."
+        )
+
     def _check_same_settings(self, config: dict[str, Any]) -> None:
         before = yaml.safe_load(self.config.read_text(encoding="utf-8")) or {}
         old, new = (_flatten(c) for c in (before, config))
@@ -114,26 +126,36 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {
-        k: v
-        for key, value in tree.items()
-        for k, v in _flatten(value, f"{prefix}.{key}" if prefix else key).items()
+        k: v for key, value in tree.items() for k, v in _flatten(value, f"{prefix}.{key}" if prefix else key).items()
     }
 
 
-def start_logging(path: Path, level: str) -> None:
-    """Log to a file in the run directory. Warnings are shown to the user by the display as well."""
-    package = logging.getLogger("embedgrad_cli")
-    stop_logging()
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    package.addHandler(handler)
-    package.setLevel(level.upper())
-    package.propagate = False
+def start_logging(level: str) -> MemoryHandler:
+    """Collect log lines until it is clear that the run has a folder; warnings also go to stderr at once.
 
-
-def stop_logging() -> None:
-    """Close the handlers of an earlier run (a sweep runs several in one process)."""
+    Returns: the handler that `log_to` connects with a file.
+    """
     package = logging.getLogger("embedgrad_cli")
-    for handler in list(package.handlers):
+    for handler in list(package.handlers):  # of an earlier run: a sweep has several in one process
         package.removeHandler(handler)
         handler.close()
+    to_user = logging.StreamHandler()
+    to_user.setLevel("WARNING")
+    to_user.setFormatter(logging.Formatter("embedgrad: %(message)s"))
+    collected = MemoryHandler(capacity=1_000, flushLevel=logging.CRITICAL + 1)
+    for handler in (to_user, collected):
+        package.addHandler(handler)
+    package.setLevel(level.upper())
+    package.propagate = False
+    return collected
+
+
+def log_to(path: Path, collected: MemoryHandler) -> None:
+    """Write what was collected, and everything from now on, to a file."""
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    collected.setTarget(file)
+    collected.close()  # flushes
+    package = logging.getLogger("embedgrad_cli")
+    package.removeHandler(collected)
+    package.addHandler(file)

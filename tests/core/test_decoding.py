@@ -21,9 +21,7 @@ def setup(architecture: str, placement: str) -> tuple[Forward, Forward, SoftProm
     encoded = encode(ROWS, conversation, model, ends_turn=False)
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     with torch.no_grad():
-        prompt.vectors.add_(
-            0.05 * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(1))
-        )
+        prompt.vectors.add_(0.05 * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(1)))
     shared, plain = (Forward(model, encoded.examples, shares) for shares in (True, False))
     shared.examples = plain.examples = encoded.examples  # type: ignore[attr-defined]
     return shared, plain, prompt

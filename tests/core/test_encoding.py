@@ -11,9 +11,7 @@ from embedgrad_cli.schema import Message, TemplateConfig
 
 def test_slot_tokens_are_the_seeds_own() -> None:
     model = make_model()
-    encoded = encode(
-        ROWS, Conversation(PLACEMENTS["both-sides"], SEEDS, model.tokenizer, True), model, ends_turn=True
-    )
+    encoded = encode(ROWS, Conversation(PLACEMENTS["both-sides"], SEEDS, model.tokenizer, True), model, ends_turn=True)
     assert [model.tokenizer.decode(list(ids)) for ids in encoded.slots.ids] == SEEDS
     for example in encoded.examples:
         assert [t for t in example.tokens if t < 0] == [-1 - i for i in range(encoded.slots.num_tokens)]

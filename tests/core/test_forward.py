@@ -74,9 +74,7 @@ def test_trunk_gives_the_plain_loss_and_gradient(
     encoded = encoded_rows(model, placement)
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     with torch.no_grad():
-        prompt.vectors.add_(
-            0.1 * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(1))
-        )
+        prompt.vectors.add_(0.1 * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(1)))
     forward = Forward(model, encoded.examples)
     assert len(forward.trunk) > 2
     plain = forward.plain_losses(encoded.examples, prompt).mean()

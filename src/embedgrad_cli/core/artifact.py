@@ -49,9 +49,7 @@ def describe(
         "split_hash": split_hash,
         "metrics": metrics,
         "libraries": {name: version(name) for name in LIBRARIES},
-        "config": {
-            key: value for key, value in config.items() if key not in ("output_dir", "log_level", "device")
-        },
+        "config": {key: value for key, value in config.items() if key not in ("output_dir", "log_level", "device")},
     }
 
 
@@ -100,9 +98,7 @@ def check_fingerprint(artifact: Artifact, model: LanguageModel, path: str) -> No
         ArtifactError: names both identities and what differs.
     """
     made_for = artifact.metadata["model"]
-    differs = [
-        key for key in ("config", "tokenizer") if made_for["fingerprint"][key] != model.fingerprint[key]
-    ]
+    differs = [key for key in ("config", "tokenizer") if made_for["fingerprint"][key] != model.fingerprint[key]]
     if not differs and not _same_rows(artifact.prompt, model):
         differs = ["embedding rows of the seed's tokens"]
     if differs:

@@ -32,28 +32,24 @@ class TrainingState:
 
     def update_best(self, accuracy: float, loss: float, vectors: Tensor) -> bool:
         """Take these vectors if they are better: more accurate, or as accurate with a smaller loss."""
-        if self.best_accuracy is not None and self.best_loss is not None:
-            if (-accuracy, loss) >= (-self.best_accuracy, self.best_loss):
-                self.validations_since_best += 1
-                return False
+        best = None if self.best_accuracy is None or self.best_loss is None else (-self.best_accuracy, self.best_loss)
+        if best is not None and (-accuracy, loss) >= best:
+            self.validations_since_best += 1
+            return False
         self.best_accuracy, self.best_loss, self.best_step = accuracy, loss, self.step
         self.best_vectors = vectors.detach().clone()
         self.validations_since_best = 0
         return True
 
 
-def save_checkpoint(
-    path: Path, state: TrainingState, prompt: SoftPrompt, optimizer: torch.optim.Optimizer
-) -> None:
+def save_checkpoint(path: Path, state: TrainingState, prompt: SoftPrompt, optimizer: torch.optim.Optimizer) -> None:
     """Write state, prompt and the optimiser's moments, whole or not at all."""
     tensors = {"vectors": prompt.vectors.detach(), "best_vectors": state.best_vectors}
     for key, value in optimizer.state_dict()["state"].get(0, {}).items():
         if value is not None:
             tensors[f"optimizer.{key}"] = torch.as_tensor(value)
     numbers = {key: value for key, value in vars(state).items() if key != "best_vectors"}
-    content = save(
-        {k: t.cpu().contiguous() for k, t in tensors.items()}, {"embedgrad_checkpoint": json.dumps(numbers)}
-    )
+    content = save({k: t.cpu().contiguous() for k, t in tensors.items()}, {"embedgrad_checkpoint": json.dumps(numbers)})
     write_atomically(path, content)
 
 
@@ -68,9 +64,7 @@ def load_checkpoint(path: Path, prompt: SoftPrompt, optimizer: torch.optim.Optim
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
             numbers = json.loads(file.metadata()["embedgrad_checkpoint"])
         if tensors["vectors"].shape != prompt.vectors.shape:
-            raise ValueError(
-                f"its prompt is {list(tensors['vectors'].shape)}, not {list(prompt.vectors.shape)}"
-            )
+            raise ValueError(f"its prompt is {list(tensors['vectors'].shape)}, not {list(prompt.vectors.shape)}")
     except Exception as error:
         raise ArtifactError(
             f"the checkpoint {path} cannot be used: {error}. Delete it to start this run from the beginning, or give "

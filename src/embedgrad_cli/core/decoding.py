@@ -67,9 +67,7 @@ def generate(
     trunk = forward.compute_trunk(prompt)
     for rows in batches_by_length(forward, examples, batch_size):
         batch = [examples[i] for i in rows]
-        for row, answer in zip(
-            rows, _generate_batch(forward, batch, prompt, trunk, max_new_tokens), strict=True
-        ):
+        for row, answer in zip(rows, _generate_batch(forward, batch, prompt, trunk, max_new_tokens), strict=True):
             answers[row] = answer
         progress(len(rows))
     return answers
@@ -89,9 +87,7 @@ def batches_by_length(forward: Forward, examples: Sequence[Example], batch_size:
         yield batch
 
 
-def _prefill(
-    forward: Forward, batch: Sequence[Example], prompt: SoftPrompt, trunk: Past
-) -> tuple[Tensor, Past]:
+def _prefill(forward: Forward, batch: Sequence[Example], prompt: SoftPrompt, trunk: Past) -> tuple[Tensor, Past]:
     """Compute the branches. Returns: logits of the last place `[batch, vocabulary]`, and the past.
 
     Padding stands on the left, between trunk and branch, so that answers grow at the end of every row.

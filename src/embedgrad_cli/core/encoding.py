@@ -96,9 +96,7 @@ def encode(
     for start in range(0, len(rows), TOKENIZER_BATCH):
         batch = rows[start : start + TOKENIZER_BATCH]
         rendered = [conversation.render(row.query) for row in batch]
-        for row, (tokens, found) in zip(
-            batch, _tokenise(rendered, conversation, model.tokenizer), strict=True
-        ):
+        for row, (tokens, found) in zip(batch, _tokenise(rendered, conversation, model.tokenizer), strict=True):
             slots = slots or found
             if found != slots:
                 raise _straddling(slots, found, row.id, model.tokenizer)

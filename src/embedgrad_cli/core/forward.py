@@ -48,9 +48,7 @@ class Past:
 
     def expand(self, batch_size: int) -> Past:
         """The same past for every row of a batch, without a copy."""
-        layers = [
-            (k.expand(batch_size, -1, -1, -1), v.expand(batch_size, -1, -1, -1)) for k, v in self.layers
-        ]
+        layers = [(k.expand(batch_size, -1, -1, -1), v.expand(batch_size, -1, -1, -1)) for k, v in self.layers]
         return Past(layers, self.mask.expand(batch_size, -1))
 
     def select(self, rows: Tensor) -> Past:
@@ -106,11 +104,7 @@ class Forward:
         return total / count
 
     def _losses(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: Past) -> Tensor:
-        return (
-            self.target_losses(batch, prompt, trunk)
-            if self.shares_trunk
-            else self.plain_losses(batch, prompt)
-        )
+        return self.target_losses(batch, prompt, trunk) if self.shares_trunk else self.plain_losses(batch, prompt)
 
     def target_losses(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: Past) -> Tensor:
         """Negative log-likelihood of every target token, example by example: `[total target length]`, float32."""
@@ -124,9 +118,7 @@ class Forward:
             for row, (branch, example) in enumerate(zip(branches, batch, strict=True))
             for i in range(len(example.target))
         ]
-        targets = torch.tensor(
-            [token for example in batch for token in example.target], device=self.model.device
-        )
+        targets = torch.tensor([token for example in batch for token in example.target], device=self.model.device)
         logits, _ = self.run(tokens, mask, past, prompt, predicting)
         return cross_entropy(logits.float(), targets, reduction="none")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from embedgrad_cli import assets
 from embedgrad_cli.errors import ModelError, UserError
+from embedgrad_cli.hub import offline_if_out_of_reach
 from embedgrad_cli.schema import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -162,11 +164,10 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     path = assets.resolve(config.path)
     source = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **source)
-        # Safetensors only: a pickled checkpoint can run code while it is read.
-        network = AutoModelForCausalLM.from_pretrained(
-            path, dtype=config.dtype, use_safetensors=True, **source
-        )
+        with nullcontext() if Path(path).is_dir() else offline_if_out_of_reach():
+            tokenizer = AutoTokenizer.from_pretrained(path, **source)
+            # Safetensors only: a pickled checkpoint can run code while it is read.
+            network = AutoModelForCausalLM.from_pretrained(path, dtype=config.dtype, use_safetensors=True, **source)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(_loading_paragraph(config, error)) from error
     if not getattr(tokenizer, "is_fast", False):
@@ -182,9 +183,7 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
         )
     network.requires_grad_(False).eval().to(device)
     is_chat = has_template if config.template == "auto" else config.template == "chat"
-    log.info(
-        "model %s: %s on %s, %s template", config.path, network.dtype, device, "chat" if is_chat else "plain"
-    )
+    log.info("model %s: %s on %s, %s template", config.path, network.dtype, device, "chat" if is_chat else "plain")
     return LanguageModel(network, tokenizer, config.path, config.revision, is_chat)
 
 

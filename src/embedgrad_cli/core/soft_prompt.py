@@ -30,9 +30,7 @@ class SoftPrompt(nn.Module):
     def from_seed(cls, slots: Slots, model: LanguageModel) -> SoftPrompt:
         """The prompt of step 0: exactly the embeddings of the seed's tokens, as the model computes them."""
         with torch.no_grad():
-            return cls(
-                slots, model.embed(torch.tensor(slots.flat_ids, dtype=torch.long, device=model.device))
-            )
+            return cls(slots, model.embed(torch.tensor(slots.flat_ids, dtype=torch.long, device=model.device)))
 
     def split(self, tensor: Tensor) -> list[Tensor]:
         """Cut a `[num_tokens, …]` tensor into one per slot."""

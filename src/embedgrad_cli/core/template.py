@@ -39,9 +39,7 @@ class Conversation:
         TemplateError: a slot or the query is missing, or the chat template refuses or rewrites the messages.
     """
 
-    def __init__(
-        self, template: TemplateConfig, seeds: list[str] | None, tokenizer: Any, is_chat: bool
-    ) -> None:
+    def __init__(self, template: TemplateConfig, seeds: list[str] | None, tokenizer: Any, is_chat: bool) -> None:
         self.template, self.seeds, self.tokenizer, self.is_chat = template, seeds, tokenizer, is_chat
         self._check_fields([m.content for m in template.messages] if is_chat else [template.text])
         self._pieces = self._cut(self._fill(_marker))
@@ -76,9 +74,7 @@ class Conversation:
         def fill(content: str) -> str:
             if self.seeds is None:
                 content = (
-                    PROMPT_AND_SPACE.sub("", content).strip()
-                    if self.is_chat
-                    else PROMPT_AND_SPACE.sub("", content)
+                    PROMPT_AND_SPACE.sub("", content).strip() if self.is_chat else PROMPT_AND_SPACE.sub("", content)
                 )
             return FIELD.sub(lambda match: value(match[1]), content)
 
@@ -128,19 +124,15 @@ class Conversation:
                 "Write {prompt} where the seed prompt stands and {query} where each example's input stands."
             )
         if self.seeds is not None and any(not seed.strip() for seed in self.seeds):
-            raise TemplateError(
-                "prompt.text is empty: the seed prompt needs at least one word to start from."
-            )
+            raise TemplateError("prompt.text is empty: the seed prompt needs at least one word to start from.")
 
     def _verify(self, text: str, query: str) -> None:
         expected = self._fill(lambda name: query if name == QUERY else self._seed(name))
         if text != expected:
-            at = next(
-                (i for i, (a, b) in enumerate(zip(text, expected, strict=False)) if a != b), len(expected)
-            )
+            at = next((i for i, (a, b) in enumerate(zip(text, expected, strict=False)) if a != b), len(expected))
             raise TemplateError(
-                f"the model's chat template rewrites what it is given: expected {text[at : at + 40]!r}, but it rendered "
-                f"{expected[at : at + 40]!r}. Remove white space at the edges of prompt.text, of the query and of the "
+                f"the model's chat template rewrites what it is given: {text[at : at + 40]!r} was expected, but it "
+                f"rendered {expected[at : at + 40]!r}. Remove white space at the edges of prompt.text, of the query and of the "
                 "template's messages, or use the plain text template (model.template=plain)."
             )
 

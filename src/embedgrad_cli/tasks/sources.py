@@ -10,19 +10,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from embedgrad_cli.assets import resolve
 from embedgrad_cli.errors import DataError
+from embedgrad_cli.hub import offline_if_out_of_reach
 from embedgrad_cli.schema import TaskConfig
 from embedgrad_cli.tasks.rows import Defects, Source
 
@@ -220,7 +217,7 @@ def _hub_reader(task: TaskConfig) -> Callable[[str, Sequence[str]], Source]:
     name = hub.path + (f", {hub.name}" if hub.name else "")
     try:
         datasets = _datasets()
-        with _offline_if_out_of_reach(datasets):
+        with offline_if_out_of_reach(datasets.config):
             loaded = datasets.load_dataset(hub.path, hub.name, revision=hub.revision)
     except Exception as error:  # no network, no such data set, a data set that needs its own code, a full disk
         raise DataError(
@@ -238,24 +235,6 @@ def _hub_reader(task: TaskConfig) -> Callable[[str, Sequence[str]], Source]:
         return Source(f"{name}, split {found}", found, list(enumerate(loaded[found].to_list())))
 
     return read
-
-
-@contextmanager
-def _offline_if_out_of_reach(datasets: Any) -> Iterator[None]:
-    """Look only in the cache when the hub cannot be reached: the library would try again for half a minute."""
-    from huggingface_hub import constants
-
-    address = urlsplit(constants.ENDPOINT)
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    try:
-        if not getproxies():  # behind a proxy only the library knows the way
-            socket.create_connection((address.hostname, address.port or 443), timeout=5).close()
-    except OSError:
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def _files_needed(task: TaskConfig) -> str:

@@ -1,0 +1,37 @@
+"""The hub when it is not in reach."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+SECONDS = 5
+
+
+@contextmanager
+def offline_if_out_of_reach(*configs: Any) -> Iterator[None]:
+    """Look only in the cache when the hub cannot be reached: its library would try again for half a minute.
+
+    Args:
+        configs: further modules with a switch `HF_HUB_OFFLINE` of their own, such as `datasets.config`.
+    """
+    from huggingface_hub import constants
+
+    switches = [constants, *configs]
+    before = [switch.HF_HUB_OFFLINE for switch in switches]
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        if not getproxies():  # behind a proxy only the library knows the way
+            socket.create_connection((address.hostname, address.port or 443), timeout=SECONDS).close()
+    except OSError:
+        for switch in switches:
+            switch.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.HF_HUB_OFFLINE = value
