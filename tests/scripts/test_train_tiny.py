@@ -1,4 +1,4 @@
-"""The generators behind the embedded model, the embedded task's pools, the abilities of the committed weights."""
+"""Generators of the embedded model's text, pools of the embedded task, abilities of the committed weights."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def test_pools_are_disjoint_and_the_model_learns_from_its_own() -> None:
     for good in (True, False) * 300:
         messages, _ = tiny_text.problem_example(rng, good)
         parts = messages[-1]["content"].split("\n")
-        assert all(
-            tiny_problems.pool(part) == "model" for part in parts if part.endswith("?") and part[-2] != "r"
-        )
+        assert all(tiny_problems.pool(part) == "model" for part in parts if part.endswith("?") and part[-2] != "r")
         assert not questions.intersection(parts)
 
 
@@ -163,9 +161,7 @@ def test_committed_tokenizer_splits_digits_and_renders_chats(committed: tuple) -
 def test_committed_weights_solve_problems_only_when_asked_well(committed: tuple) -> None:
     rows = task_rows("test")[:60]
     problems = [
-        tiny_problems.Problem(
-            r["question"], tuple(r["answer"].split("\n")[:-1]), int(r["answer"].rsplit(" ", 1)[1])
-        )
+        tiny_problems.Problem(r["question"], tuple(r["answer"].split("\n")[:-1]), int(r["answer"].rsplit(" ", 1)[1]))
         for r in rows
     ]
     good = tiny_card.word_problems(*committed, problems, tiny_card.GOOD_MATH)

@@ -1,0 +1,104 @@
+"""The main job on real files, a real tokenizer and a real pretrained model, as a user would run it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import SHARED_DATA, make_network, shared_data
+
+from embedgrad_cli.cli import main
+from embedgrad_cli.config import conf_dir
+
+SMALL = ["train.steps=2", "train.batch_size=4", "train.eval_every=2", "task.split.num_train=16"]
+SMALL += ["task.split.num_validation=8", "task.split.num_test=12", "log_level=warning", "device=cpu"]
+TASKS = {"gsm8k": "gsm8k", "math": "math", "sst2": "sst2", "causal-judgement": "bbh"}
+SLOW_TASKS = ["task.max_new_tokens=24"]
+
+
+def results(run: Path) -> dict:
+    return json.loads((run / "results.json").read_text())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_runs_end_to_end(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data_dir = shared_data(TASKS[task])
+    more = [] if task in ("sst2", "causal-judgement") else SLOW_TASKS
+    command = ["optimize", f"task={task}", f"task.data_dir={data_dir}", "task.too_long=skip", *SMALL, *more]
+    assert main([*command, f"output_dir={tmp_path}/run"]) == 0
+    summary = results(tmp_path / "run")
+    # A row that does not fit the tiny model's context is left out of every arm alike, and counted.
+    assert summary["num_examples"] + summary["num_skipped"] == 12
+    assert {arm["correct"] <= summary["num_examples"] for arm in summary["arms"].values()} == {True}
+    assert "no significant difference" in " ".join(capsys.readouterr().out.split())
+    evaluate = ["evaluate", f"artifact={tmp_path}/run/prompt.safetensors", "device=cpu"]
+    assert main([*evaluate, f"output_dir={tmp_path}/again"]) == 0
+    assert results(tmp_path / "again")["arms"] == summary["arms"]
+
+
+def test_a_pretrained_model_that_is_not_ours(tmp_path: Path) -> None:
+    model, data_dir = shared_data("models/stories260K"), shared_data("sst2")
+    command = ["optimize", "model=local", f"model.path={model}", "task=sst2", f"task.data_dir={data_dir}"]
+    assert main([*command, "prompt=sentiment", *SMALL, f"output_dir={tmp_path}"]) == 0
+    assert results(tmp_path)["num_examples"] == 12
+
+
+@pytest.mark.parametrize("placement", ["system", "before-query", "after-query"])
+@pytest.mark.parametrize("task", TASKS)
+def test_step_0_parity_with_the_real_qwen_tokenizer(task: str, placement: str) -> None:
+    from transformers import AutoTokenizer
+
+    from omegaconf import OmegaConf
+
+    from embedgrad_cli.compose import Composer
+    from embedgrad_cli.config import build
+    from embedgrad_cli.core.encoding import encode
+    from embedgrad_cli.core.forward import Forward
+    from embedgrad_cli.core.model import LanguageModel
+    from embedgrad_cli.core.soft_prompt import SoftPrompt
+    from embedgrad_cli.core.template import Conversation
+    from embedgrad_cli.tasks.data import load
+
+    overrides = [f"task={task}", f"task.data_dir={shared_data(TASKS[task])}", f"template={placement}"]
+    cfg = Composer().compose("optimize", overrides)
+    body = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    config, problems = build("optimize", OmegaConf.to_container(body, resolve=True))
+    assert config is not None, problems
+    tokenizer = AutoTokenizer.from_pretrained(shared_data("tokenizers/qwen2.5"))
+    model = LanguageModel(make_network("qwen2", len(tokenizer)), tokenizer, "tests/qwen2.5", None, True)
+    rows = load(config.task, 0).test[:6]
+    conversation = Conversation(config.template, [config.prompt.text], tokenizer, True)
+    encoded = encode(rows, conversation, model, ends_turn=False, room=1, too_long="skip")
+    kept = [row for row in rows if row.id not in encoded.skipped]
+    assert kept
+    prompt = SoftPrompt.from_seed(encoded.slots, model)
+    assert tokenizer.decode(encoded.slots.flat_ids).strip() == config.prompt.text
+    forward = Forward(model, encoded.examples)
+    trunk = forward.compute_trunk(prompt)
+    for row, example in zip(kept, encoded.examples, strict=True):
+        fields = {"{prompt}": config.prompt.text, "{query}": row.query}
+        messages = []
+        for message in config.template.messages:
+            content = message.content
+            for name, value in fields.items():
+                content = content.replace(name, value)
+            messages.append({"role": message.role, "content": content})
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        expected = model.network(torch.tensor([ids])).logits[0, -1]
+        tokens, mask = forward.pad([example.tokens[len(forward.trunk) :]])
+        logits, _ = forward.run(tokens, mask, trunk, prompt, [tokens.shape[1] - 1])
+        torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_repository_holds_none_of_these_files() -> None:
+    """Their licences and canaries are not ours to pass on."""
+    if not SHARED_DATA.exists():
+        pytest.skip("the real files are not here: looked for in ../shared/data")
+    repository = Path(__file__).parents[1]
+    ours = [p for p in repository.rglob("*.jsonl") if ".venv" not in p.parts and "outputs" not in p.parts]
+    lines = {line for path in ours for line in path.read_text(encoding="utf-8").splitlines()}
+    real = (SHARED_DATA / "gsm8k/test.jsonl").read_text(encoding="utf-8").splitlines()
+    assert lines.isdisjoint(real)
+    assert conf_dir().is_dir()
