@@ -140,6 +140,7 @@ def write_card(path: Path, rows: list[tuple[str, str, str, float]], **facts: obj
     """Write the model card. facts: the named fields of `CARD`, with `sst2` a bool."""
     table = "\n".join(f"| {task} | {prompt} | {place} | {value:.1%} |" for task, prompt, place, value in rows)
     seen = facts.pop("sst2")
-    facts["sst2"] = ", and 66,949 of the 67,349 phrases and sentences of SST-2's training split" if seen else ""
+    sentences = ", and 66,949 of the 67,349 phrases and sentences of SST-2's training split. Its\n  embeddings start"
+    facts["sst2"] = f"{sentences} from a bag-of-words classifier of those" if seen else ""
     facts["rows_note"] = ", and the 872 sentences of SST-2's validation split, which it has not seen" if seen else ""
     path.write_text(CARD.format(table=table, **facts), encoding="utf-8")

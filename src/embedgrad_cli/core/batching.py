@@ -9,9 +9,9 @@ import torch
 
 T = TypeVar("T")
 
-# What one more forward pass costs, in token positions. Measured with scripts/bench_step.py on 2 CPU cores; the optimum
-# is flat: half and twice this value change a step's time by a few percent.
-PASS_COST = 192
+# What one more forward pass costs, in token positions. On 2 CPU cores, scripts/bench_step.py was fastest between 48
+# and 96; without any cost, or with 192, its last row took up to a quarter longer.
+PASS_COST = 64
 
 
 def training_batches(examples: Sequence[T], batch_size: int, seed: int, first_step: int) -> Iterator[list[T]]:
