@@ -48,9 +48,8 @@ def test_a_pretrained_model_that_is_not_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("placement", ["system", "before-query", "after-query"])
 @pytest.mark.parametrize("task", TASKS)
 def test_step_0_parity_with_the_real_qwen_tokenizer(task: str, placement: str) -> None:
-    from transformers import AutoTokenizer
-
     from omegaconf import OmegaConf
+    from transformers import AutoTokenizer
 
     from embedgrad_cli.compose import Composer
     from embedgrad_cli.config import build

@@ -25,7 +25,9 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
     assert "embedgrad_cli/assets/tiny/model.safetensors" in names
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 
-    code = "import sys, embedgrad_cli; print(embedgrad_cli.__file__); from embedgrad_cli.cli import main; sys.exit(main())"
+    code = (
+        "import sys, embedgrad_cli; print(embedgrad_cli.__file__); from embedgrad_cli.cli import main; sys.exit(main())"
+    )
     command = [sys.executable, "-c", code, "optimize", "experiment=debug", "output_dir=run"]
     environment = {**os.environ, "PYTHONPATH": str(site)}  # comes before the checkout the tests run from
     done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, check=False)

@@ -31,6 +31,7 @@ from transformers import DynamicCache
 
 from embedgrad_cli.core.batching import split_by_length
 from embedgrad_cli.core.encoding import Example, trunk_length
+from embedgrad_cli.core.losses import frozen_head_losses
 from embedgrad_cli.core.model import LanguageModel
 from embedgrad_cli.core.soft_prompt import SoftPrompt
 
@@ -119,6 +120,10 @@ class Forward:
             for i in range(len(example.target))
         ]
         targets = torch.tensor([token for example in batch for token in example.target], device=self.model.device)
+        if self.model.has_plain_head:
+            hidden, _ = self.run(tokens, mask, past, prompt)
+            index = torch.tensor(predicting, device=self.model.device)
+            return frozen_head_losses(hidden.flatten(0, 1)[index], self.model.network.get_output_embeddings(), targets)
         logits, _ = self.run(tokens, mask, past, prompt, predicting)
         return cross_entropy(logits.float(), targets, reduction="none")
 

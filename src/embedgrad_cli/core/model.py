@@ -83,6 +83,30 @@ class LanguageModel:
         return self.network.get_input_embeddings()(ids)
 
     @cached_property
+    @torch.no_grad()
+    def has_plain_head(self) -> bool:
+        """Whether logits are the output layer's and nothing else: some models cap or scale them afterwards.
+
+        Looked at in numbers, because no config says it for all models: on a few tokens, with what goes into the layer
+        enlarged, so that a cap shows.
+        """
+        layer = self.network.get_output_embeddings()
+        if not isinstance(layer, torch.nn.Linear):
+            return False
+        seen: list[Tensor] = []
+
+        def enlarge(_: torch.nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+            seen.append(arguments[0] * 32)
+            return (seen[0],)
+
+        handle = layer.register_forward_pre_hook(enlarge)
+        try:
+            logits = self.network(input_ids=torch.arange(8, device=self.device)[None], use_cache=False).logits
+        finally:
+            handle.remove()
+        return torch.equal(layer(seen[0]), logits)
+
+    @cached_property
     def embedding_rms(self) -> float:
         """Root mean square over all entries of the embedding table: the unit of learning rates and radii."""
         total, count = 0.0, 0
