@@ -1,6 +1,6 @@
 """Time of one optimiser step against PEFT prompt tuning: same model, same batches, same process.
 
-    python scripts/bench_step.py [--json FILE] [--repeats 7]
+    python scripts/bench_step.py [--json FILE] [--repeats 5]
 
 The model is Qwen2-shaped (16 M parameters: hidden 256, 8 layers, vocabulary 32,000) with random weights, float32. Each
 row of the table is one shape: tokens of the prompt, mean tokens of the query, tokens of the target, examples per
@@ -131,7 +131,7 @@ def bench(shape: tuple[int, int, int, int], repeats: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time of one step against PEFT prompt tuning.")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    parser.add_argument("--repeats", type=int, default=7, help="timed pairs per shape (default 7)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed pairs per shape (default 5)")
     arguments = parser.parse_args()
     rows = [bench(shape, arguments.repeats) for shape in SHAPES]
     table = Table(title=f"one step, {torch.get_num_threads()} threads, torch {torch.__version__}")

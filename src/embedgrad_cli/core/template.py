@@ -132,8 +132,8 @@ class Conversation:
             at = next((i for i, (a, b) in enumerate(zip(text, expected, strict=False)) if a != b), len(expected))
             raise TemplateError(
                 f"the model's chat template rewrites what it is given: {text[at : at + 40]!r} was expected, but it "
-                f"rendered {expected[at : at + 40]!r}. Remove white space at the edges of prompt.text, of the query and of "
-                "the template's messages, or use the plain text template (model.template=plain)."
+                f"rendered {expected[at : at + 40]!r}. Remove white space at the edges of prompt.text, of the query "
+                "and of the template's messages, or use the plain text template (model.template=plain)."
             )
 
 
