@@ -112,7 +112,7 @@ def test_help_of_optimize_lists_groups_and_settings(capsys: pytest.CaptureFixtur
     text = capsys.readouterr().out
     assert "*sst2" in text
     assert "smollm2-360m-instruct" in text
-    assert "train.steps=100" in text
+    assert "train.steps=50" in text
     assert "optimiser steps" in text
     assert "task.choices=[negative, positive]" in text
 

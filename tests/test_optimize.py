@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     tmp_path: Path, model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
-    plain = forward.cross_entropy
+    plain = forward.frozen_head_losses
 
     def breaks(*arguments: object, **more: object) -> torch.Tensor:
         nonlocal calls
@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         loss = plain(*arguments, **more)  # type: ignore[arg-type]
         return loss * float("nan") if calls > 5 else loss
 
-    monkeypatch.setattr(forward, "cross_entropy", breaks)
+    monkeypatch.setattr(forward, "frozen_head_losses", breaks)
     with pytest.raises(optimize.NonFiniteLoss, match=r"step \d.*nan.*train:\d+.*prompt\.safetensors"):
         optimize.run(optimize_config(tmp_path, model_folder, choice_data))
     assert (tmp_path / "prompt.safetensors").exists()
