@@ -41,6 +41,7 @@ def test_evaluate_repeats_what_optimize_measured(trained: OptimizeConfig, tmp_pa
     again = json.loads((tmp_path / "results.json").read_text())
     assert again["arms"] == measured["arms"]
     assert again["comparison"] == measured["comparison"]
+    assert again["test_hash"] == measured["test_hash"]
     assert accuracy == measured["arms"]["optimized"]["accuracy"]
     outputs = [
         (Path(trained.output_dir) / "samples.jsonl").read_text(),

@@ -7,7 +7,7 @@ import random
 import pytest
 from scipy.stats import binomtest
 
-from embedgrad_cli.statistics import mcnemar, paired_difference, verdict, wilson_interval
+from embedgrad_cli.statistics import mcnemar, paired_difference, paired_difference_of_counts, verdict, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,12 @@ def test_paired_difference_needs_the_same_examples() -> None:
     for baseline, candidate in (([], []), ([True], [True, False])):
         with pytest.raises(ValueError, match="same examples"):
             paired_difference(baseline, candidate)
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0, 0), (1, -1, 0, 3), (2, 1, 1, 3), (0, 0, 0, -1)])
+def test_counts_that_do_not_fit_are_refused(counts: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="both right"):
+        paired_difference_of_counts(*counts)
 
 
 NAMES = {"baseline": "seed", "candidate": "optimized"}

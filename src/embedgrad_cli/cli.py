@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-COMMANDS = ("optimize", "evaluate", "export")
+COMMANDS = ("optimize", "evaluate", "export", "compare")
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 INTERRUPTED = 130
 
@@ -52,6 +52,10 @@ def _dispatch(argv: list[str]) -> int:
         return complete([word for word in argv if word not in (*COMMANDS, *COMPLETION_FLAGS)])
     if argv[0] not in COMMANDS:
         raise ConfigError([_unknown_command(argv[0])])
+    if argv[0] == "compare":  # has flags only, and no use for Hydra
+        from embedgrad_cli.compare import main as compare
+
+        return compare(argv[1:])
     return _run(argv[0], argv[1:])
 
 

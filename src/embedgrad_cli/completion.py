@@ -6,8 +6,10 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
+from embedgrad_cli.config import COMMANDS as CONFIGURED
 from embedgrad_cli.errors import ConfigError
 
+COMPARE_FLAGS = ("--help", "--format", "--sort", "--mixed")
 FLAGS = ("--help", "--cfg", "--multirun", "--config-dir", "--config-name", "--info")
 
 
@@ -31,8 +33,9 @@ def complete(words: list[str]) -> int:
     if len(typed) - bool(last) == 0:
         print(" ".join(command for command in COMMANDS if command.startswith(last)))
     elif last.startswith("-"):
-        print(" ".join(flag for flag in FLAGS if flag.startswith(last)))
-    elif typed[0] in COMMANDS:
+        flags = COMPARE_FLAGS if typed[0] == "compare" else FLAGS
+        print(" ".join(flag for flag in flags if flag.startswith(last)))
+    elif typed[0] in CONFIGURED:  # of the others' words the shell itself completes the files
         # Hydra completes the rest as if the subcommand were the program.
         os.environ["COMP_LINE"] = "embedgrad " + line.lstrip().removeprefix(typed[0]).lstrip()
         _run_hydra(typed[0], [*_config_dir(typed), "-sc", action])

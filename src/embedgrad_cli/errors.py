@@ -24,6 +24,10 @@ class ConfigError(UserError):
         super().__init__("\n".join(problems))
 
 
+class CompareError(ConfigError):
+    """Runs cannot be read, or cannot be compared. Holds every problem found."""
+
+
 class DataError(UserError):
     """A data file or one of its rows is not what the task's YAML says."""
 

@@ -16,7 +16,7 @@ from embedgrad_cli.core.soft_prompt import SoftPrompt, measure_drift
 from embedgrad_cli.errors import ArtifactError, UserError
 from embedgrad_cli.run_directory import log_to, start_logging, write_atomically, write_json, write_json_lines
 from embedgrad_cli.schema import EvaluateConfig
-from embedgrad_cli.tasks.data import load
+from embedgrad_cli.tasks.data import load, rows_hash
 
 
 def run(config: EvaluateConfig) -> float:
@@ -58,6 +58,7 @@ def run(config: EvaluateConfig) -> float:
         **summarise(outcomes, "seed", "optimized"),
         "drift": measure_drift(optimized, model).to_dict(),
         "split_hash": splits.hash,
+        "test_hash": rows_hash(examination.rows),
         "data": splits.report,
     }
     write_json_lines(output_dir / "samples.jsonl", sample_rows(outcomes, examination.rows))

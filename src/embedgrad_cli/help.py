@@ -14,11 +14,13 @@ commands:
   optimize   train the embeddings of a prompt on a task and compare them with the text
   evaluate   compare a saved prompt with its text on any task
   export     write a saved prompt in a form that other programs read
+  compare    one table over finished runs
 
 examples:
   embedgrad optimize
   embedgrad evaluate artifact=outputs/optimize/DATE_TIME/prompt.safetensors task=sst2 task.data_dir=DIR
   embedgrad export artifact=outputs/optimize/DATE_TIME/prompt.safetensors format=embeds output_dir=DIR
+  embedgrad compare outputs/sweep
 
 `embedgrad optimize` without arguments runs on an embedded model and task: no download, no GPU, under a minute.
 
@@ -27,6 +29,27 @@ examples:
   eval "$(embedgrad -sc install=bash)"         completion for this shell
 """
 
+COMPARE = """\
+One table over finished runs of `optimize` and `evaluate`: the settings in which they differ, and what came out.
+
+usage: embedgrad compare DIR ... [--format FORMAT] [--sort KEY] [--mixed]
+
+A DIR is a run directory, or a folder with run directories anywhere below it. Runs without results.json are named on
+stderr and left out. Runs that differ in task.fold alone share a row: their counts are summed, and the intervals and p
+are computed from the sums.
+
+examples:
+  embedgrad compare outputs/sweep
+  embedgrad compare outputs/a outputs/b --sort=-difference --format md
+  embedgrad compare outputs --mixed --format csv > runs.csv
+
+flags:
+  --format FORMAT  table (the default), md, csv or json; csv and json have one record per row, and full precision
+  --sort KEY       a column (run, optimized, difference, p, n, drift, nearest_kept) or a setting (optimizer.lr, or lr);
+                   -KEY puts the largest first. The default is -candidate: the most accurate first.
+  --mixed          allow runs that were tested on different rows: one table for each test set
+  --help, -h       this text
+"""
 ABOUT = {
     "optimize": "Train the embeddings of a prompt on a task and compare them with the text on held-out examples.",
     "evaluate": "Compare a saved prompt with its text. Seed, model, template, prompt and task are the artifact's own;\n"
@@ -90,7 +113,7 @@ def command_help(command: str, config_dir: str | None = None, overrides: list[st
     for key, _, item in settings(COMMANDS[command]):
         part = key.partition(".")[0]
         own = command == "evaluate" and part in (*FROM_ARTIFACT, "seed") and not given & {part, key}
-        shown = "(the artifact's)" if own else _show(_at(plain, key))
+        shown = "(the artifact's)" if own else one_line(_at(plain, key))
         rows.append((f"{key}={shown}", item.metadata["words"]))
     parts.append("settings (??? is yours to give):\n" + "\n".join(_row(left, words) for left, words in rows))
     parts.append("flags:\n" + textwrap.indent(FLAGS, "  "))
@@ -113,13 +136,13 @@ def _at(plain: Any, key: str) -> Any:
     return plain
 
 
-def _show(value: object) -> str:
-    """A value as YAML writes it on one line."""
+def one_line(value: object) -> str:
+    """A value as YAML writes it on one line: `one_line([True, None])` is "[true, null]"."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
-        return f"[{', '.join(_show(item) for item in value)}]"
+        return f"[{', '.join(one_line(item) for item in value)}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_show(item)}' for key, item in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {one_line(item)}' for key, item in value.items())}}}"
     text = str(value)
     return repr(text) if "\n" in text else text

@@ -27,7 +27,7 @@ from embedgrad_cli.errors import EmbedgradError
 from embedgrad_cli.interrupts import Stopped, StopRequest
 from embedgrad_cli.run_directory import RunDirectory, log_to, start_logging, write_json, write_json_lines
 from embedgrad_cli.schema import OptimizeConfig
-from embedgrad_cli.tasks.data import Row, Splits, load
+from embedgrad_cli.tasks.data import Row, Splits, load, rows_hash
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +126,7 @@ class Training:
             "steps": self.state.step,
             "drift": drift.to_dict(),
             "split_hash": self.splits.hash,
+            "test_hash": rows_hash(examination.rows),
             "data": self.splits.report,
         }
         self._save_artifact(optimized, {"validation": validation, "test": summary, "drift": drift.to_dict()})

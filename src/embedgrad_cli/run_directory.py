@@ -109,7 +109,7 @@ class RunDirectory:
 
     def _check_same_settings(self, config: dict[str, Any]) -> None:
         before = yaml.safe_load(self.config.read_text(encoding="utf-8")) or {}
-        old, new = (_flatten(c) for c in (before, config))
+        old, new = (flatten(c) for c in (before, config))
         changed = [
             f"{key}={new.get(key)} (was {old.get(key)})"
             for key in sorted(old.keys() | new.keys())
@@ -122,11 +122,12 @@ class RunDirectory:
             )
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one with dotted keys: `{"train": {"steps": 3}}` becomes `{"train.steps": 3}`."""
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {
-        k: v for key, value in tree.items() for k, v in _flatten(value, f"{prefix}.{key}" if prefix else key).items()
+        k: v for key, value in tree.items() for k, v in flatten(value, f"{prefix}.{key}" if prefix else key).items()
     }
 
 

@@ -64,9 +64,19 @@ def paired_difference(baseline: Sequence[bool], candidate: Sequence[bool]) -> di
         )
     pairs = list(zip(map(bool, candidate), map(bool, baseline), strict=True))
     both, wins, losses = pairs.count((True, True)), pairs.count((True, False)), pairs.count((False, True))
-    low, high = _newcombe_interval(both, wins, losses, len(pairs))
+    return paired_difference_of_counts(both, wins, losses, len(pairs))
+
+
+def paired_difference_of_counts(both: int, wins: int, losses: int, n: int) -> dict[str, Any]:
+    """The same as `paired_difference`, from how often both are right, only the candidate, and only the baseline.
+
+    Raises ValueError if there is no example or the counts do not fit n.
+    """
+    if n < 1 or min(both, wins, losses, n - both - wins - losses) < 0:
+        raise ValueError(f"{both} both right, {wins} wins, {losses} losses of {n}")
+    low, high = _newcombe_interval(both, wins, losses, n)
     return {
-        "difference": (wins - losses) / len(pairs),
+        "difference": (wins - losses) / n,
         "ci95": [low, high],
         "wins": wins,
         "losses": losses,

@@ -10,7 +10,7 @@ import pytest
 from tests.tasks.make_task import HELD_OUT, make_task, words_task, write_lines, write_reviews
 
 from embedgrad_cli.errors import ConfigError, DataError
-from embedgrad_cli.tasks.data import Splits, load
+from embedgrad_cli.tasks.data import Row, Splits, load, rows_hash
 from embedgrad_cli.tasks.splits import normalise
 
 
@@ -70,6 +70,14 @@ def test_held_out_rows_depend_on_seed_and_not_on_order(tmp_path: Path) -> None:
     assert {row.query for row in first.test} == {row.query for row in moved.test}
     assert first.hash == again.hash == moved.hash != other.hash
     assert [len(rows) for rows in ids(first).values()] == [35, 2, 3]
+
+
+def test_the_hash_of_test_rows_knows_questions_and_answers_alone() -> None:
+    rows = [Row("test:0", "1 + 1?", "1 + 1 = 2\n#### 2", "2"), Row("test:1", "2 + 2?", "#### 4", "4")]
+    elsewhere = [Row("dev:8", "2 + 2?", "twice 2\n#### 4", "4"), Row("dev:9", "1 + 1?", "#### 2", "2")]
+    others = [Row("test:0", "1 + 1?", "#### 3", "3"), Row("test:0", "1 + 1", "?#### 2", "?2")]
+    assert rows_hash(rows) == rows_hash(elsewhere)
+    assert len({rows_hash([row, rows[1]]) for row in (rows[0], *others)} | {rows_hash(rows[:1])}) == 4
 
 
 @pytest.mark.parametrize("seed", range(20))

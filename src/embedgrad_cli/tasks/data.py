@@ -11,9 +11,9 @@ import logging
 from embedgrad_cli.schema import TaskConfig
 from embedgrad_cli.tasks.rows import Defects, Row, RowMaker
 from embedgrad_cli.tasks.sources import read_sources
-from embedgrad_cli.tasks.splits import Splits, make_splits
+from embedgrad_cli.tasks.splits import Splits, make_splits, rows_hash
 
-__all__ = ["Row", "Splits", "load"]
+__all__ = ["Row", "Splits", "load", "rows_hash"]
 
 log = logging.getLogger(__name__)
 

@@ -124,14 +124,22 @@ def split_hash(rows: dict[str, list[Row]]) -> str:
     total = hashlib.sha256()
     for name in SPLITS:
         total.update(f"{name}\n".encode())
-        for digest in sorted(_digests(rows[name])):
+        for digest in sorted(_digest(row.query, row.target) for row in rows[name]):
             total.update(digest)
     return total.hexdigest()
 
 
-def _digests(rows: Iterable[Row]) -> Iterable[bytes]:
+def rows_hash(rows: Iterable[Row]) -> str:
+    """A sha256 over the questions asked and the answers expected, whatever their order: it names a test set.
+
+    Unlike `split_hash` it knows nothing of training, and not of the target's wording, which only training reads.
+    """
+    return hashlib.sha256(b"".join(sorted(_digest(row.query, row.answer) for row in rows))).hexdigest()
+
+
+def _digest(query: str, rest: str) -> bytes:
     # The query's own length keeps ("ab", "c") and ("a", "bc") apart.
-    return (hashlib.sha256(f"{len(r.query)}\n{r.query}{r.target}".encode()).digest() for r in rows)
+    return hashlib.sha256(f"{len(query)}\n{query}{rest}".encode()).digest()
 
 
 def _held_out_size(task: TaskConfig, name: str, available: int) -> int:
