@@ -62,9 +62,14 @@ class Composer:
         self.loader = ConfigLoaderImpl(search_path)
 
     def groups(self) -> dict[str, list[str]]:
-        """Every config group with its choices, Hydra's own left out."""
+        """Every config group with its choices, those in folders as `folder/name`; Hydra's own left out."""
         names = [name for name in self.loader.get_group_options("", ObjectType.GROUP) if name != "hydra"]
-        return {name: self.loader.get_group_options(name, ObjectType.CONFIG) for name in names}
+        return {name: self._choices(name) for name in names}
+
+    def _choices(self, group: str) -> list[str]:
+        inner = self.loader.get_group_options(group, ObjectType.GROUP)
+        nested = [f"{folder}/{choice}" for folder in inner for choice in self._choices(f"{group}/{folder}")]
+        return self.loader.get_group_options(group, ObjectType.CONFIG) + nested
 
     def default_groups(self, config_name: str) -> list[str]:
         """The groups that a command's defaults list names, in its order."""
