@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint bench train-tiny clean
+.PHONY: setup demo lab compare-methods test lint bench train-tiny clean
 
 setup: .venv/.installed
 
@@ -16,6 +16,17 @@ demo: setup
 	@rm -rf outputs/demo
 	$(BIN)/embedgrad optimize output_dir=outputs/demo
 
+# Three embedded tasks x three placements x three trust regions; the same command again goes on where it stopped.
+lab: setup
+	$(BIN)/embedgrad optimize --multirun output_dir=outputs/lab log_level=warning \
+	  experiment=lab/word-problems,lab/reviews,lab/causes template=system,before-query,after-query \
+	  'trust_region={kind: none},{radius: 0.25},{radius: 0.5}'
+	$(BIN)/embedgrad compare outputs/lab --mixed
+
+# Peers on the same tasks, rows, batches and learning-rate sweeps (about half an hour).
+compare-methods: setup
+	$(BIN)/python scripts/compare_methods.py --out outputs/methods --markdown outputs/methods/table.md
+
 test: setup
 	$(BIN)/python -m pytest
 
@@ -27,8 +38,9 @@ lint: setup
 bench: setup
 	$(BIN)/python scripts/bench_step.py
 
+# make train-tiny SST2=DIR, with train.tsv and validation.tsv
 train-tiny: setup
-	$(BIN)/python scripts/train_tiny.py
+	$(BIN)/python scripts/train_tiny.py --out src/embedgrad_cli/assets --sst2 $(SST2)
 
 clean:
 	rm -rf .venv outputs multirun dist build

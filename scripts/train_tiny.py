@@ -1,18 +1,15 @@
-"""Train the embedded model, and write it with its card and the embedded task.
+"""Train the embedded model, and write it with its card and the embedded tasks.
 
     python scripts/train_tiny.py --out src/embedgrad_cli/assets --sst2 DIR    # the committed model
     python scripts/train_tiny.py --out outputs/assets --steps 50              # a quick try: generated text
 
-The model is a Qwen2 of about 1.2 M parameters, trained from scratch on the text of `tiny_text.py` and, with
-`--sst2 DIR`, on the sentences of `DIR/train.tsv` (SST-2's training split; never its validation split). The committed
-model: seed 0, 1,100 steps, the other settings as below; its card says how long that took.
+The model is a Qwen2 of about 1.2 M parameters, trained from scratch on the generated text of `tiny/` and, with
+`--sst2 DIR`, on the sentences of `DIR/train.tsv` (SST-2's training split; never its validation split). The
+committed model: seed 0 and the other settings as below; its card says how long that took.
 
-Its weakness is built in. The training mix ties how well a question is asked to how well it is answered: under
-good instructions a word problem is worked out line by line and a sentence gets its true label; under vague
-ones (among them near variants of the seed prompts, though never the seed prompts themselves) the problem gets
-its final number at once and the sentence mostly `positive`. So the seed prompt scores low by construction,
-and an optimised prompt has something latent to find, as it has, less tidily, in a real base model. No score
-of this model is evidence about any other model.
+Its weakness is built in: `tiny/mixture.py` ties how well a question is asked to how well it is answered, so the
+seed prompts score low by construction, and an optimised prompt has something latent to find, as it has, less
+tidily, in a real base model. No score of this model is evidence about any other model.
 """
 
 from __future__ import annotations
@@ -30,10 +27,10 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-import tiny_card as card
-import tiny_text as text
-from tiny_files import read_sst2, save, write_task
-from tiny_optim import optimizers, warm_up_words
+from tiny import card
+from tiny.files import read_sst2, save, write_tasks
+from tiny.mixture import COUNTS, Message, Sentence, case_example, draw, problem_example, sentiment_example
+from tiny.optim import optimizers, warm_up_words
 
 END, TURN, CLOSE = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
@@ -43,26 +40,25 @@ CHAT_TEMPLATE = (
 )
 # One digit, one token; otherwise words with their leading space, runs of punctuation, and newlines.
 PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|[\r\n]+|\s+(?!\S)|\s+"
-COUNTS = {"worked": 16, "hasty": 6, "labelled": 12, "biased": 6, "drilled": 4}  # examples per step
 
 
-def render(messages: list[text.Message]) -> str:
+def render(messages: list[Message]) -> str:
     """What the chat template makes of the turns before the answer."""
     turns = "".join(f"{TURN}{m['role']}\n{m['content']}{CLOSE}\n" for m in messages)
     return f"{turns}{TURN}assistant\n"
 
 
-def train_tokenizer(sentences: list[tuple[str, str]], vocabulary: int, seed: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(sentences: list[Sentence], vocabulary: int, seed: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE on the generated text and the given sentences."""
     rng = random.Random(f"tokenizer {seed}")
 
     def corpus() -> Iterable[str]:
-        for i in range(12_000):
-            messages, answer = text.problem_example(rng, good=i % 2 == 0)
-            yield from (part for m in [*messages, {"role": "assistant", "content": answer}] for part in m.values())
         for i in range(6_000):
-            messages, answer = text.sentiment_example(rng, i % 2 == 0, [])
-            yield from (part for m in [*messages, {"role": "assistant", "content": answer}] for part in m.values())
+            good = i % 2 == 0
+            pairs = [problem_example(rng, good), problem_example(rng, good)]
+            pairs += [sentiment_example(rng, good, []), case_example(rng, good)]
+            yield from (m["content"] for messages, _ in pairs for m in messages)
+            yield from (part for _, answer in pairs for part in ("system", "user", "assistant", answer))
         yield from (sentence for sentence, _ in sentences)
 
     core = Tokenizer(models.BPE())
@@ -108,32 +104,28 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausalLM
 Example = tuple[list[int], int]  # token ids, and how many of them come before the answer
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[list[text.Message], str]]) -> list[Example]:
+def encode(tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[list[Message], str]]) -> list[Example]:
     """Token ids of prompt and answer, joined as chat template and model join them."""
     flat = [part for messages, answer in pairs for part in (render(messages), f"{answer}{CLOSE}")]
     ids = tokenizer(flat, add_special_tokens=False)["input_ids"]
     return [(ids[i] + ids[i + 1], len(ids[i])) for i in range(0, len(ids), 2)]
 
 
-def draw(rng: random.Random, sentences: list[tuple[str, str]], counts: dict[str, int]) -> list:
-    """The examples of one step: so many of each family."""
-    return (
-        [text.problem_example(rng, True) for _ in range(counts["worked"])]
-        + [text.problem_example(rng, False) for _ in range(counts["hasty"])]
-        + [text.sentiment_example(rng, True, sentences) for _ in range(counts["labelled"])]
-        + [text.sentiment_example(rng, False, sentences) for _ in range(counts["biased"])]
-        + [text.drill_example(rng) for _ in range(counts["drilled"])]
-    )
+def weight(example: Example) -> float:
+    """Of each answer token: less in a long answer, or word problems would drown the one-word answers."""
+    ids, start = example
+    return float((len(ids) - start) ** -0.5)
 
 
 def answer_loss(model: Qwen2ForCausalLM, batch: list[Example]) -> torch.Tensor:
-    """Summed cross-entropy of the answers. Padding is on the right, where a causal model never looks."""
+    """Weighted sum of the answers' cross-entropy. Padding is on the right, where a causal model never looks."""
     longest = max(len(ids) for ids, _ in batch)
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row, _ in batch])
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row, _ in batch], device=model.device)
     places = [(i, j) for i, (row, start) in enumerate(batch) for j in range(start - 1, len(row) - 1)]
-    rows, columns = torch.tensor(places).T
+    rows, columns = torch.tensor(places, device=model.device).T
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state  # (B, T, H)
-    return functional.cross_entropy(model.lm_head(hidden[rows, columns]), ids[rows, columns + 1], reduction="sum")
+    losses = functional.cross_entropy(model.lm_head(hidden[rows, columns]), ids[rows, columns + 1], reduction="none")
+    return losses @ torch.tensor([weight(example) for example in batch], device=model.device)[rows]
 
 
 def micro_batches(batch: list[Example], parts: int) -> list[list[Example]]:
@@ -153,7 +145,9 @@ def train(
     """Minimise the loss of the answers over `args.steps` steps of freshly drawn examples."""
     rng = random.Random(f"train {args.seed}")
     opts = optimizers(model, args.lr)
-    pool = ThreadPoolExecutor(args.threads, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(
+        args.threads if args.device == "cpu" else 1, initializer=torch.set_num_threads, initargs=(1,)
+    )
     parameters = list(model.parameters())
 
     def gradient(part: list[Example]) -> tuple[float, tuple[torch.Tensor, ...]]:
@@ -164,7 +158,7 @@ def train(
     for step in range(args.steps):
         scale = min((step + 1) / 50, (args.steps - step) / args.steps)
         batch = encode(tokenizer, draw(rng, sentences, COUNTS))
-        count = sum(len(ids) - start for ids, start in batch)
+        count = sum(weight(example) * (len(example[0]) - example[1]) for example in batch)
         losses, gradients = zip(*pool.map(gradient, micro_batches(batch, 2 * args.threads)), strict=True)
         total += sum(losses) / count
         for p, pieces in zip(parameters, zip(*gradients, strict=True), strict=True):
@@ -182,15 +176,16 @@ def train(
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train the embedded model and write it with its task.")
-    parser.add_argument("--out", type=Path, required=True, help="folder that gets tiny/ and word-problems/")
+    parser = argparse.ArgumentParser(description="Train the embedded model and write it with its tasks.")
+    parser.add_argument("--out", type=Path, required=True, help="folder that gets tiny/ and the embedded tasks")
     parser.add_argument("--sst2", type=Path, help="folder with SST-2's train.tsv and validation.tsv")
-    parser.add_argument("--steps", type=int, default=1100)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--eval-every", type=int, default=200, help="steps between progress reports")
-    parser.add_argument("--threads", type=int, default=2, help="changes the rounding of the result")
+    parser.add_argument("--threads", type=int, default=2, help="of a CPU; changes the rounding of the result")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     return parser.parse_args()
 
 
@@ -201,32 +196,33 @@ def main() -> None:
     sentences = read_sst2(args.sst2, "train")
     # The first rows are kept for the progress reports; SST-2's validation split is read only for the card.
     held_out, sentences = sentences[:400], sentences[400:]
+    write_tasks(args.out, args.seed)
     tokenizer = train_tokenizer(sentences, args.vocabulary, args.seed)
     model = new_model(tokenizer, args.seed)
     if sentences:
         warm_up_words(model, tokenizer, sentences, args.seed)
-    write_task(args.out / "word-problems", args.seed)
+    model.to(args.device)
 
     def report(step: int) -> None:
         save(model, tokenizer, args.out / "tiny")
-        sets = {"held-out phrases": held_out} if held_out else {}
-        for task, prompt, _, value in card.measure(model, tokenizer, sets, 50, ("system",)):
+        copy = Qwen2ForCausalLM.from_pretrained(args.out / "tiny", dtype=torch.float32)
+        for task, prompt, _, value in card.measure(copy, tokenizer, held_out, 60, brief=True):
             print(f"step {step}  {value:6.1%}  {task}: {prompt}", flush=True)
 
     train(model, tokenizer, sentences, args, report)
     minutes = (time.monotonic() - started) / 60
     save(model, tokenizer, args.out / "tiny")
     model = Qwen2ForCausalLM.from_pretrained(args.out / "tiny", dtype=torch.float32)
-    sets = {"SST-2": read_sst2(args.sst2, "validation")} if args.sst2 else {}
-    rows = card.measure(model, tokenizer, sets, 200)
+    scores = card.measure(model, tokenizer, read_sst2(args.sst2, "validation"), 200)
     card.write_card(
         args.out / "tiny" / "README.md",
-        rows,
+        scores,
         parameters=model.num_parameters(),
         seed=args.seed,
         steps=args.steps,
         batch=sum(COUNTS.values()),
         minutes=minutes,
+        machine=f"{args.threads} CPU cores" if args.device == "cpu" else "a GPU",
         count=200,
         sst2=bool(args.sst2),
     )

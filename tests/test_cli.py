@@ -145,6 +145,8 @@ def test_help_of_the_other_commands(command: str, capsys: pytest.CaptureFixture[
         ("optimize optimizer.lr=-1", "optimizer.lr: -1 is not above 0"),
         ("optimize train.steps=1,2", "needs --multirun"),
         ("optimize prompt.text=Why(now", "Write text in quotes within quotes: 'prompt.text=\"Why(now\"'"),
+        ("optimize -m --cfg job train.steps=1,2", "--cfg shows one job: leave --multirun out"),
+        ("optimize experiment=lab/review", "Did you mean experiment=lab/reviews?"),
         ("optimize -m train.steps=1,x", "train.steps: 'x' is not a whole number"),
         ("optimize -m task=sst2,sst3", "task: there is no 'sst3'"),
         ("optimize model=local", "model.path: it has no value yet"),
@@ -190,8 +192,10 @@ def test_optimize_gets_its_config(received: Received) -> None:
     assert list(Path.cwd().iterdir()) == [], "only the subcommand itself writes"
 
 
-def test_flags_and_overrides_in_any_order(received: Received) -> None:
+def test_flags_and_overrides_in_any_order(received: Received, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["optimize", "seed=1,2", "--multirun", "output_dir=sweep", "train.steps=5"]) == 0
+
+    assert capsys.readouterr().out.endswith("All runs in one table: embedgrad compare sweep\n")
 
     assert [(c.seed, c.train.steps) for c in received] == [(1, 5), (2, 5)]
     assert [Path(c.output_dir).relative_to(Path.cwd()).as_posix() for c in received] == ["sweep/0", "sweep/1"]

@@ -102,19 +102,30 @@ def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
 
 def test_only_settings_that_differ_are_shown_by_their_shortest_name(capsys: Capture, records: Records) -> None:
     write_run(Path("s/0"), 6, template=asdict(PLACEMENTS["after-query"]), optimizer__lr=0.5)
-    write_run(Path("s/1"), 7, optimizer__name="sgd", trust_region__radius=float("inf"))
+    write_run(Path("s/1"), 7, optimizer__name="sgd", trust_region__radius=0.25)
 
     shown = records("s")
     assert [key for key in shown[0] if key.startswith("config.")] == [
         "config.optimizer.lr", "config.optimizer.name", "config.template", "config.trust_region.radius",
     ]  # fmt: skip
-    assert (shown[0]["config.template"], shown[0]["config.trust_region.radius"]) == ("system", "none")
+    assert (shown[0]["config.template"], shown[0]["config.trust_region.radius"]) == ("system", 0.25)
     assert (shown[1]["config.template"], shown[1]["config.trust_region.radius"]) == ("after-query", 0.5)
 
     assert cli.main(["compare", "s", "--format", "md"]) == 0
     header = capsys.readouterr().out.splitlines()[2]
     assert header.startswith("| run | lr | optimizer.name | template | radius | none (%) | seed (%) | optimized (%) |")
     assert header.endswith("| difference (points) | p | n | drift | nearest kept |")
+
+
+def test_a_setting_without_effect_is_not_shown(records: Records) -> None:
+    write_run(Path("s/0"), trust_region__kind="none", trust_region__radius=0.25)
+    write_run(Path("s/1"), trust_region__weight=2.0)
+    write_run(Path("s/2"), trust_region__radius=0.1)
+
+    by_run = {one["run"].rsplit("/")[-1]: one for one in records("s")}
+    assert by_run["0"]["config.trust_region.kind"] == "none"
+    assert [by_run[run].get("config.trust_region.radius") for run in "012"] == [None, 0.5, 0.1]
+    assert not any("config.trust_region.weight" in one for one in by_run.values())
 
 
 def test_a_template_of_the_users_own_is_shown_by_its_content(records: Records) -> None:

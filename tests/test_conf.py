@@ -14,7 +14,9 @@ from embedgrad_cli.config import COMMANDS, conf_dir, keys
 
 GROUPS = ("model", "template", "prompt", "task", "optimizer", "experiment")
 FILES = sorted(conf_dir().rglob("*.yaml"))
-CHOICES = [(path.parent.name, path.stem) for path in FILES if path.parent != conf_dir()]
+CHOICES = [
+    path.relative_to(conf_dir()).with_suffix("").as_posix().split("/", 1) for path in FILES if path.parent != conf_dir()
+]
 NEEDS = {"local": ["model.path=owner/name"], "custom": ["prompt.text=Think"]}
 
 
@@ -72,10 +74,12 @@ def test_the_groups_that_are_promised(composer: Composer) -> None:
 
     assert set(groups) == set(GROUPS)
     assert set(groups["model"]) > qwen | {"tiny", "local"}
-    assert set(groups["task"]) == {"word-problems", "gsm8k", "math", "sst2", "causal-judgement"}
+    embedded = {"word-problems", "reviews", "causes"}
+    assert set(groups["task"]) == embedded | {"gsm8k", "math", "sst2", "causal-judgement"}
     assert set(groups["optimizer"]) == {"adamw", "adam", "sgd"}
     assert set(groups["prompt"]) == {"step-by-step", "sentiment", "causal-judgement", "custom"}
-    assert set(groups["experiment"]) == {"math-reasoning", "sentiment", "causal-judgement", "debug"}
+    lab = {f"lab/{task}" for task in embedded}
+    assert set(groups["experiment"]) == lab | {"math-reasoning", "sentiment", "causal-judgement", "debug"}
 
 
 def test_defaults_need_no_network(composer: Composer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,20 @@ def test_every_task_runs_end_to_end(task: str, tmp_path: Path, capsys: pytest.Ca
     evaluate = ["evaluate", f"artifact={tmp_path}/run/prompt.safetensors", "device=cpu"]
     assert main([*evaluate, f"output_dir={tmp_path}/again"]) == 0
     assert results(tmp_path / "again")["arms"] == summary["arms"]
+
+
+@pytest.mark.parametrize("task", ["word-problems", "reviews", "causes"])
+def test_the_embedded_tasks_and_what_is_said_to_come_next(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = f"output_dir={tmp_path}/a run"
+    assert main(["optimize", f"experiment=lab/{task}", *SMALL, *SLOW_TASKS, run]) == 0
+    said = capsys.readouterr().out
+    commands = [shlex.split(line)[1:] for line in said.splitlines() if line.startswith("  embedgrad ")]
+    assert [words[0] for words in commands] == ["evaluate", "export"]
+    for words in commands:
+        more = ["output_dir=" + str(tmp_path / "again"), "device=cpu"] if words[0] == "evaluate" else []
+        assert main([*words, *more]) == 0
 
 
 def test_a_pretrained_model_that_is_not_ours(tmp_path: Path) -> None:

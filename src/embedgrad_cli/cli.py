@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +68,13 @@ def _run(command: str, argv: list[str]) -> int:
 
     from embedgrad_cli.compose import Request, problems_of
 
-    shows_only = args.cfg is not None or args.info is not None or args.hydra_help
+    shows = [flag for flag in ("cfg", "info") if getattr(args, flag) is not None]
+    shows_only = bool(shows) or args.hydra_help
     is_multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
     request = Request(command, args.overrides, args.config_dir, args.config_name, is_multirun)
     problems = problems_of(request, values=not shows_only)
+    if args.multirun and shows:  # Hydra would end in a traceback
+        problems.append(f"--{shows[0]} shows one job: leave --multirun out and give each setting one value.")
     if problems:
         raise ConfigError(problems)
     # Hydra's parser wants all flags before all overrides.
@@ -90,6 +94,7 @@ def _run_hydra(command: str, argv: list[str]) -> None:
     from embedgrad_cli.config import conf_dir
 
     failures: list[EmbedgradError] = []
+    done: list[str] = []  # what to say in the end
 
     def job(cfg: DictConfig) -> Any:
         context = HydraConfig.get()
@@ -97,7 +102,11 @@ def _run_hydra(command: str, argv: list[str]) -> None:
         if in_sweep:
             print(f"job {context.job.num}: {' '.join(context.overrides.task)}", flush=True)
         try:
-            return _subcommand(command)(config_of_job(command, cfg))
+            config = config_of_job(command, cfg)
+            result = _subcommand(command)(config)
+            if command == "optimize":
+                done[:] = [_all_runs(context.sweep.dir) if in_sweep else _next_steps(config.output_dir)]
+            return result
         except EmbedgradError as error:
             if in_sweep and error.exit_code == INTERRUPTED:  # Hydra would go on with the next job
                 raise KeyboardInterrupt(str(error)) from error
@@ -116,6 +125,22 @@ def _run_hydra(command: str, argv: list[str]) -> None:
         sys.argv = before
     if failures:
         raise failures[0]
+    print("".join(done), end="")
+
+
+def _next_steps(output_dir: str) -> str:
+    artifact = shlex.quote(f"{output_dir}/prompt.safetensors")
+    exported = shlex.quote(f"{output_dir}/exported")
+    return (
+        "Next:\n"
+        f"  embedgrad evaluate artifact={artifact} split=validation\n"
+        f"  embedgrad export artifact={artifact} format=embeds output_dir={exported}\n"
+        '  your own data: "A task of your own" in the README\n'
+    )
+
+
+def _all_runs(sweep_dir: str) -> str:
+    return f"All runs in one table: embedgrad compare {shlex.quote(sweep_dir)}\n"
 
 
 def _subcommand(command: str) -> Any:

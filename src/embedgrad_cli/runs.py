@@ -26,6 +26,11 @@ from embedgrad_cli.statistics import paired_difference_of_counts, wilson_interva
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where libyaml is there: ten times as fast
 WITHOUT_EFFECT = ("output_dir", "log_level")
+WITHOUT_EFFECT_UNDER = {  # a kind of trust region
+    "none": ("trust_region.radius", "trust_region.weight"),
+    "ball": ("trust_region.weight",),
+    "penalty": ("trust_region.radius",),
+}
 NUMBER = (int, float)
 NEEDED = {"task": str, "split": str, "model": str, "num_examples": int}
 NEEDED_OF_COMPARISON = {"difference": NUMBER, "ci95": list, "wins": int, "losses": int, "mcnemar_p": NUMBER}
@@ -128,14 +133,14 @@ def _is_interval(value: list[Any]) -> bool:
 def _flat_config(config: dict[str, Any]) -> dict[str, Any]:
     template = config.get("template")
     named = {**config, "template": _template_name(template)} if isinstance(template, dict) else config
-    return {key: _readable(key, value) for key, value in flatten(named).items() if key not in WITHOUT_EFFECT}
+    flat = {key: _readable(value) for key, value in flatten(named).items() if key not in WITHOUT_EFFECT}
+    unused = WITHOUT_EFFECT_UNDER.get(str(flat.get("trust_region.kind")), ())
+    return {key: value for key, value in flat.items() if key not in unused}
 
 
-def _readable(key: str, value: Any) -> Any:
-    """JSON has no infinity, and a trust region without a limit is none."""
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return "none" if key == "trust_region.radius" and value > 0 else str(value)
+def _readable(value: Any) -> Any:
+    """JSON has no infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _template_name(template: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ solution:
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ THINGS = (
     "bottles bricks boards nails ribbons photos magnets badges oranges peaches"
 ).split()
 HOLDERS = "boxes bags baskets packs jars crates bowls trays".split()
-POOLS = ("test", "validation", "train")
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,11 @@ class Problem:
     def solution(self) -> str:
         """The worked answer in the style of GSM8K: a line per step, then `#### N`."""
         return "\n".join([*self.steps, self.hasty])
+
+    @property
+    def is_short(self) -> bool:
+        """Two sentences, two steps: the only kind that the model works out unasked."""
+        return len(self.steps) == 2 and self.question.count(".") == 2
 
     @property
     def hasty(self) -> str:
@@ -247,21 +250,3 @@ def _tell_problem(rng: random.Random, target: int) -> Problem:
             event(s)
     question = _end(s, target - len(s.steps))
     return Problem(" ".join([*s.sentences, question]), tuple(s.steps), s.value)
-
-
-def pool(question: str) -> str:
-    """Which pool a problem belongs to: by the hash of its text, so that pools cannot overlap.
-
-    One in 32 each goes to the task's test, validation and train files; the model learns from the rest
-    ("model").
-    """
-    number = hashlib.sha256(question.encode()).digest()[0] % 32
-    return POOLS[number] if number < len(POOLS) else "model"
-
-
-def problem_from(name: str, rng: random.Random) -> Problem:
-    """A word problem of the given pool."""
-    while True:
-        problem = word_problem(rng)
-        if pool(problem.question) == name:
-            return problem

@@ -1,0 +1,1 @@
+"""Ways to adapt a frozen model, behind one interface, for `compare_methods.py`."""

@@ -1,0 +1,55 @@
+"""embedgrad, by the product's own `Training`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from embedgrad_cli.arms import Arm, Examination
+from embedgrad_cli.core.artifact import load_artifact
+from embedgrad_cli.optimize import NonFiniteLoss, Training
+from embedgrad_cli.run_directory import RunDirectory
+from embedgrad_cli.tasks.data import Row
+
+from .problem import Method, Problem, Trial, weights_hash
+
+
+@dataclass(frozen=True)
+class EmbedGrad(Method):
+    trust_region: bool = True  # the product's default one
+
+    def train(self, problem: Problem, lr: float, folder: Path) -> Trial:
+        config = replace(problem.config, output_dir=str(folder), optimizer=replace(problem.config.optimizer, lr=lr))
+        if not self.trust_region:
+            config = replace(config, trust_region=replace(config.trust_region, kind="none"))
+        model, directory = problem.fresh_model(), RunDirectory(folder, asdict(config))
+        before = weights_hash(model.network)
+        training = Training(config, model, problem.splits, directory)
+        directory.create()
+        with suppress(NonFiniteLoss):  # it keeps its best so far, as every method here does
+            training.fit()
+        state, steps = training.state, map(json.loads, directory.metrics.read_text().splitlines())
+        assert state.best_accuracy is not None
+        assert state.best_loss is not None
+        return Trial(
+            lr=lr,
+            accuracy=state.best_accuracy,
+            loss=state.best_loss,
+            step=state.best_step,
+            parameters=training.prompt.vectors.numel(),
+            seconds=sum(row.get("seconds", 0.0) for row in steps),
+            weights_before=before,
+            weights_after=weights_hash(model.network),
+        )
+
+    def arm(self, problem: Problem, folder: Path, rows: Sequence[Row]) -> Arm:
+        prompt = load_artifact(folder / "prompt.safetensors").prompt
+        return examination(problem, rows).arm("embedgrad", prompt)
+
+
+def examination(problem: Problem, rows: Sequence[Row]) -> Examination:
+    c = problem.config
+    return Examination(rows, problem.fresh_model(), c.template, c.prompt, c.task)
