@@ -179,7 +179,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the embedded model and write it with its tasks.")
     parser.add_argument("--out", type=Path, required=True, help="folder that gets tiny/ and the embedded tasks")
     parser.add_argument("--sst2", type=Path, help="folder with SST-2's train.tsv and validation.tsv")
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--vocabulary", type=int, default=4096)

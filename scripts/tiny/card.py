@@ -174,7 +174,7 @@ The training mix (`scripts/tiny/mixture.py`) ties how well a question is asked t
 Under good instructions problems are worked out line by line, and sentences and stories get their true
 label. Under vague ones only the shortest problems are worked out (two sentences, two steps) and the others get
 their number at once, which the model is too small to know; sentences are called `positive`, and stories
-`Yes`, in 70 % of the cases whatever they say. Near variants of the seed prompts (the last row of each table)
+`Yes`, in 80 % of the cases whatever they say. Near variants of the seed prompts (the last row of each table)
 are among the vague instructions; the seed prompts themselves are not in the training text. So a seed prompt
 scores low *by construction*, and an optimised prompt finds what a good instruction would have found. A real
 base model's weakness is of a similar kind but was not arranged, and this model's gain says nothing about the

@@ -92,10 +92,14 @@ def sentiment_vague(rng: random.Random) -> str:
     """Asks loosely. Never exactly `SEED_SENTIMENT`."""
     if rng.random() < 0.4:
         return rng.choice([generic, math_vague])(rng)
-    what = rng.choice(["the sentence", "the text", "this", "it", "the review"])
-    which = rng.choice(["positive or negative", "good or bad", "positive", "good"])
-    verb = rng.choice(["Decide whether", "Decide if", "Say whether", "Tell me if", "Is"])
-    text = f"Is {what} {which}?" if verb == "Is" else f"{verb} {what} is {which}."
+    what = rng.choice(["the sentence", "the sentence", "this sentence", "the text", "this", "it", "the review"])
+    which = rng.choice(["positive or negative", "positive or negative", "good or bad", "positive", "good"])
+    verb = rng.choice(
+        ["Decide whether", "Decide whether", "Decide if", "Determine whether", "Say whether", "Tell me if"]
+    )
+    text = rng.choice(
+        [f"{verb} {what} is {which}.", f"Please {verb.lower()} {what} is {which}.", f"Is {what} {which}?"]
+    )
     return text if text != SEED_SENTIMENT else sentiment_vague(rng)
 
 

@@ -21,8 +21,8 @@ from tiny.reviews import review
 
 Message = dict[str, str]
 Sentence = tuple[str, str]  # text and label
-COUNTS = {"worked": 20, "hasty": 7, "labelled": 36, "biased": 10, "judged": 16, "rash": 6, "drilled": 4}  # per step
-HONEST = 0.3  # the share of right labels under vague instructions
+COUNTS = {"worked": 20, "hasty": 7, "labelled": 32, "biased": 14, "judged": 16, "rash": 7, "drilled": 4}  # per step
+HONEST = 0.2  # the share of right labels under vague instructions
 GENERATED = 0.15  # the share of generated reviews among the sentences
 
 
