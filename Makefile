@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo lab compare-methods test lint bench train-tiny clean
+.PHONY: setup demo lab compare-methods test test-lm-eval lint bench train-tiny clean
 
 setup: .venv/.installed
 
@@ -30,6 +30,19 @@ compare-methods: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# Choices against lm-evaluation-harness, row by row; with SST2=DIR and BBH=DIR on their files as well.
+test-lm-eval: setup .venv-lm-eval/.installed
+	$(BIN)/python scripts/check_lm_eval.py --task reviews
+	$(BIN)/python scripts/check_lm_eval.py --task causes
+	$(if $(SST2),$(BIN)/python scripts/check_lm_eval.py --task sst2 --data-dir $(SST2))
+	$(if $(BBH),$(BIN)/python scripts/check_lm_eval.py --task causal-judgement --data-dir $(BBH))
+
+.venv-lm-eval/.installed: constraints.txt constraints-lm-eval.txt
+	$(PYTHON) -m venv .venv-lm-eval
+	.venv-lm-eval/bin/pip install --quiet -c constraints.txt torch
+	.venv-lm-eval/bin/pip install --quiet -c constraints.txt -c constraints-lm-eval.txt 'lm-eval[hf]'
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,4 +56,4 @@ train-tiny: setup
 	$(BIN)/python scripts/train_tiny.py --out src/embedgrad_cli/assets --sst2 $(SST2)
 
 clean:
-	rm -rf .venv outputs multirun dist build
+	rm -rf .venv .venv-lm-eval outputs multirun dist build

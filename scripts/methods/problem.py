@@ -36,12 +36,7 @@ class Problem:
     def compose(cls, task: str, overrides: Sequence[str]) -> Problem:
         """The task with its seed prompt as the system turn. Raises `ConfigError` or `DataError`."""
         choices = [f"task={task}", f"prompt={SEED_PROMPTS[task]}", "template=system", "device=cpu"]
-        cfg = Composer().compose("optimize", [*choices, "output_dir=unused", *overrides])
-        settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        plain: Any = OmegaConf.to_container(settings, resolve=True)
-        config, problems = build("optimize", plain)
-        if not isinstance(config, OptimizeConfig):
-            raise ConfigError(problems)
+        config = compose([*choices, "output_dir=unused", *overrides])
         return cls(config, load(config.task, config.seed))
 
     @property
@@ -88,6 +83,17 @@ class Method(ABC):
     @abstractmethod
     def arm(self, problem: Problem, folder: Path, rows: Sequence[Row]) -> Arm:
         """What `train` left in the folder, ready to answer rows."""
+
+
+def compose(overrides: Sequence[str]) -> OptimizeConfig:
+    """What `embedgrad optimize` would run with these overrides. Raises `ConfigError`."""
+    cfg = Composer().compose("optimize", list(overrides))
+    settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    plain: Any = OmegaConf.to_container(settings, resolve=True)
+    config, problems = build("optimize", plain)
+    if not isinstance(config, OptimizeConfig):
+        raise ConfigError(problems)
+    return config
 
 
 def weights_hash(network: torch.nn.Module) -> str:
