@@ -155,8 +155,8 @@ def _with_artifact(plain: dict[str, Any], recorded: dict[str, Any], hydra: DictC
     merged = dict(plain)
     choices = {group for group, choice in hydra.runtime.choices.items() if choice is not None}
     for part in FROM_ARTIFACT:
-        if part not in choices:
-            merged[part] = recorded.get(part, {})
+        if part not in choices:  # an older artifact lacks the settings that came later: those have their defaults
+            merged[part] = _overlay(plain.get(part), recorded.get(part, {}))
     named = [line.lstrip("+~").partition("=")[0] for line in hydra.overrides.task]
     if "seed" not in named:
         merged["seed"] = recorded.get("seed", plain["seed"])
@@ -165,6 +165,13 @@ def _with_artifact(plain: dict[str, Any], recorded: dict[str, Any], hydra: DictC
         if part in FROM_ARTIFACT and rest and part not in choices:
             merged[part] = _replace(merged[part], plain[part], rest.split("."))
     return merged
+
+
+def _overlay(base: Any, top: Any) -> Any:
+    """`top`, and what only `base` has; section by section."""
+    if not isinstance(base, dict) or not isinstance(top, dict):
+        return top
+    return {**base, **{key: _overlay(base.get(key), value) for key, value in top.items()}}
 
 
 def _replace(target: Any, source: Any, path: list[str]) -> Any:
