@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-COMMANDS = ("optimize", "evaluate", "export", "compare")
+COMMANDS = ("optimize", "evaluate", "export", "compare", "tasks")
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 INTERRUPTED = 130
 
@@ -57,6 +57,10 @@ def _dispatch(argv: list[str]) -> int:
         from embedgrad_cli.compare import main as compare
 
         return compare(argv[1:])
+    if argv[0] == "tasks":  # reads configs, but is no job
+        from embedgrad_cli.task_list import main as tasks
+
+        return tasks(argv[1:])
     return _run(argv[0], argv[1:])
 
 

@@ -36,6 +36,28 @@ TABLE_CHUNK = 16_384  # rows of the embedding table looked at in one go
 
 
 @dataclass
+class ModelTokenizer:
+    """The tokenizer of a model without its weights; `is_chat` as in `LanguageModel`."""
+
+    tokenizer: Any
+    is_chat: bool
+
+    @property
+    def turn_end_id(self) -> int | None:
+        """The token after an assistant's answer.
+
+        A chat template is asked for it, because base models often name another token as their end of text.
+        """
+        if not self.is_chat:
+            return self.tokenizer.eos_token_id
+        marker = "\ue010"
+        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": marker}]
+        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        after = self.tokenizer(rendered.partition(marker)[2], add_special_tokens=False)["input_ids"]
+        return after[0] if after else self.tokenizer.eos_token_id
+
+
+@dataclass
 class LanguageModel:
     """A causal language model whose weights never change, with its tokenizer.
 
@@ -139,17 +161,8 @@ class LanguageModel:
 
     @cached_property
     def turn_end_id(self) -> int | None:
-        """The token after an assistant's answer: what training targets of `kind: generation` end with.
-
-        A chat template is asked for it, because base models often name another token as their end of text.
-        """
-        if not self.is_chat:
-            return self.tokenizer.eos_token_id
-        marker = "\ue010"
-        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": marker}]
-        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False)
-        after = self.tokenizer(rendered.partition(marker)[2], add_special_tokens=False)["input_ids"]
-        return after[0] if after else self.tokenizer.eos_token_id
+        """The token after an assistant's answer: what training targets of `kind: generation` end with."""
+        return ModelTokenizer(self.tokenizer, self.is_chat).turn_end_id
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -180,20 +193,26 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     Raises:
         ModelError: it cannot be found, read, or is not a causal LM with a fast tokenizer.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
+    from transformers import AutoModelForCausalLM
 
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    path = assets.resolve(config.path)
-    source = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    try:
-        with nullcontext() if Path(path).is_dir() else offline_if_out_of_reach():
-            tokenizer = AutoTokenizer.from_pretrained(path, **source)
-            # Safetensors only: a pickled checkpoint can run code while it is read.
-            network = AutoModelForCausalLM.from_pretrained(path, dtype=config.dtype, use_safetensors=True, **source)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(_loading_paragraph(config, error)) from error
+    known = load_tokenizer(config)
+    # Safetensors only: a pickled checkpoint can run code while it is read.
+    network = _from_pretrained(AutoModelForCausalLM, config, dtype=config.dtype, use_safetensors=True)
+    network.requires_grad_(False).eval().to(device)
+    kind = "chat" if known.is_chat else "plain"
+    log.info("model %s: %s on %s, %s template", config.path, network.dtype, device, kind)
+    return LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat)
+
+
+def load_tokenizer(config: ModelConfig) -> ModelTokenizer:
+    """Load a model's tokenizer alone.
+
+    Raises:
+        ModelError: it cannot be found or read, is not a fast one, or has no chat template where one is asked for.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = _from_pretrained(AutoTokenizer, config)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
             f"model.path={config.path} has no fast tokenizer (tokenizer.json), which embedgrad needs to find the "
@@ -205,10 +224,21 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
             f"model.template=chat, but the tokenizer of {config.path} has no chat template. "
             "Use model.template=plain, which renders `template.text` instead."
         )
-    network.requires_grad_(False).eval().to(device)
-    is_chat = has_template if config.template == "auto" else config.template == "chat"
-    log.info("model %s: %s on %s, %s template", config.path, network.dtype, device, "chat" if is_chat else "plain")
-    return LanguageModel(network, tokenizer, config.path, config.revision, is_chat)
+    return ModelTokenizer(tokenizer, has_template if config.template == "auto" else config.template == "chat")
+
+
+def _from_pretrained(loader: Any, config: ModelConfig, **settings: Any) -> Any:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    path = assets.resolve(config.path)
+    settings |= {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        with nullcontext() if Path(path).is_dir() else offline_if_out_of_reach():
+            return loader.from_pretrained(path, **settings)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(_loading_paragraph(config, error)) from error
 
 
 def _loading_paragraph(config: ModelConfig, error: Exception) -> str:

@@ -16,17 +16,17 @@ def clean(read: dict[str, list[Row]]) -> tuple[dict[str, list[Row]], dict[str, A
     Args:
         read: the rows of the splits that were read, in the order train, validation, test.
     """
-    rows, repeated, contradictions = {}, 0, list[str]()
+    rows, asked, repeated, contradictions = {}, dict[str, dict[Question, Row]](), 0, list[str]()
     for name, before in read.items():
-        rows[name], removed, contradicting = _clean_one(before)
-        repeated += removed
+        asked[name], contradicting = _clean_one(before)
+        repeated += len(before) - len(asked[name]) - len(contradicting)
         contradictions += contradicting
     overlaps, taken = {}, set[Question]()
     for name in reversed(list(read)):  # test wins, then validation
-        kept = [row for row in rows[name] if question(row) not in taken]
-        overlaps[name] = len(rows[name]) - len(kept)
-        rows[name] = kept
-        taken.update(question(row) for row in kept)
+        rows[name] = [row for one, row in asked[name].items() if one not in taken]
+        overlaps[name] = len(asked[name]) - len(rows[name])
+        taken.update(asked[name])
+    rows = {name: rows[name] for name in read}
     report = {
         "duplicates_removed": repeated,
         "contradictions": contradictions,
@@ -45,17 +45,17 @@ def question(row: Row) -> Question:
 
 def normalise(query: str) -> str:
     """The query with every run of white space as one blank."""
-    return " ".join(query.split())
+    normal = " ".join(query.split())
+    return query if normal == query else normal  # the same object: a large file's texts are held once
 
 
-def _clean_one(rows: list[Row]) -> tuple[list[Row], int, list[str]]:
-    """One split: the rows that stay, the number of repetitions removed, the ids of contradictory rows."""
+def _clean_one(rows: list[Row]) -> tuple[dict[Question, Row], list[str]]:
+    """One split: the rows that stay, by what they ask, and the ids of contradictory rows."""
     questions = [question(row) for row in rows]
     first: dict[Question, Row] = {}
     contradicting = set[Question]()
     for asked, row in zip(questions, rows, strict=True):
         if first.setdefault(asked, row).answer != row.answer:
             contradicting.add(asked)
-    kept = [row for asked, row in first.items() if asked not in contradicting]
-    contradictions = [row.id for asked, row in zip(questions, rows, strict=True) if asked in contradicting]
-    return kept, len(rows) - len(kept) - len(contradictions), contradictions
+    kept = {asked: row for asked, row in first.items() if asked not in contradicting}
+    return kept, [row.id for asked, row in zip(questions, rows, strict=True) if asked in contradicting]
