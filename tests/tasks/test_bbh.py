@@ -16,7 +16,8 @@ from embedgrad_cli.tasks.data import Row, Splits, load
 
 NAMES = sorted(path.stem for path in (SHARED_DATA / "bbh").glob("*.json")) or ["no files"]
 WORDS = ("boolean_expressions", "dyck_languages", "multistep_arithmetic_two", "object_counting", "word_sorting")
-BROKEN = {"movie_recommendation": 1, "ruin_names": 2}  # rows whose options were split at their commas
+IN_WORDS = {"movie_recommendation": 1, "ruin_names": 2}  # rows whose options were split at their commas
+BROKEN = {**IN_WORDS, "snarks": 1}  # whose last row ends in the middle of its first option
 
 
 def task_of(name: str, *overrides: str) -> tuple[TaskConfig, TemplateConfig]:
@@ -45,7 +46,7 @@ def test_every_file_loads_renders_and_grades_its_own_targets(name: str) -> None:
         said = graders.get(task.grader, row.choices).judge(row.answer, f"Step by step.\nSo the answer is {row.target}.")
         assert said.lenient.correct, (row.target, said)
         in_words += not row.choices
-    assert in_words == (len(rows) if name in WORDS else BROKEN.get(name, 0))
+    assert in_words == (len(rows) if name in WORDS else IN_WORDS.get(name, 0))
 
 
 @pytest.mark.parametrize("name", ["multistep_arithmetic_two", "object_counting"])
@@ -60,7 +61,7 @@ def test_options_are_scored(name: str) -> None:
     shared_data("bbh")
     task, _ = task_of(name, "task.kind=choice")
     if name in BROKEN:
-        with pytest.raises(DataError, match=r"label outside the choices: .*task.broken=skip"):
+        with pytest.raises(DataError, match=r"(?s)(outside the choices|finds 1 choice).*task.broken=skip"):
             load(task, 0)
         task.broken = "skip"
     splits = load(task, 0)

@@ -64,7 +64,7 @@ class Defects:
         lines = self.lines
         if len(lines) > 1:
             raise DataError("\n".join([*lines, MEND + (MEND_ROWS if self.places else "")]))
-        raise DataError(f"{lines[0]}. {MEND}{MEND_ROWS}" if self.places else lines[0])
+        raise DataError(f"{lines[0]}. {MEND}{MEND_ROWS}" if self.places else f"{lines[0].rstrip('.')}.")
 
 
 def _describe(label: str, unit: str, what: str, numbers: list[int]) -> str:
