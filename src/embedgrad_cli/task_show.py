@@ -10,8 +10,8 @@ from rich.text import Text
 
 from embedgrad_cli.core.encoding import continuation
 from embedgrad_cli.core.fewshot import with_examples
-from embedgrad_cli.core.model import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.template import Conversation, Rendered
+from embedgrad_cli.core.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.tasks.data import Row, Splits, load
 
 SHOWN_ROWS = 3
