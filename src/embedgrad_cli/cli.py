@@ -182,7 +182,7 @@ def _unknown_command(name: str) -> str:
     from embedgrad_cli.config import nearest
 
     hint = nearest(name, COMMANDS)
-    if hint is None and "=" in name:
+    if "=" in name:
         return f"the command is missing before {name!r}. Commands are {', '.join(COMMANDS)}."
     return (
         f"there is no command {name!r}.{f' Did you mean {hint}?' if hint else ''} Commands are {', '.join(COMMANDS)}."
