@@ -206,7 +206,9 @@ def test_own_configs(received: Received, tmp_path: Path) -> None:
     (own / "task").mkdir(parents=True)
     (own / "experiment").mkdir()
     task = {"name": "mine", "kind": "choice", "data_dir": str(tmp_path), "query": "{q}", "target": "{a}"}
-    (own / "task" / "mine.yaml").write_text(yaml.safe_dump(task | {"choices": ["a", "b"]}))
+    (own / "task" / "mine.yaml").write_text(
+        yaml.safe_dump(task | {"choices": ["a", "b"], "split": {"num_validation": 5}})
+    )
     (own / "experiment" / "quick.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /task: mine\ntrain:\n  steps: 3\n"
     )

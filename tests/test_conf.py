@@ -17,7 +17,7 @@ FILES = sorted(conf_dir().rglob("*.yaml"))
 CHOICES = [
     path.relative_to(conf_dir()).with_suffix("").as_posix().split("/", 1) for path in FILES if path.parent != conf_dir()
 ]
-NEEDS = {"local": ["model.path=owner/name"], "custom": ["prompt.text=Think"]}
+NEEDS = {"bbh": ["task.name=navigate"], "local": ["model.path=owner/name"], "custom": ["prompt.text=Think"]}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_groups_that_are_promised(composer: Composer) -> None:
     assert set(groups) == set(GROUPS)
     assert set(groups["model"]) > qwen | {"tiny", "local"}
     embedded = {"word-problems", "reviews", "causes"}
-    assert set(groups["task"]) == embedded | {"gsm8k", "math", "sst2", "causal-judgement"}
+    assert set(groups["task"]) == embedded | {"gsm8k", "math", "sst2", "causal-judgement", "bbh"}
     assert set(groups["optimizer"]) == {"adamw", "adam", "sgd"}
     assert set(groups["prompt"]) == {"step-by-step", "sentiment", "causal-judgement", "custom"}
     lab = {f"lab/{task}" for task in embedded}

@@ -23,6 +23,10 @@ def results(run: Path) -> dict:
     return json.loads((run / "results.json").read_text())
 
 
+def samples(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_runs_end_to_end(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data_dir = shared_data(TASKS[task])
@@ -37,6 +41,44 @@ def test_every_task_runs_end_to_end(task: str, tmp_path: Path, capsys: pytest.Ca
     evaluate = ["evaluate", f"artifact={tmp_path}/run/prompt.safetensors", "device=cpu"]
     assert main([*evaluate, f"output_dir={tmp_path}/again"]) == 0
     assert results(tmp_path / "again")["arms"] == summary["arms"]
+
+
+def test_sst2_is_also_answered_in_words(tmp_path: Path) -> None:
+    data_dir = shared_data("sst2")
+    command = ["optimize", "task=sst2", f"task.data_dir={data_dir}", "task.kind=generation", "prompt=sentiment"]
+    assert main([*command, *SMALL, f"output_dir={tmp_path}"]) == 0
+    assert {line["extracted"] for line in samples(tmp_path)} <= {"negative", "positive", None}
+    assert {line["answer"] for line in samples(tmp_path)} <= {"negative", "positive"}
+
+
+def test_five_folds_of_causal_judgement_are_pooled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = ["task=causal-judgement", f"task.data_dir={shared_data('bbh')}", "task.too_long=skip"]
+    folds = ["task.split.folds=5", "task.fold=0,1,2,3,4", "task.split.num_validation=2"]
+    few = ["train.steps=0", "log_level=error", "device=cpu"]
+    command = ["optimize", "--multirun", *task, *folds, "prompt=causal-judgement", *few, f"output_dir={tmp_path}"]
+    assert main(command) == 0
+    every = [results(tmp_path / str(fold)) for fold in range(5)]
+    tested = [line["id"] for fold in range(5) for line in samples(tmp_path / str(fold)) if line["arm"] == "seed"]
+    assert len(tested) == len(set(tested)) == sum(one["num_examples"] for one in every)
+    assert sum(one["num_examples"] + one["num_skipped"] for one in every) == 183
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path), "--format=json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["num_examples"] == len(tested)
+    assert row["arms.seed.correct"] == sum(one["arms"]["seed"]["correct"] for one in every)
+
+
+def test_choices_of_the_rows_own_and_worked_examples(tmp_path: Path) -> None:
+    task = ["task=bbh", "task.name=hyperbaton", f"task.data_dir={shared_data('bbh')}", "task.kind=choice"]
+    command = ["optimize", *task, "task.fewshot=2", "task.fewshot_style=turns", *SMALL, f"output_dir={tmp_path}/run"]
+    assert main(command) == 0
+    assert {line["extracted"] for line in samples(tmp_path / "run")} <= {"(A)", "(B)"}
+    artifact = f"artifact={tmp_path}/run/prompt.safetensors"
+    assert main(["evaluate", artifact, "device=cpu", f"output_dir={tmp_path}/again"]) == 0
+    assert results(tmp_path / "again")["arms"] == results(tmp_path / "run")["arms"]
+    assert main(["export", artifact, f"output_dir={tmp_path}/exported"]) == 0
+    template = json.loads((tmp_path / "exported" / "prompt_embeds.json").read_text())["template"]
+    assert [message["role"] for message in template["messages"]] == ["system", *["user", "assistant"] * 2, "user"]
 
 
 @pytest.mark.parametrize("task", ["word-problems", "reviews", "causes"])

@@ -87,7 +87,7 @@ class Learner:
     def arm(self, rows: Sequence[Row]) -> Arm:
         """For one evaluation: it keeps what it computed with the weights of now."""
         examples, task = self.encode(rows), self.problem.config.task
-        choices = [continuation(choice, self.conversation, self.model) for choice in task.choices or []]
+        choices = {choice: continuation(choice, self.conversation, self.model) for choice in task.choices or []}
         return Arm("peft", Forward(self.model, examples), examples, choices, self.prompt())
 
 

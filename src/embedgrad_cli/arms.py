@@ -40,7 +40,7 @@ class Arm:
     name: str
     forward: Forward
     examples: list[Example]
-    choices: list[tuple[int, ...]]
+    choices: dict[str, tuple[int, ...]]  # token ids of every choice that a row has
     prompt: SoftPrompt
 
 
@@ -53,17 +53,30 @@ def answer_rows(
 ) -> list[Outcome]:
     """Answer and grade every row: the likeliest choice, or a greedy answer graded by the task's grader."""
     if task.kind == "choice":
-        names = task.choices or []
-        scores = score_choices(arm.forward, arm.examples, arm.choices, arm.prompt, batch_size, progress)
-        best = [names[max(range(len(names)), key=one.__getitem__)] for one in scores]
+        best = _likeliest_choices(arm, rows, batch_size, progress)
         return [Outcome(row.id, b, b, b == row.answer) for row, b in zip(rows, best, strict=True)]
-    grader = graders.get(task.grader, task.choices)
     answers = generate(arm.forward, arm.examples, arm.prompt, task.max_new_tokens, batch_size, progress)
     texts = arm.forward.model.tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return [
-        Outcome(row.id, text, grader.extract(text), bool(grader.grade(row.answer, text)))
-        for row, text in zip(rows, texts, strict=True)
-    ]
+    outcomes = []
+    for row, text in zip(rows, texts, strict=True):
+        grade = graders.get(task.grader, row.choices).judge(row.answer, text)
+        counts = grade.strict if task.extraction == "strict" else grade.lenient
+        outcomes.append(Outcome(row.id, text, counts.extracted, counts.correct))
+    return outcomes
+
+
+def _likeliest_choices(arm: Arm, rows: Sequence[Row], batch_size: int, progress: Progress) -> list[str]:
+    """The likeliest of each row's choices. Rows with the same choices are scored together."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, row in enumerate(rows):
+        groups.setdefault(row.choices, []).append(number)
+    best = [""] * len(rows)
+    for names, numbers in groups.items():
+        examples, choices = [arm.examples[n] for n in numbers], [arm.choices[name] for name in names]
+        scores = score_choices(arm.forward, examples, choices, arm.prompt, batch_size, progress)
+        for number, one in zip(numbers, scores, strict=True):
+            best[number] = names[max(range(len(names)), key=one.__getitem__)]
+    return best
 
 
 class Examination:
@@ -97,12 +110,13 @@ class Examination:
             kept = {row.id for row in self.rows}
             self.prompted = [example for example in self.prompted if example.id in kept]
         examples = self.prompted if prompt else self._bare or []
-        choices = [continuation(choice, conversation, self.model) for choice in self.task.choices or []]
+        names = {choice for row in self.rows for choice in row.choices} if self.task.kind == "choice" else ()
+        choices = {name: continuation(name, conversation, self.model) for name in names}
         forward = Forward(self.model, examples, self.shares_trunk)
         return Arm(name, forward, examples, choices, prompt or _no_prompt(self.model))
 
     def _encode(self, conversation: Conversation) -> tuple[list[Example], Slots]:
-        longest_choice = max((len(choice) for choice in self.task.choices or [""]), default=1)
+        longest_choice = max((len(choice) for row in self.rows for choice in row.choices), default=1)
         room = longest_choice if self.task.kind == "choice" else 1
         encoded = encode(self.rows, conversation, self.model, ends_turn=False, room=room, too_long=self.task.too_long)
         skipped = set(encoded.skipped)

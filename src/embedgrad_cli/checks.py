@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from embedgrad_cli import assets
-from embedgrad_cli.errors import UserError
-from embedgrad_cli.schema import Message, ModelConfig, OptimizerConfig, PromptConfig, TaskConfig, TemplateConfig
+from embedgrad_cli.schema import Message, ModelConfig, OptimizerConfig, PromptConfig, TemplateConfig
+from embedgrad_cli.task_checks import check_embedded, check_task
 
 ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
 SLOT = re.compile(r"\{prompt(?:\.(\d+))?\}")
-DATA_FIELD = re.compile(r"\{[^{}]+\}")
 FORMATS = ("embeds",)
 
 
@@ -21,7 +20,7 @@ def check_model(model: ModelConfig) -> list[str]:
     """A local folder must exist; what has no sign of a local folder is left to the hub."""
     path = model.path
     if path.startswith(assets.PREFIX):
-        return _check_embedded("model.path", path)
+        return check_embedded("model.path", path)
     folder = Path(path).expanduser()
     if folder.is_dir():
         if (folder / "config.json").is_file():
@@ -70,20 +69,6 @@ def check_template(template: TemplateConfig, prompt: PromptConfig, model: ModelC
     return problems
 
 
-def check_task(task: TaskConfig) -> list[str]:
-    """The data's place, the fields, and what the kind of task needs."""
-    problems = _check_data_dir(task) + _check_choices(task)
-    for key, text in (("task.query", task.query), ("task.target", task.target)):
-        problems += _check_fields(key, text)
-    if task.remove is not None:
-        try:
-            re.compile(task.remove)
-        except re.error as error:
-            problems.append(f"task.remove: {task.remove!r} is not a regular expression: {error}.")
-    problems += [f"task.split.{name}: the list is empty. Name a split." for name in _empty_splits(task)]
-    return problems
-
-
 def check_optimizer(optimizer: OptimizerConfig) -> list[str]:
     """Adam's two decays."""
     if len(optimizer.betas) == 2 and all(0 <= beta < 1 for beta in optimizer.betas):
@@ -125,50 +110,6 @@ CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("optimizer",), check_optimizer),
     (("format",), check_format),
 ]
-
-
-def _check_embedded(key: str, path: str) -> list[str]:
-    try:
-        assets.resolve(path)
-    except UserError as error:
-        return [f"{key}: {error}"]
-    return []
-
-
-def _check_data_dir(task: TaskConfig) -> list[str]:
-    if task.data_dir is None:
-        if task.hub.path is not None:
-            return []
-        return ["task.data_dir: it has no value, nor has task.hub.path. Say where the data is: task.data_dir=DIR."]
-    if task.data_dir.startswith(assets.PREFIX):
-        return _check_embedded("task.data_dir", task.data_dir)
-    folder = Path(task.data_dir).expanduser()
-    if folder.is_dir():
-        return []
-    found = "is a file" if folder.exists() else "does not exist"
-    return [f"task.data_dir: {task.data_dir!r} {found}. Give the folder that holds one file per split."]
-
-
-def _check_choices(task: TaskConfig) -> list[str]:
-    if task.kind != "choice":
-        return []
-    choices = task.choices or []
-    if len(choices) < 2:
-        return ["task.choices: kind=choice scores at least two labels. Give them: task.choices=[negative,positive]."]
-    if len(set(choices)) < len(choices):
-        return [f"task.choices: a label occurs twice in {choices}."]
-    strangers = [label for label in (task.labels or {}).values() if label not in choices]
-    return [f"task.labels: {label!r} is not among task.choices, which are {choices}." for label in strangers]
-
-
-def _check_fields(key: str, text: str) -> list[str]:
-    if DATA_FIELD.search(text):
-        return []
-    return [f"{key}: {text!r} names no field of the data. Write one in braces: '{{question}}'."]
-
-
-def _empty_splits(task: TaskConfig) -> list[str]:
-    return [name for name in ("train", "validation", "test") if getattr(task.split, name) == []]
 
 
 def _check_role(number: int, message: Message) -> list[str]:

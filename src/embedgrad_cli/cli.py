@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-COMMANDS = ("optimize", "evaluate", "export", "compare")
+COMMANDS = ("optimize", "evaluate", "export", "compare", "tasks")
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 INTERRUPTED = 130
 
@@ -57,6 +57,10 @@ def _dispatch(argv: list[str]) -> int:
         from embedgrad_cli.compare import main as compare
 
         return compare(argv[1:])
+    if argv[0] == "tasks":  # reads configs, but is no job
+        from embedgrad_cli.task_list import main as tasks
+
+        return tasks(argv[1:])
     return _run(argv[0], argv[1:])
 
 
@@ -178,7 +182,7 @@ def _unknown_command(name: str) -> str:
     from embedgrad_cli.config import nearest
 
     hint = nearest(name, COMMANDS)
-    if hint is None and "=" in name:
+    if "=" in name:
         return f"the command is missing before {name!r}. Commands are {', '.join(COMMANDS)}."
     return (
         f"there is no command {name!r}.{f' Did you mean {hint}?' if hint else ''} Commands are {', '.join(COMMANDS)}."

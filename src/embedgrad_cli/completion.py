@@ -9,6 +9,7 @@ from pathlib import Path
 from embedgrad_cli.config import COMMANDS as CONFIGURED
 from embedgrad_cli.errors import ConfigError
 
+TASKS_FLAGS = ("--help", "--config-dir")
 COMPARE_FLAGS = ("--help", "--format", "--sort", "--mixed")
 FLAGS = ("--help", "--cfg", "--multirun", "--config-dir", "--config-name", "--info")
 
@@ -33,13 +34,30 @@ def complete(words: list[str]) -> int:
     if len(typed) - bool(last) == 0:
         print(" ".join(command for command in COMMANDS if command.startswith(last)))
     elif last.startswith("-"):
-        flags = COMPARE_FLAGS if typed[0] == "compare" else FLAGS
+        flags = {"compare": COMPARE_FLAGS, "tasks": TASKS_FLAGS}.get(typed[0], FLAGS)
         print(" ".join(flag for flag in flags if flag.startswith(last)))
+    elif typed[0] == "tasks":
+        _complete_tasks(typed[1:], last, action)
     elif typed[0] in CONFIGURED:  # of the others' words the shell itself completes the files
         # Hydra completes the rest as if the subcommand were the program.
         os.environ["COMP_LINE"] = "embedgrad " + line.lstrip().removeprefix(typed[0]).lstrip()
         _run_hydra(typed[0], [*_config_dir(typed), "-sc", action])
     return 0
+
+
+def _complete_tasks(typed: list[str], last: str, action: str) -> None:
+    """`show`, then a task's name, then what `optimize` takes."""
+    from embedgrad_cli.cli import _run_hydra
+    from embedgrad_cli.compose import Composer
+
+    flag = _config_dir(typed)
+    words = [word for word in typed[: len(typed) - bool(last)] if word not in ("--config-dir", "-cd", *flag)]
+    if len(words) >= 2:
+        os.environ["COMP_LINE"] = f"embedgrad {last}"
+        _run_hydra("optimize", [*flag, "-sc", action])
+        return
+    names = Composer(flag[1] if flag else None).groups()["task"] if words else ["show"]
+    print(" ".join(name for name in names if name.startswith(last)))
 
 
 def _config_dir(typed: list[str]) -> list[str]:

@@ -21,7 +21,7 @@ from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from embedgrad_cli.artifact_header import read_header
 from embedgrad_cli.config import MISSING_VALUE, NO_VALUE, Config, build, conf_dir
@@ -71,6 +71,12 @@ class Composer:
         nested = [f"{folder}/{choice}" for folder in inner for choice in self._choices(f"{group}/{folder}")]
         return self.loader.get_group_options(group, ObjectType.CONFIG) + nested
 
+    def file_of(self, group: str, choice: str) -> Path | None:
+        """The YAML file of a choice: the user's own comes before ours."""
+        folders = [Path(source.path) for source in self.loader.get_sources() if source.scheme() == "file"]
+        files = [folder / group / f"{choice}.yaml" for folder in folders]
+        return next((file for file in files if file.is_file()), None)
+
     def default_groups(self, config_name: str) -> list[str]:
         """The groups that a command's defaults list names, in its order."""
         known = self.loader.compute_defaults_list(config_name, [], RunMode.RUN).overrides.known_choices
@@ -95,6 +101,22 @@ def problems_of(request: Request, *, values: bool = True) -> list[str]:
         request: the command line.
         values: also check that the settings are complete, of the right type and in range, and that paths exist.
     """
+    return _compose_and_build(request, values)[1]
+
+
+def config_of(request: Request) -> Config:
+    """The checked config of a command line that Hydra does not run.
+
+    Raises:
+        ConfigError: holds every problem.
+    """
+    config, problems = _compose_and_build(request)
+    if config is None or problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _compose_and_build(request: Request, values: bool = True) -> tuple[Config | None, list[str]]:
     name = request.config_name or request.command
     try:
         composer = Composer(request.config_dir)
@@ -102,15 +124,15 @@ def problems_of(request: Request, *, values: bool = True) -> list[str]:
         accepted = checker.check(request.overrides)
         cfg = composer.compose(name, accepted)
     except ConfigError as error:
-        return error.problems
+        return None, error.problems
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        return [_plain_words(error)]
+        return None, [_plain_words(error)]
     if not values:
-        return checker.problems
+        return None, checker.problems
     HydraConfig.instance().set_config(cfg)  # for ${hydra:…} in a user's config
     body = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    problems = checker.problems + _try_build(request.command, body, cfg.hydra)[1]
-    return list(dict.fromkeys(problems))
+    config, more = _try_build(request.command, body, cfg.hydra)
+    return config, list(dict.fromkeys(checker.problems + more))
 
 
 def config_of_job(command: str, cfg: DictConfig) -> Config:
@@ -132,6 +154,9 @@ def config_of_job(command: str, cfg: DictConfig) -> Config:
 def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> tuple[Config | None, list[str]]:
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    except InterpolationToMissingValueError as error:  # a setting that others are made of
+        key = str(error).splitlines()[0].rpartition(" ")[2]
+        return None, [f"{key}: {NO_VALUE}, and other settings are made of it. Give {key}=…."]
     except OmegaConfBaseException as error:
         return None, [_plain_words(error)]
     artifact = plain.get("artifact", MISSING_VALUE)
@@ -155,8 +180,8 @@ def _with_artifact(plain: dict[str, Any], recorded: dict[str, Any], hydra: DictC
     merged = dict(plain)
     choices = {group for group, choice in hydra.runtime.choices.items() if choice is not None}
     for part in FROM_ARTIFACT:
-        if part not in choices:
-            merged[part] = recorded.get(part, {})
+        if part not in choices:  # an older artifact lacks the settings that came later: those have their defaults
+            merged[part] = _overlay(plain.get(part), recorded.get(part, {}))
     named = [line.lstrip("+~").partition("=")[0] for line in hydra.overrides.task]
     if "seed" not in named:
         merged["seed"] = recorded.get("seed", plain["seed"])
@@ -165,6 +190,13 @@ def _with_artifact(plain: dict[str, Any], recorded: dict[str, Any], hydra: DictC
         if part in FROM_ARTIFACT and rest and part not in choices:
             merged[part] = _replace(merged[part], plain[part], rest.split("."))
     return merged
+
+
+def _overlay(base: Any, top: Any) -> Any:
+    """`top`, and what only `base` has; section by section."""
+    if not isinstance(base, dict) or not isinstance(top, dict):
+        return top
+    return {**base, **{key: _overlay(base.get(key), value) for key, value in top.items()}}
 
 
 def _replace(target: Any, source: Any, path: list[str]) -> Any:

@@ -174,6 +174,8 @@ class _Builder:
         if value is None and NoneType in kinds:
             return None
         options = [kind for kind in kinds if kind is not NoneType]
+        if int in options and float in options:
+            return _convert_number(value)
         for kind in options:
             if (get_origin(kind) is list) == isinstance(value, list):
                 return self.convert(kind, value, key)
@@ -209,6 +211,11 @@ def _convert_int(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _WrongError("a whole number")
     return value
+
+
+def _convert_number(value: Any) -> int | float:
+    number = _convert_float(value)
+    return int(number) if number.is_integer() else number
 
 
 def _convert_bool(value: Any) -> bool:

@@ -10,6 +10,7 @@ import yaml
 from embedgrad_cli import report
 from embedgrad_cli.arms import Examination, run_arms, sample_rows, summarise
 from embedgrad_cli.core.artifact import Artifact, check_fingerprint, load_artifact
+from embedgrad_cli.core.fewshot import with_examples
 from embedgrad_cli.core.forward import can_share_trunk
 from embedgrad_cli.core.model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.soft_prompt import SoftPrompt, measure_drift
@@ -39,7 +40,8 @@ def run(config: EvaluateConfig) -> float:
     optimized = artifact.prompt.to(model.device)
     seed = SoftPrompt(optimized.slots, optimized.seed)
     rows = getattr(splits, config.split)
-    examination = Examination(rows, model, config.template, config.prompt, config.task)
+    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    examination = Examination(rows, model, template, config.prompt, config.task)
     _check_slots(artifact, examination, config, model)
     output_dir.mkdir(parents=True, exist_ok=True)
     log_to(output_dir / "embedgrad.log", log_lines)

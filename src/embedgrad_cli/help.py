@@ -15,12 +15,14 @@ commands:
   evaluate   compare a saved prompt with its text on any task
   export     write a saved prompt in a form that other programs read
   compare    one table over finished runs
+  tasks      list the tasks; `tasks show NAME` prints rendered examples and token counts
 
 examples:
   embedgrad optimize
   embedgrad evaluate artifact=outputs/optimize/DATE_TIME/prompt.safetensors task=sst2 task.data_dir=DIR
   embedgrad export artifact=outputs/optimize/DATE_TIME/prompt.safetensors format=embeds output_dir=DIR
   embedgrad compare outputs/sweep
+  embedgrad tasks show sst2 task.data_dir=DIR prompt=sentiment
 
 `embedgrad optimize` without arguments runs on an embedded model and task: no download, no GPU, under a minute.
 
@@ -49,6 +51,26 @@ flags:
                    -KEY puts the largest first. The default is -candidate: the most accurate first.
   --mixed          allow runs that were tested on different rows: one table for each test set
   --help, -h       this text
+"""
+TASKS = """\
+Every task with its kind, where its data comes from, and what it is; or one task as the model will read it.
+
+usage: embedgrad tasks [--config-dir DIR]
+       embedgrad tasks show NAME [group=choice ...] [key=value ...] [--config-dir DIR]
+
+`show` prints the numbers of rows, and three rendered training examples in which [prompt: ...], [query: ...] and
+[target: ...] are marked, with the tokens of each part. Only the tokenizer of the model is loaded. Model, template,
+prompt and task are set as for `embedgrad optimize`.
+
+examples:
+  embedgrad tasks
+  embedgrad tasks show gsm8k task.data_dir=DIR model=qwen2.5-0.5b-instruct template=after-query
+  embedgrad tasks show bbh task.name=snarks task.data_dir=DIR task.fewshot=3
+  embedgrad tasks show mine --config-dir DIR
+
+flags:
+  --config-dir DIR  a folder of your own configs: task/NAME.yaml, ...
+  --help, -h        this text
 """
 ABOUT = {
     "optimize": "Train the embeddings of a prompt on a task and compare them with the text on held-out examples.",

@@ -18,6 +18,7 @@ from embedgrad_cli.core.artifact import describe, save_artifact
 from embedgrad_cli.core.batching import training_batches
 from embedgrad_cli.core.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from embedgrad_cli.core.encoding import Encoded, Example, encode
+from embedgrad_cli.core.fewshot import with_examples
 from embedgrad_cli.core.forward import Forward, can_share_trunk
 from embedgrad_cli.core.model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.soft_prompt import SoftPrompt, TrustRegion, measure_drift, relative_drift
@@ -61,6 +62,7 @@ class Training:
 
     def __init__(self, config: OptimizeConfig, model: LanguageModel, splits: Splits, directory: RunDirectory) -> None:
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
+        self.template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
         self.encoded = self._encode(splits.train)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
         self.trust_region = TrustRegion(config.trust_region, model.embedding_rms)
@@ -191,18 +193,18 @@ class Training:
         log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
 
     def _encode(self, rows: list[Row]) -> Encoded:
-        conversation = Conversation(
-            self.config.template, seeds_of(self.config.prompt), self.model.tokenizer, self.model.is_chat
-        )
+        seeds = seeds_of(self.config.prompt)
+        conversation = Conversation(self.template, seeds, self.model.tokenizer, self.model.is_chat)
         task = self.config.task
         return encode(rows, conversation, self.model, ends_turn=task.kind == "generation", too_long=task.too_long)
 
     def _examination(self, rows: list[Row]) -> Examination:
         c = self.config
-        return Examination(rows, self.model, c.template, c.prompt, c.task, self.shares_trunk)
+        return Examination(rows, self.model, self.template, c.prompt, c.task, self.shares_trunk)
 
     def _save_artifact(self, prompt: SoftPrompt, metrics: dict[str, Any]) -> None:
         metadata = describe(prompt, self.model, asdict(self.config), self.splits.hash, metrics)
+        metadata["template"] = asdict(self.template)  # the config's, with the worked examples in it
         save_artifact(self.directory.prompt, prompt, metadata)
 
     def _out_of_patience(self) -> bool:

@@ -56,8 +56,17 @@ class SplitConfig:
     validation: list[str] | None = setting("names of the validation split; null holds rows out of train")
     test: list[str] | None = setting("names of the test split; null holds rows out of train")
     num_train: int | None = setting("use at most so many training examples", minimum=1)
-    num_validation: int | None = setting("use so many validation examples", minimum=1)
-    num_test: int | None = setting("use so many test examples", minimum=1)
+    num_validation: int | float | None = setting("so many validation examples; below 1, a fraction", above=0)
+    num_test: int | float | None = setting("so many test examples; below 1, a fraction of the rows", above=0)
+    folds: int | None = setting("cut train into so many folds, of which task.fold is the test set", minimum=2)
+
+
+@dataclass
+class WorkedExample:
+    """One solved example that is shown to the model before the query."""
+
+    query: str = setting("its input")
+    target: str = setting("its answer")
 
 
 @dataclass
@@ -70,10 +79,20 @@ class TaskConfig:
     query: str = setting("per-example input, from the row's fields: '{question}'")
     target: str = setting("text the loss is taken on, from the row's fields: '{answer}'")
     remove: str | None = setting("regular expression whose matches are removed from the target")
+    target_pattern: str | None = setting("regular expression; its last match in the target is the target")
     labels: dict[str, str] | None = setting("what the target's values are called: {0: negative, 1: positive}")
-    choices: list[str] | None = setting("the labels that are scored (kind: choice)")
+    choices: list[str] | None = setting("the labels to choose from; '{field}' is the row's own")
+    choices_pattern: str | None = setting("regular expression whose matches in the query are the row's own choices")
+    keep: list[str] = setting("fields of the data kept with each row, for breakdowns")
+    fewshot: int | list[WorkedExample] = setting(
+        "worked examples before the query: so many of train, or these", minimum=0
+    )
+    fewshot_style: Literal["text", "turns"] = setting("before the query in its turn, or as turns of their own")
     grader: Literal["label", "last-number", "boxed"] = setting("how a generated answer is extracted and compared")
+    extraction: Literal["lenient", "strict"] = setting("which of the two extractions counts as correct")
     split: SplitConfig = setting("which rows train, select and test")
+    fold: int | None = setting("the fold that is the test set, from 0 to task.split.folds - 1", minimum=0)
+    broken: Literal["error", "skip"] = setting("what to do with rows that are not what these settings say")
     max_new_tokens: int = setting("longest answer generated, in tokens", minimum=1)
     too_long: Literal["error", "skip"] = setting("what to do with an example longer than the model's context")
 

@@ -175,7 +175,7 @@ def test_only_the_chosen_answer_the_test_and_a_restart_does_nothing_again(
 def test_what_a_result_depends_on_names_its_folder(problem: Problem) -> None:
     config = problem.config
     more_steps = replace(config, train=replace(config.train, steps=7))
-    fewer_rows = replace(config.task, split=SplitConfig(["train"], ["validation"], ["test"], 4, None, None))
+    fewer_rows = replace(config.task, split=SplitConfig(["train"], ["validation"], ["test"], 4, None, None, None))
     others = [
         Problem(more_steps, problem.splits),
         Problem(replace(config, task=fewer_rows), load(fewer_rows, config.seed)),

@@ -11,7 +11,7 @@ from embedgrad_cli.schema import HubConfig, SplitConfig, TaskConfig
 
 def make_task(data_dir: Path | str | None = None, split: dict[str, Any] | None = None, **changes: Any) -> TaskConfig:
     """A choice task over `text` and `label`, with the three usual files, changed as asked."""
-    sizes = {"num_train": None, "num_validation": None, "num_test": None}
+    sizes = {"num_train": None, "num_validation": None, "num_test": None, "folds": None}
     names = {"train": ["train"], "validation": ["validation"], "test": ["test"]}
     settings: dict[str, Any] = {
         "name": "reviews",
@@ -22,9 +22,17 @@ def make_task(data_dir: Path | str | None = None, split: dict[str, Any] | None =
         "query": "{text}",
         "target": "{label}",
         "remove": None,
+        "target_pattern": None,
         "labels": {"0": "negative", "1": "positive"},
         "choices": ["negative", "positive"],
+        "choices_pattern": None,
+        "keep": [],
+        "fewshot": 0,
+        "fewshot_style": "text",
         "grader": "label",
+        "extraction": "lenient",
+        "fold": None,
+        "broken": "error",
         "max_new_tokens": 8,
         "too_long": "error",
     }

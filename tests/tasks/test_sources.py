@@ -12,9 +12,14 @@ from tests.tasks.make_task import HELD_OUT, make_task, words_task, write_lines, 
 from embedgrad_cli.errors import ConfigError, DataError
 from embedgrad_cli.schema import HubConfig
 from embedgrad_cli.tasks.data import load
-from embedgrad_cli.tasks.sources import read_file
+from embedgrad_cli.tasks.defects import Defects, Record
+from embedgrad_cli.tasks.readers import read_file
 
 RECORDS = [{"text": 'he said "fine', "label": "0"}, {"text": "NA", "label": "1"}, {"text": "2020-01-01", "label": "1"}]
+
+
+def records_of(path: Path, field: str | None = None) -> list[Record]:
+    return list(read_file(path, field).read(Defects()))
 
 
 def write_parquet(path: Path, records: list[dict[str, str]]) -> None:
@@ -40,7 +45,7 @@ def test_formats_give_the_same_text(ending: str, tmp_path: Path) -> None:
         path.write_text('text\tlabel\nhe said "fine\t0\nNA\t1\n2020-01-01\t1\n')
     else:
         write_parquet(path, RECORDS)
-    assert read_file(path).records == list(enumerate(RECORDS))
+    assert records_of(path) == list(enumerate(RECORDS))
 
 
 @pytest.mark.parametrize(
@@ -56,12 +61,12 @@ def test_formats_give_the_same_text(ending: str, tmp_path: Path) -> None:
 )
 def test_text_is_kept_as_written(name: str, text: str, records: object, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8", newline="")
-    assert read_file(tmp_path / name).records == records
+    assert records_of(tmp_path / name) == records
 
 
 def test_a_field_of_a_json_file_holds_the_rows(tmp_path: Path) -> None:
     (tmp_path / "task.json").write_text('{"canary": "x", "examples": [{"input": "q", "target": "t"}]}')
-    assert read_file(tmp_path / "task.json", "examples").records == [(0, {"input": "q", "target": "t"})]
+    assert records_of(tmp_path / "task.json", "examples") == [(0, {"input": "q", "target": "t"})]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,13 @@ log = logging.getLogger(__name__)
 TOKENIZER_BATCH = 1_000
 
 
+class HasTokenizer(Protocol):
+    """A model, or its tokenizer alone."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+
 class Row(Protocol):
     """What this module needs of a data row (see `tasks.data.Row`)."""
 
@@ -113,7 +120,7 @@ def encode(
     return Encoded(examples, slots or Slots(()), skipped)
 
 
-def continuation(text: str, conversation: Conversation, model: LanguageModel) -> tuple[int, ...]:
+def continuation(text: str, conversation: Conversation, model: HasTokenizer) -> tuple[int, ...]:
     """Token ids of an answer that follows the rendered conversation.
 
     The conversation's fixed tail is tokenised along, so that a tokenizer that marks the beginning of a text does not

@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from embedgrad_cli import assets
-from embedgrad_cli.errors import ModelError, UserError
-from embedgrad_cli.hub import offline_if_out_of_reach
+from embedgrad_cli.core.tokenizer import ModelTokenizer, from_pretrained, load_tokenizer
+from embedgrad_cli.errors import UserError
 from embedgrad_cli.schema import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -139,17 +136,8 @@ class LanguageModel:
 
     @cached_property
     def turn_end_id(self) -> int | None:
-        """The token after an assistant's answer: what training targets of `kind: generation` end with.
-
-        A chat template is asked for it, because base models often name another token as their end of text.
-        """
-        if not self.is_chat:
-            return self.tokenizer.eos_token_id
-        marker = "\ue010"
-        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": marker}]
-        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False)
-        after = self.tokenizer(rendered.partition(marker)[2], add_special_tokens=False)["input_ids"]
-        return after[0] if after else self.tokenizer.eos_token_id
+        """The token after an assistant's answer: what training targets of `kind: generation` end with."""
+        return ModelTokenizer(self.tokenizer, self.is_chat).turn_end_id
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -180,53 +168,12 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     Raises:
         ModelError: it cannot be found, read, or is not a causal LM with a fast tokenizer.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
+    from transformers import AutoModelForCausalLM
 
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    path = assets.resolve(config.path)
-    source = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    try:
-        with nullcontext() if Path(path).is_dir() else offline_if_out_of_reach():
-            tokenizer = AutoTokenizer.from_pretrained(path, **source)
-            # Safetensors only: a pickled checkpoint can run code while it is read.
-            network = AutoModelForCausalLM.from_pretrained(path, dtype=config.dtype, use_safetensors=True, **source)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(_loading_paragraph(config, error)) from error
-    if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(
-            f"model.path={config.path} has no fast tokenizer (tokenizer.json), which embedgrad needs to find the "
-            "prompt's tokens by their characters. Save one next to the model with `tokenizer.save_pretrained`."
-        )
-    has_template = bool(tokenizer.chat_template)
-    if config.template == "chat" and not has_template:
-        raise ModelError(
-            f"model.template=chat, but the tokenizer of {config.path} has no chat template. "
-            "Use model.template=plain, which renders `template.text` instead."
-        )
+    known = load_tokenizer(config)
+    # Safetensors only: a pickled checkpoint can run code while it is read.
+    network = from_pretrained(AutoModelForCausalLM, config, dtype=config.dtype, use_safetensors=True)
     network.requires_grad_(False).eval().to(device)
-    is_chat = has_template if config.template == "auto" else config.template == "chat"
-    log.info("model %s: %s on %s, %s template", config.path, network.dtype, device, "chat" if is_chat else "plain")
-    return LanguageModel(network, tokenizer, config.path, config.revision, is_chat)
-
-
-def _loading_paragraph(config: ModelConfig, error: Exception) -> str:
-    folder = Path(config.path).expanduser()
-    if folder.is_dir():
-        files = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
-        return (
-            f"model.path={config.path} is a folder that cannot be loaded as a causal language model: "
-            f"{_first_line(error)} Expected are config.json, tokenizer files and *.safetensors weights; found: {files}."
-        )
-    revision = f" at revision {config.revision}" if config.revision else ""
-    return (
-        f"model.path={config.path}{revision} could not be loaded from the hub: {_first_line(error)} "
-        "If the hub is not in reach, download the model elsewhere and point at its folder with "
-        "model.path=/path/to/folder; a gated model needs `hf auth login` first."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if line.endswith((".", "!", "?")) else line + "."
+    kind = "chat" if known.is_chat else "plain"
+    log.info("model %s: %s on %s, %s template", config.path, network.dtype, device, kind)
+    return LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat)

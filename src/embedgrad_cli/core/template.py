@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from embedgrad_cli.errors import TemplateError
@@ -17,10 +17,11 @@ VERIFIED_EXAMPLES = 8  # renderings compared with the tokenizer's own before the
 
 @dataclass(frozen=True)
 class Rendered:
-    """One conversation up to where the model's answer begins; `slots` are character ranges of `text`."""
+    """One conversation up to where the model's answer begins; `slots` and `queries` are character ranges of `text`."""
 
     text: str
     slots: list[tuple[int, int]]
+    queries: list[tuple[int, int]] = field(default_factory=list)
 
 
 class Conversation:
@@ -58,15 +59,16 @@ class Conversation:
 
     def render(self, query: str) -> Rendered:
         """Render one query. Raises `TemplateError` if the chat template would have given another text."""
-        text, slots = "", []
+        text = ""
+        ranges: dict[str, list[tuple[int, int]]] = {"text": [], "slot": [], QUERY: []}
         for kind, content in self._pieces:
-            if kind == "slot":
-                slots.append((len(text), len(text) + len(content)))
-            text += query if kind == QUERY else content
+            added = query if kind == QUERY else content
+            ranges[kind].append((len(text), len(text) + len(added)))
+            text += added
         if self._unverified:
             self._unverified -= 1
             self._verify(text, query)
-        return Rendered(text, slots)
+        return Rendered(text, ranges["slot"], ranges[QUERY])
 
     def _fill(self, value: Any) -> str:
         """The template with `value(name)` in place of each field, through the chat template if there is one."""

@@ -2,19 +2,18 @@ r"""Answers in LaTeX: finding the boxed one, and deciding whether two are the sa
 
 from __future__ import annotations
 
-import logging
 import re
-import threading
 from functools import lru_cache
-from typing import Any
 
-TIMEOUT_SECONDS = 3
+from embedgrad_cli.tasks.algebra import same_by_algebra
+
 LONGEST_ANSWER = 300  # characters that are worth a computer algebra system; beyond, texts are compared
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _UNBRACED = re.compile(r"[^{}$\n]+")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$([^$]+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _WRAPPERS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _UNITS = re.compile(r"(?<=[0-9}\s])\\(?:text|textrm|mathrm|mbox)\s*\{\s*[A-Za-z][^{}]*\}(?:\^\{?[23]\}?)?$")
 _DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree|°")
@@ -37,6 +36,12 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
+def last_formula(text: str) -> str | None:
+    r"""What stands in the last `$…$`, `$$…$$`, `\(…\)` or `\[…\]`; None if there is none."""
+    found = [next(content for content in match.groups() if content) for match in _FORMULA.finditer(text)]
+    return found[-1].strip().rstrip(".") if found else None
+
+
 def _content_at(text: str, start: int) -> str | None:
     """The braced group, or the rest of the formula, at `start`; None if its brace is never closed."""
     if not text.startswith("{", start):
@@ -51,15 +56,12 @@ def _content_at(text: str, start: int) -> str | None:
 
 
 def same_answer(gold: str, answer: str) -> bool:
-    """Whether two answers mean the same: equal after normalisation, or by math-verify. Never raises.
-
-    In the main thread it never hangs either; elsewhere math-verify has no time limit.
-    """
+    """Whether two answers mean the same: equal after normalisation, or by math-verify within its time limit."""
     if normalise_latex(gold) == normalise_latex(answer):
         return True
     if max(len(gold), len(answer)) > LONGEST_ANSWER:
         return False
-    return _same_by_algebra(gold, answer)
+    return same_by_algebra(gold, answer)
 
 
 @lru_cache(maxsize=4096)
@@ -92,30 +94,3 @@ def _plain_number(text: str) -> str:
     whole, fraction = number[2].lstrip("0") or "0", (number[3] or "").rstrip("0")
     size = f"{whole}.{fraction}" if fraction else whole
     return size if size == "0" else number[1] + size
-
-
-def _same_by_algebra(gold: str, answer: str) -> bool:
-    from math_verify import verify
-    from math_verify.errors import TimeoutException
-
-    try:
-        parsed_gold, parsed = _parse(gold), _parse(answer)
-        return bool(parsed_gold and parsed and verify(parsed_gold, parsed, timeout_seconds=_timeout()))
-    except (
-        Exception,
-        TimeoutException,
-    ):  # the latter is a BaseException; an answer nobody can parse is wrong
-        return False
-
-
-@lru_cache(maxsize=4096)
-def _parse(answer: str) -> Any:
-    from math_verify import parse
-
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it would report every answer it cannot parse
-    return parse(rf"\boxed{{{answer}}}", parsing_timeout=_timeout())
-
-
-def _timeout() -> int | None:
-    """math-verify's time limit rests on SIGALRM, which only the main thread can have."""
-    return TIMEOUT_SECONDS if threading.current_thread() is threading.main_thread() else None

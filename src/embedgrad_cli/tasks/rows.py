@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from string import Formatter
 from typing import Any
 
-from embedgrad_cli.errors import ConfigError, DataError
+from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.schema import TaskConfig
+from embedgrad_cli.task_checks import DATA_FIELD
 from embedgrad_cli.tasks import graders
-
-SHOWN_DEFECTS = 10
-SHOWN_PLACES = 3
+from embedgrad_cli.tasks.defects import Defects, Source
+from embedgrad_cli.tasks.row_template import RowTemplate, as_text, value_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,92 +20,16 @@ class Row:
     """One example.
 
     `id` is "FILE_STEM:ROW", counted from 0 in the file; `target` is the text the loss is taken on; `answer` is
-    the label (kind: choice) or what the grader finds in the target (kind: generation).
+    the label (kind: choice) or what the grader finds in the target (kind: generation). `choices` are the labels that
+    this row's answer is one of (empty: any text), `fields` what `task.keep` names, for breakdowns.
     """
 
     id: str
     query: str
     target: str
     answer: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """What was read from one file or hub split: numbered records, and the words that errors use for them."""
-
-    label: str
-    stem: str
-    records: list[tuple[int, Mapping[str, Any]]]
-    unit: str = "row"
-
-
-@dataclass
-class Defects:
-    """Everything wrong with the data, reported at once: equal defects of a file share one line."""
-
-    places: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
-
-    def add(self, source: Source, number: int, what: str) -> None:
-        """Note a defect of the record `number`, counted from 0; people are told numbers from 1."""
-        self.places.setdefault((source.label, source.unit, what), []).append(number + 1)
-
-    def raise_if_any(self) -> None:
-        """Raise a DataError with the first ten defects, if there is one."""
-        if not self.places:
-            return
-        lines = [_describe(*key, numbers) for key, numbers in self.places.items()]
-        hidden = len(lines) - SHOWN_DEFECTS
-        shown = lines[:SHOWN_DEFECTS] + ([f"and {hidden} more such lines"] if hidden > 0 else [])
-        mend = "Correct the file, or the task's settings (task.query, task.target, task.labels, task.choices)."
-        raise DataError("\n".join([*shown, mend]) if len(shown) > 1 else f"{shown[0]}. {mend}")
-
-
-class RowTemplate:
-    """Text with `{field}` places, filled from a record: `RowTemplate("task.query", "Q: {question}")`.
-
-    A field is a plain name, or a path of names ("answer.text") into nested records. Braces in a record's own text
-    mean nothing. Raises ConfigError for a template that is malformed or names no field.
-    """
-
-    def __init__(self, key: str, text: str) -> None:
-        self.key = key
-        try:
-            self.parts = list(Formatter().parse(text))
-        except ValueError as error:
-            raise ConfigError([f"{key}={text!r} is not a template: {error}. Write a literal brace twice."]) from None
-        self.names = [name for _, name, _, _ in self.parts if name is not None]
-        unclear = [
-            n for _, n, spec, conversion in self.parts if n is not None and (not n or "[" in n or spec or conversion)
-        ]
-        if unclear or not self.names:
-            raise ConfigError([f"{key}={text!r} must name the row's fields in plain braces, like {{question}}."])
-
-    def fill(self, record: Mapping[str, Any]) -> str:
-        """The text for one record. Raises ValueError with a description of the defect."""
-        filled = (
-            literal if name is None else literal + self._text_of(record, name) for literal, name, _, _ in self.parts
-        )
-        text = "".join(filled).strip()
-        if not text:
-            raise ValueError(f"{self.key} is empty for this row (field {', '.join(self.names)})")
-        return text
-
-    def _text_of(self, record: Mapping[str, Any], name: str) -> str:
-        value: Any = record
-        if name in record:
-            value = record[name]
-        else:
-            for part in name.split("."):
-                if not isinstance(value, Mapping) or part not in value:
-                    found = ", ".join(map(str, record)) or "none"
-                    raise ValueError(f"no column {name!r}, which {self.key} names (columns found: {found})")
-                value = value[part]
-        if isinstance(value, str):
-            return value
-        if isinstance(value, int | float) and value == value:
-            return str(value)
-        kind = "null" if value is None or value != value else f"a {type(value).__name__}"
-        raise ValueError(f"column {name!r} is {kind}, but {self.key} needs a text or a number")
+    choices: tuple[str, ...] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 class RowMaker:
@@ -115,58 +38,126 @@ class RowMaker:
     def __init__(self, task: TaskConfig) -> None:
         self.query = RowTemplate("task.query", task.query)
         self.target = RowTemplate("task.target", task.target)
-        self.labels = {str(value): label for value, label in (task.labels or {}).items()}
-        self.choices = list(task.choices or dict.fromkeys(self.labels.values()))
-        self.is_choice = task.kind == "choice"
-        self.has_labels = self.is_choice or (task.grader == "label" and bool(self.choices))
-        self.grader_name, self.grader = task.grader, graders.get(task.grader, self.choices or None)
-        try:
-            self.remove = re.compile(task.remove) if task.remove else None
-        except re.error as error:
-            raise ConfigError([f"task.remove={task.remove!r} is not a regular expression: {error}."]) from None
-        if self.is_choice and not task.choices:
-            raise ConfigError([f"task.choices is missing: task {task.name} of kind choice scores the labels in it."])
+        self.remove = _compile("task.remove", task.remove)
+        self.target_pattern = _compile("task.target_pattern", task.target_pattern)
+        self.labels = LabelMap(task)
+        self.is_choice, self.grader_name = task.kind == "choice", task.grader
+        graders.get(task.grader)  # an unknown one is found before anything is read
+        self.keep = dict.fromkeys(task.keep, False)  # whether a row had the field
+        self._no_fields: Mapping[str, str] = {}
 
     def rows(self, source: Source, defects: Defects) -> list[Row]:
         """The rows of one source, in its order; a record that is no row is noted in `defects` instead."""
         made = []
-        for number, record in source.records:
+        for number, record in source.read(defects):
             try:
                 made.append(self._row(f"{source.stem}:{number}", record))
             except ValueError as error:
                 defects.add(source, number, str(error))
         return made
 
+    def check_kept(self, defects: Defects) -> None:
+        """After all rows: a field of `task.keep` that none of them had is a defect."""
+        for name, seen in self.keep.items():
+            if not seen:
+                defects.add_file(f"task.keep: no row of any file has a column {name!r}. Name one that some rows have.")
+
     def _row(self, row_id: str, record: Mapping[str, Any]) -> Row:
-        query, target = self.query.fill(record), self.target.fill(record)
-        if self.remove:
-            target = self.remove.sub("", target).strip()
-        if self.labels or self.has_labels:
-            target = self._label(target)
-        if self.is_choice:
-            return Row(row_id, query, target, target)
-        answer = self.grader.extract(target)
+        query, target = self.query.fill(record), self._target(record)
+        choices = self.labels.choices_of(query, record)
+        target, choices = self.labels.label_of(target, choices, record)
+        answer: str | None = target
+        if not self.is_choice:
+            answer = graders.get(self.grader_name, choices).gold(target)
         if answer is None:
             raise ValueError(
                 f"the target holds no answer that the grader {self.grader_name} can find: {_short(target)}"
             )
-        return Row(row_id, query, target, answer)
+        return Row(row_id, query, target, answer, choices, self._kept(record))
 
-    def _label(self, value: str) -> str:
-        label = self.labels.get(value, value)
-        if label not in self.choices:
-            raise ValueError(f"label outside the choices: {_short(value)} (choices: {', '.join(self._allowed())})")
-        return label
+    def _target(self, record: Mapping[str, Any]) -> str:
+        target = self.target.fill(record)
+        if self.remove:
+            target = self.remove.sub("", target).strip()
+        if self.target_pattern:
+            found = _matches(self.target_pattern, target)
+            if not found:
+                raise ValueError(f"task.target_pattern matches nothing in the target: {_short(target)}")
+            target = found[-1]
+        if not target:
+            raise ValueError("the target is empty once task.remove has been applied")
+        return target
 
-    def _allowed(self) -> Iterable[str]:
-        names = {label: value for value, label in self.labels.items()}
-        return (f"{names[c]} = {c}" if c in names else c for c in self.choices)
+    def _kept(self, record: Mapping[str, Any]) -> Mapping[str, str]:
+        """The kept fields that this row has: files of one task may name them differently."""
+        if not self.keep:
+            return self._no_fields
+        fields = {}
+        for name in self.keep:
+            try:
+                fields[name] = as_text(value_at(record, name)) or ""
+                self.keep[name] = True
+            except KeyError:
+                pass
+        return fields
 
 
-def _describe(label: str, unit: str, what: str, numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:SHOWN_PLACES]))
-    more = f" and {len(numbers) - SHOWN_PLACES} more" if len(numbers) > SHOWN_PLACES else ""
-    return f"{label}, {unit} {shown}{more}: {what}"
+class LabelMap:
+    """What a row's answer may be, and what the data's values are called: `choices`, `choices_pattern`, `labels`."""
+
+    def __init__(self, task: TaskConfig) -> None:
+        self.labels = {str(value): label for value, label in (task.labels or {}).items()}
+        self.choices = tuple(task.choices or dict.fromkeys(self.labels.values()))
+        self.pattern = _compile("task.choices_pattern", task.choices_pattern)
+        self.is_choice = task.kind == "choice"
+        self.is_labelled = self.is_choice or task.grader == "label"
+        self.templates = {
+            text: RowTemplate("task.choices", text)
+            for text in (*self.choices, *self.labels.values())
+            if DATA_FIELD.search(text)
+        }
+        if self.is_choice and not task.choices and not self.pattern:
+            raise ConfigError([f"task.choices is missing: task {task.name} of kind choice scores the labels in it."])
+
+    def choices_of(self, query: str, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """The row's choices: found in its query, or filled from its fields, or those of every row."""
+        found = _matches(self.pattern, query) if self.pattern else []
+        choices = tuple(dict.fromkeys(found)) or self.choices
+        if self.templates:
+            choices = tuple(self._fill(choice, record) for choice in choices)
+        if self.is_choice and len(choices) < 2:
+            raise ValueError(f"task.choices_pattern finds {len(choices)} choice(s) in the query, at least 2 are needed")
+        return choices if self.is_labelled else ()
+
+    def label_of(self, value: str, choices: tuple[str, ...], record: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+        """The label that a value of the data stands for, and the choices it is one of."""
+        label = self._fill(self.labels.get(value, value), record)
+        if label in choices or not choices:
+            return label, choices
+        if self.pattern and not self.is_choice:
+            return label, ()  # BBH has rows with broken options, which are answered in words
+        allowed = ", ".join(self._allowed(choices))
+        raise ValueError(f"label outside the choices: {_short(value)} (choices: {allowed})")
+
+    def _fill(self, text: str, record: Mapping[str, Any]) -> str:
+        return self.templates[text].fill(record) if text in self.templates else text
+
+    def _allowed(self, choices: Iterable[str]) -> Iterable[str]:
+        values = {label: value for value, label in self.labels.items()}
+        return (f"{values[c]} = {c}" if c in values else c for c in choices)
+
+
+def _compile(key: str, pattern: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(pattern) if pattern else None
+    except re.error as error:
+        raise ConfigError([f"{key}={pattern!r} is not a regular expression: {error}."]) from None
+
+
+def _matches(pattern: re.Pattern[str], text: str) -> list[str]:
+    """Every match: what its first group that took part holds, or the whole match if it has no group."""
+    found = (next(filter(None, match.groups()), match.group()) for match in pattern.finditer(text))
+    return [one.strip() for one in found if one.strip()]
 
 
 def _short(text: str, length: int = 60) -> str:

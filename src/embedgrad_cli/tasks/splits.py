@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from embedgrad_cli.errors import ConfigError, DataError
-from embedgrad_cli.schema import TaskConfig
+from embedgrad_cli.schema import TaskConfig, WorkedExample
+from embedgrad_cli.tasks.clean import clean, normalise
 from embedgrad_cli.tasks.rows import Row
 
 SPLITS = ("train", "validation", "test")
@@ -18,9 +19,11 @@ SPLITS = ("train", "validation", "test")
 class Splits:
     """The rows that train, select and test a prompt; no query is in two of them.
 
-    `hash` names exactly these rows in these splits. `report` says what happened: `counts` (rows per split),
-    `duplicates_removed`, `contradictions` (ids of rows whose query occurs with different answers) and
-    `overlaps_removed` (rows of train or validation that a later split also holds).
+    `hash` names exactly these rows in these splits. `fewshot` are the worked examples that every query is shown with;
+    none of them is a row of a split. `report` says what happened: `counts` (rows per split), `duplicates_removed`,
+    `contradictions` (ids of rows whose query occurs with different answers), `overlaps_removed` (rows of train or
+    validation that a later split also holds), `fewshot` (ids of the worked examples drawn from train) and
+    `broken_rows_skipped` (with `task.broken=skip`).
     """
 
     train: list[Row]
@@ -28,6 +31,7 @@ class Splits:
     test: list[Row]
     hash: str
     report: dict[str, Any]
+    fewshot: list[WorkedExample] = field(default_factory=list)
 
 
 def make_splits(read: dict[str, list[Row]], task: TaskConfig, seed: int) -> Splits:
@@ -35,66 +39,25 @@ def make_splits(read: dict[str, list[Row]], task: TaskConfig, seed: int) -> Spli
 
     Raises:
         DataError: too few rows for the sizes asked for.
-        ConfigError: a held-out split has no size.
+        ConfigError: a held-out split has no size, or a fold no number.
     """
-    cleaned, report = clean(read)
-    wanted = {name: getattr(task.split, f"num_{name}") for name in SPLITS}
-    rows = dict(cleaned)
-    order = HashOrder(seed)
+    rows, report = clean(read)
+    order, all_rows = HashOrder(seed), len(rows["train"])
     for name in ("test", "validation"):  # test first, so that its rows do not depend on the validation's size
         if name not in rows:
-            size = _held_out_size(task, name, len(rows["train"]))
-            held_out = {id(row) for row in order.first(rows["train"], size)}
-            rows[name] = [row for row in rows["train"] if id(row) in held_out]
-            rows["train"] = [row for row in rows["train"] if id(row) not in held_out]
-    for name in SPLITS:
-        _check_size(task, name, rows[name], wanted[name])
-        rows[name] = order.first(rows[name], wanted[name])
+            is_fold = name == "test" and task.split.folds is not None
+            size = None if is_fold else _rows_wanted(task, name, all_rows)
+            train = rows["train"]
+            rows[name] = _fold(train, task, order) if is_fold else _held_out(train, task, name, order, size)
+            chosen = {id(row) for row in rows[name]}
+            rows["train"] = [row for row in train if id(row) not in chosen]
+    examples, report["fewshot"] = _take_examples(rows, task, order)
+    for name in read:
+        wanted = _rows_wanted(task, name, len(rows[name]))
+        _check_size(task, name, rows[name], wanted)
+        rows[name] = order.first(rows[name], wanted)
     report["counts"] = {name: len(rows[name]) for name in SPLITS}
-    return Splits(rows["train"], rows["validation"], rows["test"], split_hash(rows), report)
-
-
-def clean(read: dict[str, list[Row]]) -> tuple[dict[str, list[Row]], dict[str, Any]]:
-    """Remove repeated and contradictory rows within each split, then rows that a later split also holds.
-
-    The same query with the same answer is a repetition (the first stays); with different answers it is a
-    contradiction (none stays). Queries are compared without regard to white space.
-    """
-    rows, repeated, contradictions = {}, 0, list[str]()
-    for name, before in read.items():
-        rows[name], removed, contradicting = _clean_one(before)
-        repeated += removed
-        contradictions += contradicting
-    overlaps, taken = {}, set[str]()
-    for name in reversed(SPLITS):  # test wins, then validation
-        if name in rows:
-            kept = [row for row in rows[name] if normalise(row.query) not in taken]
-            overlaps[name] = len(rows[name]) - len(kept)
-            rows[name] = kept
-            taken.update(normalise(row.query) for row in kept)
-    removed_overlaps = {name: overlaps.get(name, 0) for name in ("train", "validation")}
-    report = {
-        "duplicates_removed": repeated,
-        "contradictions": contradictions,
-        "overlaps_removed": removed_overlaps,
-    }
-    return rows, report
-
-
-def _clean_one(rows: list[Row]) -> tuple[list[Row], int, list[str]]:
-    """One split: the rows that stay, the number of repetitions removed, the ids of contradictory rows."""
-    answers: dict[str, set[str]] = {}
-    for row in rows:
-        answers.setdefault(normalise(row.query), set()).add(row.answer)
-    kept, seen, contradictions = [], set[str](), []
-    for row in rows:
-        query = normalise(row.query)
-        if len(answers[query]) > 1:
-            contradictions.append(row.id)
-        elif query not in seen:
-            seen.add(query)
-            kept.append(row)
-    return kept, len(rows) - len(kept) - len(contradictions), contradictions
+    return Splits(rows["train"], rows["validation"], rows["test"], split_hash(rows), report, examples)
 
 
 @dataclass(frozen=True)
@@ -107,16 +70,15 @@ class HashOrder:
         """The `size` first rows in this order (None: all), given back in the order they came in."""
         if size is None or size >= len(rows):
             return rows
-        chosen = {id(row) for row in sorted(rows, key=self._key)[:size]}
+        chosen = {id(row) for row in self.sorted(rows)[:size]}
         return [row for row in rows if id(row) in chosen]
+
+    def sorted(self, rows: list[Row]) -> list[Row]:
+        """All rows in this order."""
+        return sorted(rows, key=self._key)
 
     def _key(self, row: Row) -> bytes:
         return hashlib.sha256(f"{self.seed}\n{normalise(row.query)}".encode()).digest()
-
-
-def normalise(query: str) -> str:
-    """The query with every run of white space as one blank."""
-    return " ".join(query.split())
 
 
 def split_hash(rows: dict[str, list[Row]]) -> str:
@@ -142,19 +104,62 @@ def _digest(query: str, rest: str) -> bytes:
     return hashlib.sha256(f"{len(query)}\n{query}{rest}".encode()).digest()
 
 
-def _held_out_size(task: TaskConfig, name: str, available: int) -> int:
-    size: int | None = getattr(task.split, f"num_{name}")
+def _fold(rows: list[Row], task: TaskConfig, order: HashOrder) -> list[Row]:
+    """The rows of fold `task.fold`: every k-th in the seeded order, so the folds differ by one row at most."""
+    folds, fold = task.split.folds or 0, task.fold
+    if fold is None or fold >= folds:
+        raise ConfigError([f"task.fold: {fold} is not one of the {folds} folds, counted from 0."])
+    if len(rows) <= folds:
+        raise DataError(
+            f"task {task.name}: task.split.folds={folds} folds are to be cut from {len(rows)} rows, once repeated and "
+            "contradictory rows are gone. Give fewer folds, or more rows."
+        )
+    chosen = {id(row) for row in order.sorted(rows)[fold::folds]}
+    return [row for row in rows if id(row) in chosen]
+
+
+def _held_out(rows: list[Row], task: TaskConfig, name: str, order: HashOrder, size: int | None) -> list[Row]:
     if size is None:
         raise ConfigError(
             [f"task.split.num_{name} is missing: task.split.{name} is null, so so many rows are held out of train."]
         )
-    if size >= available:
+    if size >= len(rows):
         raise DataError(
             f"task {task.name}: task.split.num_{name}={size} rows are to be held out of train, which has only "
-            f"{available} left once repeated, contradictory and already held-out rows are gone, and training needs "
+            f"{len(rows)} left once repeated, contradictory and already held-out rows are gone, and training needs "
             f"at least one. Give a smaller task.split.num_{name}, or more rows."
         )
-    return size
+    return order.first(rows, size)
+
+
+def _rows_wanted(task: TaskConfig, name: str, available: int) -> int | None:
+    """The size asked for in rows; a number below 1 is a fraction of those there are, and at least one row."""
+    size: int | float | None = getattr(task.split, f"num_{name}")
+    if size is not None and size < 1:
+        return max(round(size * available), 1)
+    return None if size is None else int(size)
+
+
+def _take_examples(
+    rows: dict[str, list[Row]], task: TaskConfig, order: HashOrder
+) -> tuple[list[WorkedExample], list[str]]:
+    """The worked examples, and the ids of those drawn from train. `rows` loses every row that one of them answers."""
+    if isinstance(task.fewshot, list):
+        shown = {normalise(example.query) for example in task.fewshot}
+        for name in SPLITS:
+            rows[name] = [row for row in rows[name] if normalise(row.query) not in shown]
+        return task.fewshot, []
+    if not task.fewshot:
+        return [], []
+    if task.fewshot >= len(rows["train"]):
+        raise DataError(
+            f"task {task.name}: task.fewshot={task.fewshot} worked examples are to be taken out of train, which has "
+            f"only {len(rows['train'])} rows, and training needs at least one. Give a smaller number."
+        )
+    drawn = order.sorted(rows["train"])[: task.fewshot]
+    ids = {row.id: None for row in drawn}
+    rows["train"] = [row for row in rows["train"] if row.id not in ids]
+    return [WorkedExample(row.query, row.target) for row in drawn], list(ids)
 
 
 def _check_size(task: TaskConfig, name: str, rows: list[Row], wanted: int | None) -> None:
