@@ -194,6 +194,8 @@ def optimize_config(output_dir: Path, model_path: Path, data_dir: Path, **change
             labels={"0": "negative", "1": "positive"},
             choices=["negative", "positive"],
             grader="label",
+            extraction="lenient",
+            keep=None,
             split=SplitConfig(["train"], ["validation"], ["test"], None, None, None),
             max_new_tokens=8,
             too_long="error",

@@ -35,6 +35,8 @@ PLAIN: dict[str, Any] = {
         "labels": {0: "no", 1: "yes"},
         "choices": ["no", "yes"],
         "grader": "label",
+        "extraction": "lenient",
+        "keep": None,
         "split": {
             "train": "train",
             "validation": None,

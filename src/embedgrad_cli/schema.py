@@ -73,6 +73,8 @@ class TaskConfig:
     labels: dict[str, str] | None = setting("what the target's values are called: {0: negative, 1: positive}")
     choices: list[str] | None = setting("the labels that are scored (kind: choice)")
     grader: Literal["label", "last-number", "boxed"] = setting("how a generated answer is extracted and compared")
+    extraction: Literal["lenient", "strict"] = setting("which extraction says whether an answer is right")
+    keep: list[str] | None = setting("fields kept with every row, for breakdowns: [level, subject]")
     split: SplitConfig = setting("which rows train, select and test")
     max_new_tokens: int = setting("longest answer generated, in tokens", minimum=1)
     too_long: Literal["error", "skip"] = setting("what to do with an example longer than the model's context")

@@ -25,6 +25,8 @@ def make_task(data_dir: Path | str | None = None, split: dict[str, Any] | None =
         "labels": {"0": "negative", "1": "positive"},
         "choices": ["negative", "positive"],
         "grader": "label",
+        "extraction": "lenient",
+        "keep": None,
         "max_new_tokens": 8,
         "too_long": "error",
     }

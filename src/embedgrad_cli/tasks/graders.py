@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from embedgrad_cli.errors import ConfigError
@@ -24,8 +25,28 @@ _MARKER = "####"
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 
 
+@dataclass(frozen=True)
+class Extraction:
+    """What one way of looking found in an output (None: no answer), and whether it is the gold answer."""
+
+    extracted: str | None
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Grade:
+    """An output under the strict extraction and the lenient one."""
+
+    strict: Extraction
+    lenient: Extraction
+
+
 class Grader(Protocol):
     """Finds an answer in a text and compares it with the gold answer."""
+
+    def judge(self, gold: str, output: str) -> Grade:
+        """The output's grade under both extractions."""
+        ...
 
     def extract(self, text: str) -> str | None:
         """The answer in the text; None if there is none."""
@@ -36,7 +57,15 @@ class Grader(Protocol):
         ...
 
 
-class LastNumber:
+class _OneExtraction:
+    """Graders that have one way to look only."""
+
+    def judge(self: Grader, gold: str, output: str) -> Grade:
+        both = Extraction(self.extract(output), bool(self.grade(gold, output)))
+        return Grade(both, both)
+
+
+class LastNumber(_OneExtraction):
     """The number after `####`, as GSM8K marks it, or else the last number in the text.
 
     Numbers are compared without thousands commas, currency, units, and zeros that change nothing.
@@ -53,7 +82,7 @@ class LastNumber:
         return None if answer is None else answer == (self.extract(gold) or gold)
 
 
-class Boxed:
+class Boxed(_OneExtraction):
     r"""The last `\boxed{…}`; equal after normalisation, or by math-verify ("1/2" is `\frac{1}{2}`)."""
 
     def extract(self, text: str) -> str | None:
@@ -64,7 +93,7 @@ class Boxed:
         return None if answer is None else same_answer(gold, answer)
 
 
-class Label:
+class Label(_OneExtraction):
     """The first line, whatever its case and punctuation; with choices, only one of them is an answer."""
 
     def __init__(self, choices: Sequence[str] | None = None) -> None:

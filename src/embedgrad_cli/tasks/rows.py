@@ -21,13 +21,15 @@ class Row:
     """One example.
 
     `id` is "FILE_STEM:ROW", counted from 0 in the file; `target` is the text the loss is taken on; `answer` is
-    the label (kind: choice) or what the grader finds in the target (kind: generation).
+    the label (kind: choice) or what the grader finds in the target (kind: generation); `fields` holds what
+    `task.keep` names.
     """
 
     id: str
     query: str
     target: str
     answer: str
+    fields: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class RowMaker:
     def __init__(self, task: TaskConfig) -> None:
         self.query = RowTemplate("task.query", task.query)
         self.target = RowTemplate("task.target", task.target)
+        self.keep = task.keep or []
         self.labels = {str(value): label for value, label in (task.labels or {}).items()}
         self.choices = list(task.choices or dict.fromkeys(self.labels.values()))
         self.is_choice = task.kind == "choice"
@@ -144,13 +147,16 @@ class RowMaker:
         if self.labels or self.has_labels:
             target = self._label(target)
         if self.is_choice:
-            return Row(row_id, query, target, target)
+            return Row(row_id, query, target, target, self._kept(record))
         answer = self.grader.extract(target)
         if answer is None:
             raise ValueError(
                 f"the target holds no answer that the grader {self.grader_name} can find: {_short(target)}"
             )
-        return Row(row_id, query, target, answer)
+        return Row(row_id, query, target, answer, self._kept(record))
+
+    def _kept(self, record: Mapping[str, Any]) -> dict[str, str]:
+        return {name: str(record[name]) for name in self.keep if name in record}
 
     def _label(self, value: str) -> str:
         label = self.labels.get(value, value)
