@@ -205,7 +205,7 @@ def optimize_config(output_dir: Path, model_path: Path, data_dir: Path, **change
         train=TrainConfig(
             steps=6, batch_size=8, micro_batch_size=None, eval_every=2, patience=None, checkpoint_every=1
         ),
-        evaluation=EvaluationConfig(batch_size=8),
+        evaluation=EvaluationConfig(batch_size=8, breakdown=None),
     )
     for key, value in changes.items():
         *path, name = key.split("__")

@@ -19,7 +19,7 @@ def complete(words: list[str]) -> int:
     Raises:
         ConfigError: no action is named.
     """
-    from embedgrad_cli.cli import COMMANDS, _run_hydra
+    from embedgrad_cli.cli import COMMANDS, MODES, _run_hydra
 
     action = next((word for word in words if word.partition("=")[0] in ("install", "uninstall", "query")), None)
     if action is None:
@@ -33,7 +33,7 @@ def complete(words: list[str]) -> int:
     if len(typed) - bool(last) == 0:
         print(" ".join(command for command in COMMANDS if command.startswith(last)))
     elif last.startswith("-"):
-        flags = COMPARE_FLAGS if typed[0] == "compare" else FLAGS
+        flags = COMPARE_FLAGS if typed[0] == "compare" else (*FLAGS, *MODES) if typed[0] == "evaluate" else FLAGS
         print(" ".join(flag for flag in flags if flag.startswith(last)))
     elif typed[0] in CONFIGURED:  # of the others' words the shell itself completes the files
         # Hydra completes the rest as if the subcommand were the program.
