@@ -39,6 +39,7 @@ def check_breakdown(evaluation: EvaluationConfig, task: TaskConfig) -> list[str]
 def check_arms(config: EvaluateConfig) -> list[str]:
     """Every arm must be one, be there once, and have what it needs."""
     problems, names = [], list[str]()
+    asks = config.artifact is None and "optimized" in config.arms  # and would bring the seed along
     for item in config.arms:
         try:
             arm = parse_arm(item)
@@ -53,7 +54,7 @@ def check_arms(config: EvaluateConfig) -> list[str]:
                 f"artifact: it has no value yet, and arms=[{', '.join(config.arms)}] asks for its vectors. Give "
                 "artifact=FILE, or arms without optimized: 'arms=[none,text:\"Think first.\"]'."
             )
-        if arm.kind == "seed" and config.prompt is not None and config.prompt.text is None:
+        elif arm.kind in ("seed", "optimized") and not asks and config.prompt and config.prompt.text is None:
             problems.append(
                 'arms: seed is the text of prompt.text, which has no value. Give prompt.text="…" or prompt=….'
             )
