@@ -78,7 +78,7 @@ class AnswerLog:
         for line in path.read_bytes().splitlines(keepends=True):
             try:
                 answers = [Answer(**one) for one in json.loads(line)]
-            except ValueError:
+            except (ValueError, TypeError):
                 break
             self._answers[answers[0].id, answers[0].prompt_hash] = answers
             whole += len(line)

@@ -19,6 +19,7 @@ WORDS = {
 }
 TEXT = "text:"
 SUFFIX = ".safetensors"
+LONGEST_NAME = 48
 TEXT_ITEM = re.compile(
     r"""(?<=[\[,])\s*text:\s*(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:[^'\\]|\\.)*)'|(?P<bare>[^,\]]*))"""
 )
@@ -59,6 +60,12 @@ def parse_arm(item: str) -> Named:
 def choose_baseline(arms: Sequence[str], baseline: str | None) -> str:
     """The arm that the others are compared with: the one named, or `seed`, or the first."""
     return baseline or ("seed" if "seed" in arms else arms[0])
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The names for tables and sentences: long ones are cut, unless two would look the same then."""
+    cut = {name: name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names}
+    return cut if len(set(cut.values())) == len(cut) else {name: name for name in names}
 
 
 def quote_texts(override: str) -> str:

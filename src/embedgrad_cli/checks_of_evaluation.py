@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from embedgrad_cli.arm_names import parse_arm
+from embedgrad_cli.arm_names import Named, parse_arm
 from embedgrad_cli.schema import EvaluateConfig, EvaluationConfig, GenerationConfig, TaskConfig, TemplateConfig
 
 SLOT = re.compile(r"\{prompt(?:\.(\d+))?\}")
@@ -39,7 +39,6 @@ def check_breakdown(evaluation: EvaluationConfig, task: TaskConfig) -> list[str]
 def check_arms(config: EvaluateConfig) -> list[str]:
     """Every arm must be one, be there once, and have what it needs."""
     problems, names = [], list[str]()
-    asks = config.artifact is None and "optimized" in config.arms  # and would bring the seed along
     for item in config.arms:
         try:
             arm = parse_arm(item)
@@ -49,22 +48,28 @@ def check_arms(config: EvaluateConfig) -> list[str]:
         if arm.name in names:
             problems.append(f"arms: {arm.name!r} is there twice.")
         names.append(arm.name)
-        if arm.kind == "optimized" and config.artifact is None:
-            problems.append(
-                f"artifact: it has no value yet, and arms=[{', '.join(config.arms)}] asks for its vectors. Give "
-                "artifact=FILE, or arms without optimized: 'arms=[none,text:\"Think first.\"]'."
-            )
-        elif arm.kind in ("seed", "optimized") and not asks and config.prompt and config.prompt.text is None:
-            problems.append(
-                'arms: seed is the text of prompt.text, which has no value. Give prompt.text="…" or prompt=….'
-            )
-        if arm.kind == "text" and config.template is not None and num_prompts(config.template) > 1:
-            problems.append(f"arms: {arm.name!r} is one text, but the template has a place for several prompts.")
+        problems += _lacking(arm, config)
     if not config.arms:
         problems.append("arms: the list is empty. Name at least one: arms=[none,seed,optimized].")
     if config.baseline is not None and config.baseline not in names and not problems:
         problems.append(f"baseline: {config.baseline!r} is not among the arms, which are {', '.join(names)}.")
     return problems
+
+
+def _lacking(arm: Named, config: EvaluateConfig) -> list[str]:
+    """What an arm needs and does not have. An artifact that is missing would also have brought the seed."""
+    lacks_artifact = config.artifact is None and "optimized" in config.arms
+    if arm.kind == "optimized" and lacks_artifact:
+        return [
+            f"artifact: it has no value yet, and arms=[{', '.join(config.arms)}] asks for its vectors. Give "
+            "artifact=FILE, or arms without optimized: 'arms=[none,text:\"Think first.\"]'."
+        ]
+    has_text = config.prompt is None or config.prompt.text is not None
+    if arm.kind in ("seed", "optimized") and not (lacks_artifact or has_text):
+        return [f'arms: {arm.kind} needs prompt.text, which has no value. Give prompt.text="…" or prompt=….']
+    if arm.kind == "text" and config.template is not None and num_prompts(config.template) > 1:
+        return [f"arms: {arm.name!r} is one text, but the template has a place for several prompts."]
+    return []
 
 
 def num_prompts(template: TemplateConfig) -> int:

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from embedgrad_cli.arm_names import short_names
+
 PLAIN_LINES = 10  # progress lines per run where there is no terminal
-LONGEST_NAME = 40
 
 
 def _progress_console() -> Console:
@@ -92,7 +93,8 @@ class TestDisplay:
 
     def arm(self, name: str, total: int) -> Callable[[int], None]:
         """Begin an arm; the returned callback counts its finished rows."""
+        name = short_names([name])[name]
         if not self.console.is_terminal:
             self.console.print(f"test: {escape(name)}, {total} examples", soft_wrap=True)
-        bar = self.progress.add_task(escape(name[:LONGEST_NAME]), total=total)
+        bar = self.progress.add_task(escape(name), total=total)
         return lambda done: self.progress.advance(bar, done)

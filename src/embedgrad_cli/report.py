@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from embedgrad_cli.arm_names import short_names
 from embedgrad_cli.grading import Outcome
 from embedgrad_cli.statistics import show_p, verdict
 from embedgrad_cli.tasks.data import Row
@@ -34,9 +35,11 @@ def results(
     _print_tables(console, summary)
     main = (summary["comparison"] or {}).get("candidate")
     ordered = sorted(summary["comparisons"], key=lambda comparison: comparison["candidate"] != main)
+    short = short_names(list(summary["arms"]))
     for number, comparison in enumerate(ordered):
         start = "Verdict: " if number == 0 else "         "
-        console.print(Text(f"{start}{verdict(comparison, summary['num_examples'])}."), soft_wrap=True)
+        named = {**comparison, **{side: short[comparison[side]] for side in ("baseline", "candidate")}}
+        console.print(Text(f"{start}{verdict(named, summary['num_examples'])}."), soft_wrap=True)
     if "drift" in summary:
         drift = summary["drift"]
         console.print(
@@ -95,12 +98,14 @@ def _arms_table(summary: dict[str, Any]) -> Table:
     """One line per arm. Columns that say nothing here are left out: Holm's p of one comparison, equal extractions."""
     arms = summary["arms"]
     comparisons = summary.get("comparisons") or [one for one in [summary["comparison"]] if one]
-    baseline = comparisons[0]["baseline"] if comparisons else None
+    baseline = comparisons[0]["baseline"] if comparisons else ""
     several = len(comparisons) > 1
     differ = any(arm.get("strict") != arm.get("lenient") for arm in arms.values())
     title = f"{summary['task']} · {summary['split']} split, {summary['num_examples']} examples · {summary['model']}"
+    short = short_names(list(arms))
     headings = ["accuracy", "95 % interval", *(["strict", "lenient"] if differ else []), "invalid"]
-    headings += [f"against {baseline}", "95 % interval", "p", *(["p (Holm)"] if several else [])] if comparisons else []
+    if comparisons:
+        headings += [f"against {short[baseline]}", "95 % interval", "p", *(["p (Holm)"] if several else [])]
     table = _table(title, "arm", *headings)
     for name, arm in arms.items():
         cells = [f"{arm['accuracy']:.1%}", _interval(arm["ci95"])]
@@ -111,7 +116,7 @@ def _arms_table(summary: dict[str, Any]) -> Table:
                 low, high = (100 * limit for limit in one["ci95"])
                 cells += [f"{100 * one['difference']:+.1f} points", f"{low:+.1f} to {high:+.1f}"]
                 cells += [show_p(one["mcnemar_p"]), *([show_p(one["holm_p"])] if several else [])]
-        table.add_row(Text(name), *cells)
+        table.add_row(Text(short[name]), *cells)
     return table
 
 
@@ -123,15 +128,16 @@ def _samples_table(summary: dict[str, Any]) -> Table:
     title = f"{first['num_samples']} answers to each question; errors clustered by question"
     headings = ("mean accuracy", "standard error", "95 % interval", "majority vote", *(f"pass@{k}" for k in sizes))
     table = _table(title, "arm", *headings)
+    short = short_names(list(arms))
     for name, arm in arms.items():
         cells = [f"{arm['mean_accuracy']:.1%}", f"{arm['standard_error']:.1%}", _interval(arm["ci95"])]
         cells += [f"{arm['majority_vote']:.1%}", *(f"{arm['pass_at_k'][k]:.1%}" for k in sizes)]
-        table.add_row(Text(name), *cells)
+        table.add_row(Text(short[name]), *cells)
     return table
 
 
 def _breakdown_table(field: str, values: dict[str, Any]) -> Table:
-    names = list(next(iter(values.values()))["arms"])
+    names = short_names(list(next(iter(values.values()))["arms"])).values()
     table = _table(f"by {field}", field, "examples", *names)
     for value, part in list(values.items())[:SHOWN_VALUES]:
         shown = [f"{arm['accuracy']:.1%} ({_interval(arm['ci95'])})" for arm in part["arms"].values()]
