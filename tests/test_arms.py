@@ -88,7 +88,7 @@ def test_files_stand_beside_texts_and_equal_inputs_are_computed_once(
 
 
 def test_a_row_skipped_in_one_arm_is_skipped_in_all(problem: OptimizeConfig, tmp_path: Path) -> None:
-    long = "text:" + "Please reason step by step. " * 40
+    long = "text:" + "Please reason step by step. " * 65
     config = evaluate_config(problem, tmp_path, arms=["none", long], task__too_long="skip")
     evaluate.run(config)
     got = results(tmp_path)

@@ -71,9 +71,7 @@ def heading(key: str, keys: Iterable[str]) -> str:
     """
     if not key.startswith("config."):
         # An arm may be called `text:Think first.`
-        return (
-            key.removeprefix("arms.").removesuffix(".accuracy") if key.startswith("arms.") else HEADINGS.get(key, key)
-        )
+        return HEADINGS.get(key, key.removeprefix("arms.").removesuffix(".accuracy"))
     others = [f".{other}" for other in keys if other.startswith("config.") and other != key]
     parts = key.split(".")[1:]
     short = (".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1))
