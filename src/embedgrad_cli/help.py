@@ -52,8 +52,8 @@ flags:
 """
 ABOUT = {
     "optimize": "Train the embeddings of a prompt on a task and compare them with the text on held-out examples.",
-    "evaluate": "Compare prompts, written or saved, on the same rows. Seed, model, template, prompt and task are the artifact's\n"
-    "own; a group or a setting named here replaces that part (a group replaces it as a whole).",
+    "evaluate": "Compare prompts, written or saved, on the same rows. Seed, model, template, prompt and task are the\n"
+    "artifact's own; a group or a setting named here replaces that part (a group replaces it as a whole).",
     "export": "Write a saved prompt in a form that other programs read.",
 }
 EXAMPLES = {
