@@ -54,7 +54,10 @@ def run(config: EvaluateConfig) -> float | None:
         report.already_finished(directory.path, results)
         return headline(results)
     if directory.samples.exists() and not directory.answers.exists():  # --predict-only has answered everything
-        return None if config.mode == "predict-only" else regrade(config)
+        if config.mode == "full":
+            return regrade(config)
+        report.answered(directory.path)
+        return None
     log_lines = start_logging(config.log_level)
     artifacts = _load_artifacts(config)
     splits = load(config.task, config.seed)
@@ -67,7 +70,7 @@ def run(config: EvaluateConfig) -> float | None:
     if config.mode == "predict-only":
         write_json_lines(directory.samples, sample_lines(answers, examination.rows))
         directory.answers.unlink()
-        report.answered(directory.path, len(examination.rows), len(answers))
+        report.answered(directory.path)
         return None
     outcomes = {name: grade_answers(examination.rows, of_arm, config.task) for name, of_arm in answers.items()}
     results = results_of(

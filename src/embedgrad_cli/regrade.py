@@ -69,7 +69,8 @@ def regrade(config: EvaluateConfig) -> float:
 
 
 def _read_lines(directory: RunDirectory) -> list[dict[str, Any]]:
-    if directory.answers.exists() or not directory.samples.exists():
+    unfinished = directory.answers.exists() and not directory.is_finished
+    if unfinished or not directory.samples.exists():
         raise UserError(
             f"output_dir={directory.path} holds no complete answers to grade again. Run the same command without "
             "--regrade first; it goes on where it stopped."

@@ -60,11 +60,11 @@ def already_finished(output_dir: Path, summary: dict[str, Any]) -> None:
     _print_tables(console, summary)
 
 
-def answered(output_dir: Path, num_rows: int, num_arms: int) -> None:
-    """Say that answers were written and not graded."""
+def answered(output_dir: Path) -> None:
+    """Say that all answers are written and not graded."""
     folder = escape(str(output_dir))
     _console().print(
-        f"{num_arms} arms answered {num_rows} examples; nothing is graded. Written to {folder}/samples.jsonl\n"
+        f"Every arm has answered every example; nothing is graded. Written to {folder}/samples.jsonl\n"
         f"Grade them: embedgrad evaluate --regrade output_dir={folder}",
         soft_wrap=True,
     )

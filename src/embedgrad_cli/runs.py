@@ -25,7 +25,7 @@ from embedgrad_cli.run_directory import flatten
 from embedgrad_cli.statistics import paired_difference_of_counts, wilson_interval
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where libyaml is there: ten times as fast
-WITHOUT_EFFECT = ("output_dir", "log_level")
+WITHOUT_EFFECT = ("output_dir", "log_level", "mode")
 WITHOUT_EFFECT_UNDER = {  # a kind of trust region
     "none": ("trust_region.radius", "trust_region.weight"),
     "ball": ("trust_region.weight",),
