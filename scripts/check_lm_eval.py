@@ -38,13 +38,12 @@ from rich.console import Console
 from rich.table import Table
 
 from embedgrad_cli import assets
-from embedgrad_cli.arms import Arm, Examination, answer_rows
+from embedgrad_cli.arms import Arm, ArmPrompt, examine, seeds_of
 from embedgrad_cli.core.decoding import score_choices
-from embedgrad_cli.core.forward import can_share_trunk
 from embedgrad_cli.core.model import LanguageModel, load_model, pick_device
-from embedgrad_cli.core.soft_prompt import SoftPrompt
 from embedgrad_cli.core.template import Conversation
 from embedgrad_cli.errors import EmbedgradError, UserError
+from embedgrad_cli.grading import answer_and_grade
 from embedgrad_cli.run_directory import write_json
 from embedgrad_cli.schema import OptimizeConfig
 from embedgrad_cli.tasks.data import Row, load
@@ -162,13 +161,14 @@ def harness_answers(
 def embedgrad_answers(arm: Arm, rows: Sequence[Row], config: OptimizeConfig) -> list[Answer]:
     """What embedgrad answers, with the scores behind it."""
     batch_size = config.evaluation.batch_size
-    outcomes = answer_rows(arm, rows, config.task, batch_size)
-    scores = score_choices(arm.forward, arm.examples, arm.choices, arm.prompt, batch_size)
+    outcomes = answer_and_grade(arm, rows, config.task, batch_size)
+    choices = list(arm.choices.values())
+    scores = score_choices(arm.forward, arm.examples, choices, arm.prompt, batch_size)
     seed = arm.prompt.slots.flat_ids
     answers = []
     for row, outcome, example, values in zip(rows, outcomes, arm.examples, scores, strict=True):
         conversation = [token if token >= 0 else seed[-1 - token] for token in example.tokens]
-        tokens = [[*conversation, *choice] for choice in arm.choices]
+        tokens = [[*conversation, *choice] for choice in choices]
         answers.append(Answer(row.query, outcome.output, outcome.correct, values, tokens))
     return answers
 
@@ -256,11 +256,14 @@ def check(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     choices, data_dir = config.task.choices or [], Path(assets.resolve(str(config.task.data_dir)))
     splits, model = load(config.task, config.seed), load_model(config.model, pick_device(config.device))
     rows = [row for split in source.splits for row in getattr(splits, split)]
-    examination = Examination(rows, model, config.template, config.prompt, config.task)
-    seed = SoftPrompt.from_seed(examination.slots, model)
-    examination.shares_trunk = can_share_trunk(model, examination.prompted, seed)
-    arms = {name: examination.arm(name, prompt) for name, prompt in {"none": None, "seed": seed}.items()}
-    conversations = {"none": examination.without_prompt, "seed": examination.with_prompt}
+    texts = {"none": None, "seed": seeds_of(config.prompt)}
+    prompts = {name: ArmPrompt(seeds) for name, seeds in texts.items()}
+    examination = examine(rows, model, config.template, config.task, prompts)
+    arms = examination.arms
+    conversations = {
+        name: Conversation(config.template, list(seeds) if seeds else None, model.tokenizer, model.is_chat)
+        for name, seeds in texts.items()
+    }
     names = {arm: f"embedgrad_{args.task}_{arm}" for arm in arms}
     tasks = [harness_task(names[arm], source, data_dir, conversations[arm], choices) for arm in arms]
     run_harness(args.lm_eval, model, tasks, work)

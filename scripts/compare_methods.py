@@ -29,12 +29,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from rich.console import Console
 from rich.table import Table
 
-from embedgrad_cli.arms import Arm, answer_rows
-from embedgrad_cli.core.soft_prompt import SoftPrompt
+from embedgrad_cli.arms import Arm, ArmPrompt, seeds_of
 from embedgrad_cli.errors import EmbedgradError
+from embedgrad_cli.grading import answer_and_grade
 from embedgrad_cli.run_directory import write_atomically, write_json
 from embedgrad_cli.statistics import paired_difference, wilson_interval
-from methods.ours import EmbedGrad, examination
+from methods.ours import EmbedGrad, arm_of
 from methods.peft_methods import Peft, lora, prompt_tuning
 from methods.problem import SEED_PROMPTS, Method, Problem, Trial
 
@@ -80,9 +80,12 @@ def answers(file: Path, problem: Problem, arm: Arm | None) -> list[bool]:
     """Whether each test row is answered rightly: from the file, or by the arm (None: it must be in the file)."""
     if arm is not None:
         config = problem.config
-        outcomes = answer_rows(arm, problem.splits.test, config.task, config.evaluation.batch_size)
+        outcomes = answer_and_grade(arm, problem.splits.test, config.task, config.evaluation.batch_size)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"answers": [asdict(outcome) for outcome in outcomes]})
+        lines = [
+            {"id": o.answer.id, "output": o.output, "extracted": o.extracted, "correct": o.correct} for o in outcomes
+        ]
+        write_json(file, {"answers": lines})
     return [answer["correct"] for answer in json.loads(file.read_text())["answers"]]
 
 
@@ -93,8 +96,8 @@ def compare(problem: Problem, names: Sequence[str], work: Path) -> dict[str, dic
     for name, title in UNTRAINED.items():
         file, arm = folder / f"test-{name}.json", None
         if not file.exists():
-            exam = examination(problem, test)
-            arm = exam.arm(name, None if name == "none" else SoftPrompt.from_seed(exam.slots, exam.model))
+            seeds = None if name == "none" else seeds_of(problem.config.prompt)
+            arm = arm_of(problem, test, ArmPrompt(seeds))
         records[name] = {"title": title, "correct": answers(file, problem, arm)}
     for name in names:
         method = METHODS[name]

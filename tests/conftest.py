@@ -22,13 +22,16 @@ from transformers import PreTrainedTokenizerFast
 
 from embedgrad_cli.core.model import LanguageModel
 from embedgrad_cli.schema import (
+    EvaluateConfig,
     EvaluationConfig,
+    GenerationConfig,
     HubConfig,
     Message,
     ModelConfig,
     OptimizeConfig,
     OptimizerConfig,
     PromptConfig,
+    SeedConfig,
     SplitConfig,
     TaskConfig,
     TemplateConfig,
@@ -211,8 +214,43 @@ def optimize_config(output_dir: Path, model_path: Path, data_dir: Path, **change
         train=TrainConfig(
             steps=6, batch_size=8, micro_batch_size=None, eval_every=2, patience=None, checkpoint_every=1
         ),
-        evaluation=EvaluationConfig(batch_size=8),
+        evaluation=EvaluationConfig(batch_size=8, breakdown=None),
     )
+    return _changed(config, changes)
+
+
+def evaluate_config(
+    like: OptimizeConfig, output_dir: Path, artifact: str | None = None, **changes: Any
+) -> EvaluateConfig:
+    """The evaluation of what `like` optimises; `changes` as in `optimize_config`."""
+    parts = copy.deepcopy(like)
+    config = EvaluateConfig(
+        output_dir=str(output_dir),
+        seed=0,
+        device="cpu",
+        log_level="info",
+        artifact=artifact,
+        arms=["none", "seed", "optimized"],
+        baseline=None,
+        split="test",
+        mode="full",
+        model=parts.model,
+        template=parts.template,
+        prompt=SeedConfig(parts.prompt.text),
+        task=parts.task,
+        generation=GenerationConfig(num_samples=1, temperature=0.0, top_p=1.0),
+        evaluation=parts.evaluation,
+    )
+    return _changed(config, changes)
+
+
+def samples(run: Path) -> list[dict[str, Any]]:
+    """The lines of samples.jsonl, without the seconds, which differ between runs."""
+    lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def _changed(config: Any, changes: dict[str, Any]) -> Any:
     for key, value in changes.items():
         *path, name = key.split("__")
         target: Any = config

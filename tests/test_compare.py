@@ -423,6 +423,24 @@ def test_help_and_completion(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -
         assert capsys.readouterr().out.strip() == words
 
 
+def test_a_run_of_a_single_arm_and_arms_with_dots(capsys: Capture) -> None:
+    """As `evaluate arms=[text:Think.]` and `evaluate arms=[none,text:Think.]` write them."""
+    alone, pair = summary([True] * 3, [True] * 3, "t"), summary([True, True, False], [True, True, True], "t")
+    for one in (alone, pair):
+        one["arms"]["text:Think."] = one["arms"].pop("optimized")
+        one.pop("drift")
+    alone |= {"arms": {"text:Think.": alone["arms"]["text:Think."]}, "comparison": None, "comparisons": []}
+    pair["comparison"]["candidate"] = "text:Think."
+    write_run(Path("s/0"), results=alone)
+    write_run(Path("s/1"), results=pair)
+    assert cli.main(["compare", "s", "--format", "md", "--sort", "text:Think."]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "text:Think. (%)" in lines[2]
+    assert any(line.startswith("| 0 |") and "100.0 (43.9 to 100.0)" in line for line in lines)
+    for format in ("table", "csv", "json"):
+        assert cli.main(["compare", "s/0", "--format", format]) == 0
+
+
 def test_nothing_heavy_is_loaded() -> None:
     write_run(Path("s/0"))
     code = (

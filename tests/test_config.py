@@ -74,7 +74,7 @@ PLAIN: dict[str, Any] = {
         "patience": None,
         "checkpoint_every": 1,
     },
-    "evaluation": {"batch_size": 1},
+    "evaluation": {"batch_size": 1, "breakdown": None},
 }
 
 
@@ -161,7 +161,8 @@ def test_all_problems_come_at_once() -> None:
 
     _, problems = build("optimize", plain)
 
-    wrong = ["train.steps", "optimizer.lr", "evaluation.batch_size", "device", "template.text", "task.choices"]
+    wrong = ["train.steps", "optimizer.lr", "evaluation.batch_size", "evaluation.breakdown"]
+    wrong += ["device", "template.text", "task.choices"]
     assert sorted(p.partition(":")[0] for p in problems) == sorted(wrong)
 
 

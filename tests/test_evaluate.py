@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.conftest import PLACEMENTS, SEEDS, make_model, optimize_config
+from tests.conftest import PLACEMENTS, SEEDS, evaluate_config, make_model, optimize_config, samples
 
 from embedgrad_cli import evaluate, export, optimize
 from embedgrad_cli.errors import ArtifactError, UserError
-from embedgrad_cli.schema import EvaluateConfig, ExportConfig, OptimizeConfig, PromptConfig
+from embedgrad_cli.schema import EvaluateConfig, ExportConfig, OptimizeConfig, SeedConfig
 
 
 @pytest.fixture(scope="module")
@@ -19,35 +19,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, choice
 
 
 def evaluation(trained: OptimizeConfig, output_dir: Path, **changes: object) -> EvaluateConfig:
-    values = {
-        "output_dir": str(output_dir),
-        "seed": 0,
-        "device": "cpu",
-        "log_level": "info",
-        "artifact": str(Path(trained.output_dir) / "prompt.safetensors"),
-        "split": "test",
-        "model": trained.model,
-        "template": trained.template,
-        "prompt": trained.prompt,
-        "task": trained.task,
-        "evaluation": trained.evaluation,
-    }
-    return EvaluateConfig(**(values | changes))  # type: ignore[arg-type]
+    return evaluate_config(trained, output_dir, str(Path(trained.output_dir) / "prompt.safetensors"), **changes)
 
 
 def test_evaluate_repeats_what_optimize_measured(trained: OptimizeConfig, tmp_path: Path) -> None:
     accuracy = evaluate.run(evaluation(trained, tmp_path))
     measured = json.loads((Path(trained.output_dir) / "results.json").read_text())
     again = json.loads((tmp_path / "results.json").read_text())
-    assert again["arms"] == measured["arms"]
-    assert again["comparison"] == measured["comparison"]
-    assert again["test_hash"] == measured["test_hash"]
+    for key in ("arms", "comparison", "comparisons", "test_hash", "drift"):
+        assert again[key] == measured[key], key
     assert accuracy == measured["arms"]["optimized"]["accuracy"]
-    outputs = [
-        (Path(trained.output_dir) / "samples.jsonl").read_text(),
-        (tmp_path / "samples.jsonl").read_text(),
-    ]
-    assert outputs[0] == outputs[1]
+    assert samples(Path(trained.output_dir)) == samples(tmp_path)
 
 
 def test_another_model_is_refused_with_both_names(trained: OptimizeConfig, tmp_path: Path) -> None:
@@ -83,12 +65,26 @@ def test_another_precision_is_the_same_model(trained: OptimizeConfig, tmp_path: 
 def test_another_template_is_fine_while_the_slot_keeps_its_tokens(trained: OptimizeConfig, tmp_path: Path) -> None:
     assert 0 <= evaluate.run(evaluation(trained, tmp_path / "a", template=PLACEMENTS["after-query"])) <= 1
     with pytest.raises(ArtifactError, match="slots hold"):
-        evaluate.run(evaluation(trained, tmp_path / "b", prompt=PromptConfig(SEEDS[1])))
+        evaluate.run(evaluation(trained, tmp_path / "b", prompt=SeedConfig(SEEDS[1])))
 
 
-def test_results_are_not_written_over(trained: OptimizeConfig, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"already holds results\.json"):
+def test_results_of_another_run_are_not_written_over(trained: OptimizeConfig, tmp_path: Path) -> None:
+    before = (Path(trained.output_dir) / "results.json").read_bytes()
+    with pytest.raises(UserError, match=r"holds a run with other settings: .* and \d+ more"):
         evaluate.run(evaluation(trained, Path(trained.output_dir)))
+    assert (Path(trained.output_dir) / "results.json").read_bytes() == before
+
+
+def test_a_finished_evaluation_changes_nothing(
+    trained: OptimizeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accuracy = evaluate.run(evaluation(trained, tmp_path))
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert evaluate.run(evaluation(trained, tmp_path)) == accuracy
+    assert "finished; nothing was changed" in capsys.readouterr().out
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    with pytest.raises(UserError, match=r"split=validation \(was test\)"):
+        evaluate.run(evaluation(trained, tmp_path, split="validation"))
 
 
 def test_export_writes_the_vectors_and_says_what_exists(trained: OptimizeConfig, tmp_path: Path) -> None:

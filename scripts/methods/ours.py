@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from embedgrad_cli.arms import Arm, Examination
+from embedgrad_cli.arms import Arm, ArmPrompt, examine, seeds_of
 from embedgrad_cli.core.artifact import load_artifact
 from embedgrad_cli.optimize import NonFiniteLoss, Training
 from embedgrad_cli.run_directory import RunDirectory
@@ -47,9 +47,10 @@ class EmbedGrad(Method):
 
     def arm(self, problem: Problem, folder: Path, rows: Sequence[Row]) -> Arm:
         prompt = load_artifact(folder / "prompt.safetensors").prompt
-        return examination(problem, rows).arm("embedgrad", prompt)
+        return arm_of(problem, rows, ArmPrompt(seeds_of(problem.config.prompt), prompt))
 
 
-def examination(problem: Problem, rows: Sequence[Row]) -> Examination:
+def arm_of(problem: Problem, rows: Sequence[Row], prompt: ArmPrompt) -> Arm:
+    """The product's own arm with this prompt, on a fresh model."""
     c = problem.config
-    return Examination(rows, problem.fresh_model(), c.template, c.prompt, c.task)
+    return examine(rows, problem.fresh_model(), c.template, c.task, {"arm": prompt}).arms["arm"]

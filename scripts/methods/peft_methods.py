@@ -22,7 +22,7 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_para
 from torch.nn.utils.rnn import pad_sequence
 
 from embedgrad_cli import assets
-from embedgrad_cli.arms import Arm, answer_rows, seeds_of
+from embedgrad_cli.arms import Arm, seeds_of
 from embedgrad_cli.core.batching import training_batches
 from embedgrad_cli.core.checkpoint import TrainingState
 from embedgrad_cli.core.encoding import Example, Slots, continuation, encode
@@ -31,6 +31,7 @@ from embedgrad_cli.core.model import LanguageModel
 from embedgrad_cli.core.soft_prompt import SoftPrompt
 from embedgrad_cli.core.template import Conversation
 from embedgrad_cli.core.updates import learning_rate, make_optimizer
+from embedgrad_cli.grading import answer_and_grade
 from embedgrad_cli.tasks.data import Row
 
 from .problem import Method, Problem, Trial, weights_hash
@@ -87,8 +88,9 @@ class Learner:
     def arm(self, rows: Sequence[Row]) -> Arm:
         """For one evaluation: it keeps what it computed with the weights of now."""
         examples, task = self.encode(rows), self.problem.config.task
-        choices = {choice: continuation(choice, self.conversation, self.model) for choice in task.choices or []}
-        return Arm("peft", Forward(self.model, examples), examples, choices, self.prompt())
+        options = [row.choices if task.kind == "choice" else () for row in rows]
+        choices = {choice: continuation(choice, self.conversation, self.model) for one in options for choice in one}
+        return Arm("peft", Forward(self.model, examples), examples, options, choices, self.prompt())
 
 
 def prompt_tuning(problem: Problem, init: str) -> Learner:
@@ -113,7 +115,7 @@ def prompt_tuning(problem: Problem, init: str) -> Learner:
 def lora(problem: Problem) -> Learner:
     """Low-rank updates of all linear layers, with the seed prompt as text."""
     model, config = problem.fresh_model(), problem.config
-    conversation = Conversation(config.template, seeds_of(config.prompt), model.tokenizer, model.is_chat)
+    conversation = Conversation(config.template, list(seeds_of(config.prompt)), model.tokenizer, model.is_chat)
     peft_config = LoraConfig(
         task_type=TaskType.CAUSAL_LM, r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear"
     )
@@ -179,7 +181,7 @@ def validate(learner: Learner, state: TrainingState) -> None:
     """Keep the parameters if they are the best so far: more accurate, or as accurate with a smaller loss."""
     config, rows = learner.problem.config, learner.problem.splits.validation
     arm, size = learner.arm(rows), config.evaluation.batch_size
-    outcomes = answer_rows(arm, rows, config.task, size)
+    outcomes = answer_and_grade(arm, rows, config.task, size)
     loss = arm.forward.mean_loss(arm.examples, arm.prompt, size)
     accuracy = sum(o.correct for o in outcomes) / len(outcomes)
     if math.isfinite(loss):

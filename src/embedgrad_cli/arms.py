@@ -1,36 +1,36 @@
-"""Several prompts, the same questions: answers, grades, and what the difference is worth."""
+"""Several prompts, the same rows: every row rendered with each arm's prompt, encoded, and ready to be answered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
-from embedgrad_cli.core.decoding import generate, score_choices
-from embedgrad_cli.core.encoding import Example, Slots, continuation, encode
-from embedgrad_cli.core.forward import Forward
+from embedgrad_cli.core.encoding import Encoded, Example, Slots, continuation, encode
+from embedgrad_cli.core.forward import Forward, can_share_trunk
 from embedgrad_cli.core.model import LanguageModel
 from embedgrad_cli.core.soft_prompt import SoftPrompt
 from embedgrad_cli.core.template import Conversation
-from embedgrad_cli.errors import DataError
-from embedgrad_cli.schema import PromptConfig, TaskConfig, TemplateConfig
-from embedgrad_cli.statistics import paired_difference, wilson_interval
-from embedgrad_cli.tasks import graders
+from embedgrad_cli.errors import ArtifactError, DataError
+from embedgrad_cli.schema import PromptConfig, SeedConfig, TaskConfig, TemplateConfig
 from embedgrad_cli.tasks.data import Row
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a model answered to one row: the text, the answer found in it (None: invalid), and whether it is right."""
+class ArmPrompt:
+    """What an arm puts into the template.
 
-    id: str
-    output: str
-    extracted: str | None
-    correct: bool
+    Args:
+        seeds: the texts in its slots; None leaves the prompt out.
+        trained: vectors that stand in the slots instead of the texts' own embeddings.
+        is_bare: plain text, even if the model has a chat template.
+    """
+
+    seeds: tuple[str, ...] | None = None
+    trained: SoftPrompt | None = None
+    is_bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,144 +40,117 @@ class Arm:
     name: str
     forward: Forward
     examples: list[Example]
-    choices: dict[str, tuple[int, ...]]  # token ids of every choice that a row has
+    options: list[tuple[str, ...]]  # each row's choices; empty where answers are generated
+    choices: dict[str, tuple[int, ...]]  # the token ids of every choice
     prompt: SoftPrompt
 
+    def prompt_hashes(self) -> list[str]:
+        """A sha256 per row of exactly what the model reads: equal hashes, equal input.
 
-def seeds_of(config: PromptConfig) -> list[str]:
-    return [config.text] if isinstance(config.text, str) else list(config.text)
-
-
-def answer_rows(
-    arm: Arm, rows: Sequence[Row], task: TaskConfig, batch_size: int, progress: Progress = lambda done: None
-) -> list[Outcome]:
-    """Answer and grade every row: the likeliest choice, or a greedy answer graded by the task's grader."""
-    if task.kind == "choice":
-        best = _likeliest_choices(arm, rows, batch_size, progress)
-        return [Outcome(row.id, b, b, b == row.answer) for row, b in zip(rows, best, strict=True)]
-    answers = generate(arm.forward, arm.examples, arm.prompt, task.max_new_tokens, batch_size, progress)
-    texts = arm.forward.model.tokenizer.batch_decode(answers, skip_special_tokens=True)
-    outcomes = []
-    for row, text in zip(rows, texts, strict=True):
-        grade = graders.get(task.grader, row.choices).judge(row.answer, text)
-        counts = grade.strict if task.extraction == "strict" else grade.lenient
-        outcomes.append(Outcome(row.id, text, counts.extracted, counts.correct))
-    return outcomes
+        Hashed are the token ids, in decimal with blanks between, then the float32 bytes of the vectors in the slots,
+        unless they are the tokens' own embeddings.
+        """
+        vectors, ids = self.prompt.vectors.detach(), self.prompt.slots.flat_ids
+        moved = b"" if torch.equal(vectors, self.prompt.seed) else vectors.cpu().contiguous().numpy().tobytes()
+        tokens = ((t if t >= 0 else ids[-1 - t] for t in example.tokens) for example in self.examples)
+        return [hashlib.sha256(" ".join(map(str, one)).encode() + moved).hexdigest() for one in tokens]
 
 
-def _likeliest_choices(arm: Arm, rows: Sequence[Row], batch_size: int, progress: Progress) -> list[str]:
-    """The likeliest of each row's choices. Rows with the same choices are scored together."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for number, row in enumerate(rows):
-        groups.setdefault(row.choices, []).append(number)
-    best = [""] * len(rows)
-    for names, numbers in groups.items():
-        examples, choices = [arm.examples[n] for n in numbers], [arm.choices[name] for name in names]
-        scores = score_choices(arm.forward, examples, choices, arm.prompt, batch_size, progress)
-        for number, one in zip(numbers, scores, strict=True):
-            best[number] = names[max(range(len(names)), key=one.__getitem__)]
-    return best
-
-
+@dataclass(frozen=True)
 class Examination:
-    """The same rows for every arm.
+    """The rows that every arm answers, the ids of those left out of all, and the arms by name."""
+
+    rows: list[Row]
+    skipped: list[str]
+    arms: dict[str, Arm]
+
+
+def seeds_of(config: PromptConfig | SeedConfig) -> tuple[str, ...]:
+    """The seed prompts, one per `{prompt.N}`."""
+    texts = [config.text] if isinstance(config.text, str) else config.text
+    return tuple(texts or ())
+
+
+def examine(
+    rows: Sequence[Row],
+    model: LanguageModel,
+    template: TemplateConfig,
+    task: TaskConfig,
+    prompts: Mapping[str, ArmPrompt],
+    shares_trunk: bool | None = None,
+) -> Examination:
+    """Render and encode the same rows for every arm; arms with the same texts share one encoding.
 
     Arms differ in length, so a row may fit the model's context under one and not under another. Such a row is an
     error or, with `task.too_long=skip`, left out of all arms alike.
+
+    Args:
+        prompts: what each arm puts into the template, by the arm's name.
+        shares_trunk: see `core.forward`; None tries it out.
+
+    Raises:
+        DataError: a row is too long, or no row is left.
+        TemplateError: the template cannot carry a prompt.
+        ArtifactError: in this template the slots do not hold the tokens that an arm's vectors are for.
     """
-
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        model: LanguageModel,
-        template: TemplateConfig,
-        prompt: PromptConfig,
-        task: TaskConfig,
-        shares_trunk: bool = True,
-    ) -> None:
-        self.model, self.task, self.shares_trunk = model, task, shares_trunk
-        self.with_prompt = Conversation(template, seeds_of(prompt), model.tokenizer, model.is_chat)
-        self.without_prompt = Conversation(template, None, model.tokenizer, model.is_chat)
-        self.rows, self.skipped = list(rows), list[str]()
-        self.prompted, self.slots = self._encode(self.with_prompt)
-        self._bare: list[Example] | None = None
-
-    def arm(self, name: str, prompt: SoftPrompt | None) -> Arm:
-        """An arm with these vectors in the slots; None is the template without any prompt."""
-        conversation = self.with_prompt if prompt else self.without_prompt
-        if prompt is None and self._bare is None:
-            self._bare, _ = self._encode(self.without_prompt)
-            kept = {row.id for row in self.rows}
-            self.prompted = [example for example in self.prompted if example.id in kept]
-        examples = self.prompted if prompt else self._bare or []
-        names = {choice for row in self.rows for choice in row.choices} if self.task.kind == "choice" else ()
-        choices = {name: continuation(name, conversation, self.model) for name in names}
-        forward = Forward(self.model, examples, self.shares_trunk)
-        return Arm(name, forward, examples, choices, prompt or _no_prompt(self.model))
-
-    def _encode(self, conversation: Conversation) -> tuple[list[Example], Slots]:
-        longest_choice = max((len(choice) for row in self.rows for choice in row.choices), default=1)
-        room = longest_choice if self.task.kind == "choice" else 1
-        encoded = encode(self.rows, conversation, self.model, ends_turn=False, room=room, too_long=self.task.too_long)
-        skipped = set(encoded.skipped)
-        self.skipped += encoded.skipped
-        self.rows = [row for row in self.rows if row.id not in skipped]
-        if not self.rows:
-            raise DataError(
-                f"task {self.task.name}: no example of this split fits the model's context of "
-                f"{self.model.max_length} tokens. Take a model with a longer context or shorter rows."
-            )
-        return encoded.examples, encoded.slots
-
-
-def run_arms(
-    examination: Examination,
-    prompts: dict[str, SoftPrompt | None],
-    batch_size: int,
-    progress: Callable[[str, int], Progress],
-) -> dict[str, list[Outcome]]:
-    """Let every arm answer every row. `progress(arm, rows)` gives a callback that counts finished rows."""
-    for prompt in prompts.values():  # encode all of them first: a row that is skipped is skipped in every arm
-        examination.arm("", prompt)
-    outcomes = {}
-    for name, prompt in prompts.items():
-        arm = examination.arm(name, prompt)
-        report = progress(name, len(arm.examples))
-        outcomes[name] = answer_rows(arm, examination.rows, examination.task, batch_size, report)
-    return outcomes
-
-
-def summarise(outcomes: dict[str, list[Outcome]], baseline: str, candidate: str) -> dict[str, Any]:
-    """The `arms` and `comparison` of `results.json`. Accuracies and differences are fractions of 1."""
+    keys = {name: (prompt.seeds, model.is_chat and not prompt.is_bare) for name, prompt in prompts.items()}
+    conversations = {
+        key: Conversation(template, None if key[0] is None else list(key[0]), model.tokenizer, key[1])
+        for key in dict.fromkeys(keys.values())
+    }
+    kept, encodings = list(rows), dict[object, Encoded]()
+    for key, conversation in conversations.items():
+        encodings[key] = _encode(kept, conversation, model, task)
+        skipped = set(encodings[key].skipped)
+        kept = [row for row in kept if row.id not in skipped]
+    ids = {row.id for row in kept}
+    options = [row.choices if task.kind == "choice" else () for row in kept]
     arms = {}
-    for name, answers in outcomes.items():
-        correct, total = sum(o.correct for o in answers), len(answers)
-        arms[name] = {
-            "accuracy": correct / total,
-            "ci95": list(wilson_interval(correct, total)),
-            "correct": correct,
-            "invalid": sum(o.extracted is None for o in answers),
-        }
-    paired = paired_difference([o.correct for o in outcomes[baseline]], [o.correct for o in outcomes[candidate]])
-    return {"arms": arms, "comparison": {"baseline": baseline, "candidate": candidate, **paired}}
+    for name, prompt in prompts.items():
+        encoded, conversation = encodings[keys[name]], conversations[keys[name]]
+        examples = [example for example in encoded.examples if example.id in ids]
+        vectors = _vectors(name, prompt, encoded.slots, model)
+        if shares_trunk is None:
+            shares_trunk = can_share_trunk(model, *_with_a_slot(examples, vectors, model))
+        choices = {choice: continuation(choice, conversation, model) for row in options for choice in row}
+        arms[name] = Arm(name, Forward(model, examples, shares_trunk), examples, options, choices, vectors)
+    return Examination(kept, [row.id for row in rows if row.id not in ids], arms)
 
 
-def sample_rows(outcomes: dict[str, list[Outcome]], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The lines of `samples.jsonl`: one per example and arm."""
-    return [
-        {
-            "id": row.id,
-            "arm": name,
-            "query": row.query,
-            "answer": row.answer,
-            "output": outcome.output,
-            "extracted": outcome.extracted,
-            "correct": outcome.correct,
-        }
-        for index, row in enumerate(rows)
-        for name, outcome in ((name, answers[index]) for name, answers in outcomes.items())
-    ]
+def _encode(rows: Sequence[Row], conversation: Conversation, model: LanguageModel, task: TaskConfig) -> Encoded:
+    longest_choice = max((len(choice) for row in rows for choice in row.choices), default=1)
+    room = longest_choice if task.kind == "choice" else 1
+    encoded = encode(rows, conversation, model, ends_turn=False, room=room, too_long=task.too_long)
+    if not encoded.examples:
+        raise DataError(
+            f"task {task.name}: no example of this split fits the model's context of {model.max_length} tokens. "
+            "Take a model with a longer context or shorter rows."
+        )
+    return encoded
 
 
-def _no_prompt(model: LanguageModel) -> SoftPrompt:
-    return SoftPrompt(Slots(()), torch.empty(0, model.hidden_size, device=model.device))
+def _vectors(name: str, prompt: ArmPrompt, slots: Slots, model: LanguageModel) -> SoftPrompt:
+    """The vectors of an arm: trained ones, or the embeddings of its texts, or none."""
+    if prompt.trained is None:
+        return SoftPrompt.from_seed(slots, model)
+    if prompt.trained.slots != slots:
+        was, now = (
+            [model.tokenizer.convert_ids_to_tokens(list(ids)) for ids in one.ids]
+            for one in (prompt.trained.slots, slots)
+        )
+        raise ArtifactError(
+            f"the arm {name} holds vectors for the tokens {was}, but in this template and with this prompt.text the "
+            f"slots hold {now}. Use the artifact's own template and prompt."
+        )
+    return prompt.trained
+
+
+def _with_a_slot(
+    examples: Sequence[Example], prompt: SoftPrompt, model: LanguageModel
+) -> tuple[list[Example], SoftPrompt]:
+    """The two shortest examples; without a slot, their first token becomes one, to have a gradient to compare."""
+    shortest = sorted(examples, key=lambda example: example.length)[:2]
+    if prompt.slots.num_tokens:
+        return shortest, prompt
+    first = SoftPrompt.from_seed(Slots((shortest[0].tokens[:1],)), model)
+    return [replace(example, tokens=(-1, *example.tokens[1:])) for example in shortest], first

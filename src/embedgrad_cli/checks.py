@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from embedgrad_cli import assets
-from embedgrad_cli.schema import Message, ModelConfig, OptimizerConfig, PromptConfig, TemplateConfig
+from embedgrad_cli.checks_of_evaluation import SLOT, check_breakdown, check_generation, num_prompts
+from embedgrad_cli.schema import Message, ModelConfig, OptimizerConfig, PromptConfig, SeedConfig, TemplateConfig
 from embedgrad_cli.task_checks import check_embedded, check_task
 
 ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
-SLOT = re.compile(r"\{prompt(?:\.(\d+))?\}")
 FORMATS = ("embeds",)
 
 
@@ -36,12 +36,12 @@ def check_model(model: ModelConfig) -> list[str]:
     return []
 
 
-def check_template(template: TemplateConfig, prompt: PromptConfig, model: ModelConfig) -> list[str]:
+def check_template(template: TemplateConfig, prompt: PromptConfig | SeedConfig, model: ModelConfig) -> list[str]:
     """Prompt and query must have a place in every form of the template that the model may need."""
     problems = []
     seeds = [prompt.text] if isinstance(prompt.text, str) else prompt.text
-    if seeds is None:  # has no value yet, which is reported already
-        seeds = ["…"]
+    if seeds is None:  # has no value yet, which is reported already, or needs none
+        seeds = ["…"] * num_prompts(template)
     elif not seeds or any(not seed.strip() for seed in seeds):
         problems.append("prompt.text: it is empty. Give the words to start from: 'prompt.text=\"Think first.\"'.")
     forms = {"template.messages": [m.content for m in template.messages], "template.text": [template.text]}
@@ -107,6 +107,8 @@ CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("model",), check_model),
     (("template", "prompt", "model"), check_template),
     (("task",), check_task),
+    (("evaluation", "task"), check_breakdown),
+    (("generation", "task"), check_generation),
     (("optimizer",), check_optimizer),
     (("format",), check_format),
 ]

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from embedgrad_cli import __version__
+from embedgrad_cli.arm_names import quote_texts
 from embedgrad_cli.errors import ConfigError, EmbedgradError
 from embedgrad_cli.help import OVERVIEW, command_help
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 COMMANDS = ("optimize", "evaluate", "export", "compare", "tasks")
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
+MODES = {"--predict-only": "mode=predict-only", "--regrade": "mode=regrade"}
 INTERRUPTED = 130
 
 
@@ -65,6 +67,10 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _run(command: str, argv: list[str]) -> int:
+    if command == "evaluate":
+        if set(MODES) <= set(argv):
+            raise ConfigError(["--predict-only only answers and --regrade only grades: give one of them, or neither."])
+        argv = [quote_texts(MODES.get(word, word)) for word in argv]
     args = _parse(argv)
     if args.help:
         print(command_help(command, args.config_dir, args.overrides), end="")

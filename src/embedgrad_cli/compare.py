@@ -160,7 +160,7 @@ def _sorted(group: Sequence[Run], key: str, descending: bool) -> list[Run]:
 
     def value(run: Run) -> Any:
         if key == CANDIDATE:
-            return run.results["arms"][run.results["comparison"]["candidate"]]["accuracy"]
+            return run.results["arms"][run.compared[-1]]["accuracy"]
         return record(run).get(key)
 
     def rank(run: Run) -> tuple[int, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from embedgrad_cli.help import one_line
 from embedgrad_cli.runs import Run
+from embedgrad_cli.statistics import show_p
 
 HEADINGS = {
     "comparison.difference": "difference",
@@ -37,13 +38,13 @@ def record(run: Run) -> Record:
     for name, arm in results["arms"].items():
         flat |= {f"arms.{name}.{key}": value for key, value in _limits(arm, ("accuracy", "ci95", "correct"))}
     parts = ("baseline", "candidate", "difference", "ci95", "wins", "losses", "mcnemar_p")
-    flat |= {f"comparison.{key}": value for key, value in _limits(results["comparison"], parts)}
+    flat |= {f"comparison.{key}": value for key, value in _limits(results["comparison"] or {}, parts)}
     drift = results.get("drift") or {}
     return flat | {f"drift.{key}": drift.get(key) for key in ("mean_relative_l2", "nearest_kept", "num_tokens")}
 
 
 def _limits(part: dict[str, Any], keys: Sequence[str]) -> Iterable[tuple[str, Any]]:
-    for key in keys:
+    for key in keys if part else ():
         if key == "ci95":
             yield from zip(("ci95.low", "ci95.high"), part[key], strict=True)
         else:
@@ -69,7 +70,8 @@ def heading(key: str, keys: Iterable[str]) -> str:
     Example: `heading("config.optimizer.lr", keys)` is "lr"; of two settings `name`, "task.name" and "optimizer.name".
     """
     if not key.startswith("config."):
-        return key.split(".")[1] if key.startswith("arms.") else HEADINGS.get(key, key)
+        # An arm may be called `text:Think first.`
+        return HEADINGS.get(key, key.removeprefix("arms.").removesuffix(".accuracy"))
     others = [f".{other}" for other in keys if other.startswith("config.") and other != key]
     parts = key.split(".")[1:]
     short = (".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1))
@@ -146,16 +148,17 @@ def _text(value: Any) -> str:
 
 def _result_columns(every: Sequence[Record], rows: Sequence[Record]) -> list[Column]:
     arms = [key for key in keys_of(every) if key.startswith("arms.") and key.endswith(".accuracy")]
-    compared = {one[f"comparison.{side}"] for one in every for side in ("baseline", "candidate")}
+    compared = {one[key] for one in every for key in ("comparison.baseline", "comparison.candidate") if key in one}
     columns = []
     for key in arms:
         name = key.removeprefix("arms.").removesuffix(".accuracy")
-        limits = (f"arms.{name}.ci95.low", f"arms.{name}.ci95.high") if name in compared else ()
+        shows_interval = name in compared or len(arms) == 1
+        limits = (f"arms.{name}.ci95.low", f"arms.{name}.ci95.high") if shows_interval else ()
         columns.append(Column(f"{name} (%)", [_percent(row, key, limits) for row in rows]))
     limits = ("comparison.ci95.low", "comparison.ci95.high")
     columns += [
         Column("difference (points)", [_percent(row, "comparison.difference", limits, "+") for row in rows]),
-        Column("p", [_p_value(row["comparison.mcnemar_p"]) for row in rows]),
+        Column("p", [_p_value(row.get("comparison.mcnemar_p")) for row in rows]),
         Column("n", [str(row["num_examples"]) for row in rows]),
     ]
     if any(one["drift.mean_relative_l2"] is not None for one in every):
@@ -172,8 +175,8 @@ def _percent(row: Record, key: str, limits: Sequence[str] = (), sign: str = "") 
     return f"{value} ({' to '.join(interval)})" if interval else value
 
 
-def _p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _p_value(p: float | None) -> str:
+    return "" if p is None else show_p(p)
 
 
 def _drift(mean: float | None) -> str:

@@ -20,7 +20,7 @@ def complete(words: list[str]) -> int:
     Raises:
         ConfigError: no action is named.
     """
-    from embedgrad_cli.cli import COMMANDS, _run_hydra
+    from embedgrad_cli.cli import COMMANDS, MODES, _run_hydra
 
     action = next((word for word in words if word.partition("=")[0] in ("install", "uninstall", "query")), None)
     if action is None:
@@ -34,7 +34,8 @@ def complete(words: list[str]) -> int:
     if len(typed) - bool(last) == 0:
         print(" ".join(command for command in COMMANDS if command.startswith(last)))
     elif last.startswith("-"):
-        flags = {"compare": COMPARE_FLAGS, "tasks": TASKS_FLAGS}.get(typed[0], FLAGS)
+        own = {"compare": COMPARE_FLAGS, "tasks": TASKS_FLAGS, "evaluate": (*FLAGS, *MODES)}
+        flags = own.get(typed[0], FLAGS)
         print(" ".join(flag for flag in flags if flag.startswith(last)))
     elif typed[0] == "tasks":
         _complete_tasks(typed[1:], last, action)

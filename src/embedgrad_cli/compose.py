@@ -6,6 +6,7 @@ first and gathers everything that is wrong; only a command line without a proble
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
+from embedgrad_cli.arm_names import SUFFIX
 from embedgrad_cli.artifact_header import read_header
 from embedgrad_cli.config import MISSING_VALUE, NO_VALUE, Config, build, conf_dir
 from embedgrad_cli.errors import ArtifactError, ConfigError
@@ -159,44 +161,68 @@ def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> tuple[Config
         return None, [f"{key}: {NO_VALUE}, and other settings are made of it. Give {key}=…."]
     except OmegaConfBaseException as error:
         return None, [_plain_words(error)]
-    artifact = plain.get("artifact", MISSING_VALUE)
-    problems: list[str] = []
-    if isinstance(artifact, str) and artifact != MISSING_VALUE:
+    if plain.get("mode") == "regrade":
+        return _try_regrade(plain, hydra)
+    files = [name for name in _artifacts(plain) if name != MISSING_VALUE]
+    headers, problems = [], list[str]()
+    for file in files:
         try:
-            header = read_header(artifact)
-            if command == "evaluate":
-                return build(command, _with_artifact(plain, header["config"], hydra))
+            headers.append(read_header(file))
         except ArtifactError as error:
             problems.append(str(error))
+    if command == "evaluate" and headers and not problems:
+        return build(command, _with_recorded(plain, headers[0]["config"], hydra, (*FROM_ARTIFACT, "seed")))
     config, more = build(command, plain)
-    if command == "evaluate":  # what the artifact would have filled is not the user's omission
+    if command == "evaluate" and (files or "optimized" in plain["arms"]):
+        # What the artifact would have filled is not the user's omission.
         more = [p for p in more if not (p.startswith(FROM_ARTIFACT) and NO_VALUE in p)]
     problems += more
     return (None if problems else config), problems
 
 
-def _with_artifact(plain: dict[str, Any], recorded: dict[str, Any], hydra: DictConfig) -> dict[str, Any]:
-    """The artifact's own settings, under the groups and keys that the command line names."""
+def _artifacts(plain: dict[str, Any]) -> list[str]:
+    """The files that a config names: the first of them has the settings that the user does not give."""
+    arms = plain.get("arms")
+    files = [item for item in (arms if isinstance(arms, list) else []) if str(item).endswith(SUFFIX)]
+    return [file for file in (plain.get("artifact"), *files) if isinstance(file, str)]
+
+
+def _try_regrade(plain: dict[str, Any], hydra: DictConfig) -> tuple[Config | None, list[str]]:
+    """The settings of the evaluation in `output_dir`, under what the command line names."""
+    file = Path(plain["output_dir"]).expanduser() / "config.yaml"
+    try:
+        recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(recorded, dict) or "arms" not in recorded:
+            raise ValueError("it is not the config of an evaluation")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        problem = f"output_dir: {file} cannot be read: {why}. --regrade grades the answers of an evaluation again: "
+        return None, [problem + "give its folder, output_dir=DIR."]
+    parts = tuple(key for key in recorded if key in plain and key not in ("output_dir", "log_level", "mode"))
+    return build("evaluate", _with_recorded(plain, recorded, hydra, parts))
+
+
+def _with_recorded(
+    plain: dict[str, Any], recorded: dict[str, Any], hydra: DictConfig, parts: Sequence[str]
+) -> dict[str, Any]:
+    """The recorded settings of these parts, under the groups and keys that the command line names."""
     merged = dict(plain)
     choices = {group for group, choice in hydra.runtime.choices.items() if choice is not None}
-    for part in FROM_ARTIFACT:
-        if part not in choices:  # an older artifact lacks the settings that came later: those have their defaults
-            merged[part] = _overlay(plain.get(part), recorded.get(part, {}))
-    named = [line.lstrip("+~").partition("=")[0] for line in hydra.overrides.task]
-    if "seed" not in named:
-        merged["seed"] = recorded.get("seed", plain["seed"])
-    for key in named:
-        part, _, rest = key.partition(".")
-        if part in FROM_ARTIFACT and rest and part not in choices:
-            merged[part] = _replace(merged[part], plain[part], rest.split("."))
+    for part in parts:
+        if part not in choices and part in recorded:
+            merged[part] = _over(plain[part], recorded[part])
+    for line in hydra.overrides.task:
+        part, _, rest = line.lstrip("+~").partition("=")[0].partition(".")
+        if part in parts and part not in choices:
+            merged[part] = _replace(merged[part], plain[part], rest.split(".") if rest else [])
     return merged
 
 
-def _overlay(base: Any, top: Any) -> Any:
-    """`top`, and what only `base` has; section by section."""
-    if not isinstance(base, dict) or not isinstance(top, dict):
-        return top
-    return {**base, **{key: _overlay(base.get(key), value) for key, value in top.items()}}
+def _over(defaults: Any, recorded: Any) -> Any:
+    """The recorded settings; what the version that recorded them did not know has its default."""
+    if not isinstance(defaults, dict) or not isinstance(recorded, dict):
+        return recorded
+    return {**defaults, **{key: _over(defaults.get(key), value) for key, value in recorded.items()}}
 
 
 def _replace(target: Any, source: Any, path: list[str]) -> Any:

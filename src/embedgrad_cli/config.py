@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from embedgrad_cli import checks
+from embedgrad_cli.checks_of_evaluation import check_arms
 from embedgrad_cli.schema import EvaluateConfig, ExportConfig, OptimizeConfig
 
 Config = OptimizeConfig | EvaluateConfig | ExportConfig
@@ -41,9 +42,12 @@ def build(command: str, plain: dict[str, Any]) -> tuple[Config | None, list[str]
     """
     builder = _Builder(list(keys(command)))
     config = builder.section(COMMANDS[command], plain, "")
+    grades_only = plain.get("mode") == "regrade"  # then the model need not be there any more
     for needed, check in checks.CHECKS:
-        if builder.sound(config, needed):
+        if builder.sound(config, needed) and not (grades_only and check is checks.check_model):
             builder.problems += check(*(getattr(config, name) for name in needed))
+    if isinstance(config, EvaluateConfig) and builder.sound(config, ("arms",)):
+        builder.problems += check_arms(config)
     if builder.problems:
         return None, builder.problems
     _expand_home(config)
@@ -240,12 +244,14 @@ def _convert_choice(choices: tuple[str, ...], value: Any) -> str:
 
 
 def _check_range(value: Any, item: Field[Any]) -> None:
-    minimum, above = item.metadata["minimum"], item.metadata["above"]
+    minimum, above, maximum = (item.metadata[end] for end in ("minimum", "above", "maximum"))
     if isinstance(value, int | float):
         if minimum is not None and value < minimum:
             raise _WrongError(f"{minimum} or more")
         if above is not None and value <= above:
             raise _WrongError(f"above {above}")
+        if maximum is not None and value > maximum:
+            raise _WrongError(f"{maximum} or less")
 
 
 def _expand_home(config: Config) -> None:

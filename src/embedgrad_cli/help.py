@@ -12,7 +12,7 @@ usage: embedgrad COMMAND [group=choice ...] [key=value ...]
 
 commands:
   optimize   train the embeddings of a prompt on a task and compare them with the text
-  evaluate   compare a saved prompt with its text on any task
+  evaluate   compare prompts, written or saved, on any task
   export     write a saved prompt in a form that other programs read
   compare    one table over finished runs
   tasks      list the tasks; `tasks show NAME` prints rendered examples and token counts
@@ -74,8 +74,8 @@ flags:
 """
 ABOUT = {
     "optimize": "Train the embeddings of a prompt on a task and compare them with the text on held-out examples.",
-    "evaluate": "Compare a saved prompt with its text. Seed, model, template, prompt and task are the artifact's own;\n"
-    "a group or a setting named here replaces that part (a group replaces it as a whole).",
+    "evaluate": "Compare prompts, written or saved, on the same rows. Seed, model, template, prompt and task are the\n"
+    "artifact's own; a group or a setting named here replaces that part (a group replaces it as a whole).",
     "export": "Write a saved prompt in a form that other programs read.",
 }
 EXAMPLES = {
@@ -87,7 +87,10 @@ embedgrad optimize --multirun optimizer.lr=0.01,0.05,0.2
 embedgrad optimize task=math model=qwen2.5-math-1.5b --cfg job""",
     "evaluate": """\
 embedgrad evaluate artifact=prompt.safetensors
-embedgrad evaluate artifact=prompt.safetensors split=validation
+embedgrad evaluate artifact=prompt.safetensors 'arms=[none,seed,optimized,text:"Think first.",other.safetensors]'
+embedgrad evaluate model=tiny template=system task=word-problems 'arms=[none,text:"Think first."]'
+embedgrad evaluate artifact=prompt.safetensors generation.num_samples=8 generation.temperature=0.7
+embedgrad evaluate --regrade output_dir=outputs/evaluate/DATE_TIME task.extraction=strict
 embedgrad evaluate artifact=prompt.safetensors task=sst2 task.data_dir=DIR""",
     "export": """\
 embedgrad export artifact=prompt.safetensors
@@ -100,6 +103,9 @@ FLAGS = """\
 --config-dir DIR       a folder of your own configs: task/NAME.yaml, experiment/NAME.yaml, ...
 --config-name NAME     another main config
 --info [WHAT]          how the config is composed (Hydra)"""
+FLAGS_OF_EVALUATE = """
+--predict-only         write the answers without grading them (mode=predict-only)
+--regrade              grade the answers in output_dir again, without the model (mode=regrade)"""
 WIDTH = 110
 
 
@@ -138,7 +144,8 @@ def command_help(command: str, config_dir: str | None = None, overrides: list[st
         shown = "(the artifact's)" if own else one_line(_at(plain, key))
         rows.append((f"{key}={shown}", item.metadata["words"]))
     parts.append("settings (??? is yours to give):\n" + "\n".join(_row(left, words) for left, words in rows))
-    parts.append("flags:\n" + textwrap.indent(FLAGS, "  "))
+    flags = FLAGS + (FLAGS_OF_EVALUATE if command == "evaluate" else "")
+    parts.append("flags:\n" + textwrap.indent(flags, "  "))
     return "\n\n".join(parts) + "\n"
 
 

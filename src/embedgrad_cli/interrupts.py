@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wait for the end of the step, so that a checkpoint can be written."""
+"""Ctrl-C and SIGTERM wait for the end of a step or batch, so that nothing that was done is lost."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Stopped(EmbedgradError):
 
     exit_code = 130
 
-    def __init__(self, step: int, output_dir: Path) -> None:
+    def __init__(self, last: str, output_dir: Path) -> None:
         super().__init__(
-            f"stopped after step {step}; a checkpoint is in {output_dir}. "
+            f"stopped after {last}; what was done is kept in {output_dir}. "
             f"The same command with output_dir={output_dir} goes on from there."
         )
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from embedgrad_cli import report
-from embedgrad_cli.arms import Examination, answer_rows, run_arms, sample_rows, seeds_of, summarise
+from embedgrad_cli.answers import AnswerLog, answer_rows
+from embedgrad_cli.arms import ArmPrompt, Examination, examine, seeds_of
 from embedgrad_cli.core.artifact import describe, save_artifact
 from embedgrad_cli.core.batching import training_batches
 from embedgrad_cli.core.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -25,10 +25,13 @@ from embedgrad_cli.core.soft_prompt import SoftPrompt, TrustRegion, measure_drif
 from embedgrad_cli.core.template import Conversation
 from embedgrad_cli.core.updates import learning_rate, make_optimizer
 from embedgrad_cli.errors import EmbedgradError
+from embedgrad_cli.grading import answer_and_grade, grade_answers
 from embedgrad_cli.interrupts import Stopped, StopRequest
-from embedgrad_cli.run_directory import RunDirectory, log_to, start_logging, write_json, write_json_lines
+from embedgrad_cli.progress import TestDisplay, TrainingDisplay
+from embedgrad_cli.results import results_of, sample_lines
+from embedgrad_cli.run_directory import RunDirectory, log_to, read_json, start_logging, write_json, write_json_lines
 from embedgrad_cli.schema import OptimizeConfig
-from embedgrad_cli.tasks.data import Row, Splits, load, rows_hash
+from embedgrad_cli.tasks.data import Row, Splits, load
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ def run(config: OptimizeConfig) -> float:
     """
     directory = RunDirectory(Path(config.output_dir), asdict(config))
     if directory.is_finished:
-        results = json.loads(directory.results.read_text())
+        results = read_json(directory.results)
         report.already_finished(directory.path, results)
         return results["validation"]["accuracy"]
     log_lines = start_logging(config.log_level)
@@ -70,7 +73,7 @@ class Training:
         self.state = TrainingState(best_vectors=self.prompt.seed.clone())
         self.shares_trunk = can_share_trunk(model, self.encoded.examples, self.prompt)
         self.forward = Forward(model, self.encoded.examples, self.shares_trunk)
-        self.validation = self._examination(splits.validation)
+        self.validation = self._examine(splits.validation, {"seed": ArmPrompt(seeds_of(config.prompt))})
         self.validation_targets = self._encode(splits.validation)
         if directory.checkpoint.exists():
             self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
@@ -88,7 +91,7 @@ class Training:
         batches = training_batches(self.encoded.examples, settings.batch_size, self.config.seed, state.step)
         with (
             StopRequest() as stop,
-            report.TrainingDisplay(settings.steps, state.step, self._summary()) as display,
+            TrainingDisplay(settings.steps, state.step, self._summary()) as display,
         ):
             if state.step == 0 and state.best_accuracy is None:
                 self._validate(display)
@@ -100,44 +103,46 @@ class Training:
                 if state.step % settings.checkpoint_every == 0 or last or stop.requested:
                     save_checkpoint(self.directory.checkpoint, self.state, self.prompt, self.optimizer)
                 if stop.requested and not last:
-                    raise Stopped(state.step, self.directory.path)
+                    raise Stopped(f"step {state.step}", self.directory.path)
 
     def test(self) -> float:
         """Answer the test split once with `none`, `seed` and `optimized`, and write everything down."""
         optimized = SoftPrompt(self.prompt.slots, self.prompt.seed, self.state.best_vectors)
-        seed = SoftPrompt(self.prompt.slots, self.prompt.seed)
-        examination = self._examination(self.splits.test)
-        prompts = {"none": None, "seed": seed, "optimized": optimized}
-        with report.TestDisplay() as display:
-            outcomes = run_arms(examination, prompts, self.config.evaluation.batch_size, display.arm)
+        task, seeds = self.config.task, seeds_of(self.config.prompt)
+        prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), "optimized": ArmPrompt(seeds, optimized)}
+        examination = self._examine(self.splits.test, prompts)
+        log_of_answers, batch_size = AnswerLog(), self.config.evaluation.batch_size
+        with TestDisplay() as display:
+            answers = {
+                name: answer_rows(arm, task, batch_size, log_of_answers, progress=display.arm(name, len(arm.examples)))
+                for name, arm in examination.arms.items()
+            }
+        outcomes = {name: grade_answers(examination.rows, of_arm, task) for name, of_arm in answers.items()}
         drift = measure_drift(optimized, self.model)
-        summary = summarise(outcomes, "seed", "optimized")
         validation = {
             "accuracy": self.state.best_accuracy,
             "loss": self.state.best_loss,
             "step": self.state.best_step,
         }
-        results = {
-            "task": self.config.task.name,
-            "split": "test",
-            "num_examples": len(examination.rows),
-            "num_skipped": len(examination.skipped),
-            "model": self.model.path,
-            **summary,
-            "validation": validation,
-            "steps": self.state.step,
-            "drift": drift.to_dict(),
-            "split_hash": self.splits.hash,
-            "test_hash": rows_hash(examination.rows),
-            "data": self.splits.report,
-        }
+        results = results_of(
+            outcomes,
+            examination.rows,
+            task,
+            self.splits,
+            split="test",
+            num_skipped=len(examination.skipped),
+            model=self.model.path,
+            breakdown=self.config.evaluation.breakdown,
+        )
+        results |= {"validation": validation, "steps": self.state.step, "drift": drift.to_dict()}
+        summary = {key: results[key] for key in ("arms", "comparison")}
         self._save_artifact(optimized, {"validation": validation, "test": summary, "drift": drift.to_dict()})
-        write_json_lines(self.directory.samples, sample_rows(outcomes, examination.rows))
+        write_json_lines(self.directory.samples, sample_lines(answers, examination.rows, outcomes))
         write_json(self.directory.results, results)
         report.results(results, examination.rows, outcomes, self.directory.path)
         return validation["accuracy"] or 0.0
 
-    def _step(self, batch: list[Example], display: report.TrainingDisplay) -> None:
+    def _step(self, batch: list[Example], display: TrainingDisplay) -> None:
         """One optimiser step: gradient, clipping, update, trust region."""
         settings, started = self.config.optimizer, time.perf_counter()
         self.optimizer.zero_grad()
@@ -166,14 +171,10 @@ class Training:
         self.directory.append_metrics(row)
         display.step(row)
 
-    def _validate(self, display: report.TrainingDisplay) -> None:
+    def _validate(self, display: TrainingDisplay) -> None:
         """Measure validation accuracy and loss; keep the prompt if it is the best so far."""
-        outcomes = answer_rows(
-            self.validation.arm("validation", self.prompt),
-            self.validation.rows,
-            self.config.task,
-            self.config.evaluation.batch_size,
-        )
+        arm = replace(self.validation.arms["seed"], prompt=self.prompt)
+        outcomes = answer_and_grade(arm, self.validation.rows, self.config.task, self.config.evaluation.batch_size)
         accuracy = sum(o.correct for o in outcomes) / len(outcomes)
         targets = self.validation_targets.examples
         forward = Forward(self.model, targets, self.shares_trunk)
@@ -193,14 +194,14 @@ class Training:
         log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
 
     def _encode(self, rows: list[Row]) -> Encoded:
-        seeds = seeds_of(self.config.prompt)
-        conversation = Conversation(self.template, seeds, self.model.tokenizer, self.model.is_chat)
+        conversation = Conversation(
+            self.template, list(seeds_of(self.config.prompt)), self.model.tokenizer, self.model.is_chat
+        )
         task = self.config.task
         return encode(rows, conversation, self.model, ends_turn=task.kind == "generation", too_long=task.too_long)
 
-    def _examination(self, rows: list[Row]) -> Examination:
-        c = self.config
-        return Examination(rows, self.model, self.template, c.prompt, c.task, self.shares_trunk)
+    def _examine(self, rows: list[Row], prompts: dict[str, ArmPrompt]) -> Examination:
+        return examine(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk)
 
     def _save_artifact(self, prompt: SoftPrompt, metrics: dict[str, Any]) -> None:
         metadata = describe(prompt, self.model, asdict(self.config), self.splits.hash, metrics)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from embedgrad_cli.errors import UserError
 
 # Settings that may differ between the run that was stopped and the one that resumes it.
 FREE_SETTINGS = ("output_dir", "log_level", "device")
+SHOWN_SETTINGS = 6  # of those that differ
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -38,28 +39,39 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def dump_settings(config: dict[str, Any]) -> bytes:
+    """The content of `config.yaml`."""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
+
+
 def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
 class RunDirectory:
-    """The folder of one `optimize` run and the names of the files in it.
+    """The folder of one run of `optimize` or `evaluate`, and the names of the files in it.
 
     Args:
         path: need not exist; nothing is written before `create`.
         config: all settings; kept in `config.yaml`, against which a resumed run is checked.
+        free: settings, or groups of settings, that may differ then.
 
     Raises:
         UserError: the folder cannot be read, or holds a run with other settings.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
-        self.path, self._settings = path, config
+    def __init__(self, path: Path, config: dict[str, Any], free: Sequence[str] = FREE_SETTINGS) -> None:
+        self.path, self._settings, self._free = path, config, free
         self.prompt = path / "prompt.safetensors"
         self.checkpoint = path / "checkpoint.safetensors"
         self.metrics = path / "metrics.jsonl"
         self.results = path / "results.json"
         self.samples = path / "samples.jsonl"
+        self.answers = path / "answers.partial.jsonl"
         self.config = path / "config.yaml"
         self.log = path / "embedgrad.log"
         if path.exists() and not path.is_dir():
@@ -76,8 +88,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.config.exists():
-                text = yaml.safe_dump(self._settings, sort_keys=False, allow_unicode=True)
-                write_atomically(self.config, text.encode())
+                write_atomically(self.config, dump_settings(self._settings))
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
 
@@ -113,11 +124,13 @@ class RunDirectory:
         changed = [
             f"{key}={new.get(key)} (was {old.get(key)})"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and key not in FREE_SETTINGS
+            if old.get(key) != new.get(key) and key not in self._free and key.partition(".")[0] not in self._free
         ]
         if changed:
+            more = len(changed) - SHOWN_SETTINGS
+            shown = "; ".join(changed[:SHOWN_SETTINGS]) + (f"; and {more} more" if more > 0 else "")
             raise UserError(
-                f"output_dir={self.path} holds a run with other settings: {'; '.join(changed)}. Use another "
+                f"output_dir={self.path} holds a run with other settings: {shown}. Use another "
                 "output_dir, or the same settings to resume; nothing was written."
             )
 

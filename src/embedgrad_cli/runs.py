@@ -25,13 +25,14 @@ from embedgrad_cli.run_directory import flatten
 from embedgrad_cli.statistics import paired_difference_of_counts, wilson_interval
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where libyaml is there: ten times as fast
-WITHOUT_EFFECT = ("output_dir", "log_level")
+WITHOUT_EFFECT = ("output_dir", "log_level", "mode")
 WITHOUT_EFFECT_UNDER = {  # a kind of trust region
     "none": ("trust_region.radius", "trust_region.weight"),
     "ball": ("trust_region.weight",),
     "penalty": ("trust_region.radius",),
 }
 NUMBER = (int, float)
+SIDES = ("baseline", "candidate")
 NEEDED = {"task": str, "split": str, "model": str, "num_examples": int}
 NEEDED_OF_COMPARISON = {"difference": NUMBER, "ci95": list, "wins": int, "losses": int, "mcnemar_p": NUMBER}
 NEEDED_OF_ARM = {"accuracy": NUMBER, "ci95": list, "correct": int}
@@ -45,12 +46,19 @@ class Run:
         paths: its run directory; of several folds, one each.
         config: dotted keys and their values, without those that change no result. The `template` is one value: its
             name, or its content if it is not one of ours.
-        results: the part of results.json that is compared. `test_hash` is always there, `drift` is not.
+        results: the part of results.json that is compared. `test_hash` is always there, `drift` is not, and
+            `comparison` is None for an evaluation of a single arm.
     """
 
     paths: tuple[Path, ...]
     config: dict[str, Any]
     results: dict[str, Any]
+
+    @property
+    def compared(self) -> list[str]:
+        """The names of baseline and candidate, or of the only arm."""
+        comparison = self.results["comparison"]
+        return [comparison[side] for side in SIDES] if comparison else list(self.results["arms"])[:1]
 
 
 def natural(text: object) -> list[Any]:
@@ -107,17 +115,21 @@ def _parse(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
 
 def _wrong_in(results: dict[str, Any]) -> str | None:
     """What is wrong with the content of a results.json, or None."""
-    flat = flatten(results)
-    names = [flat.get(f"comparison.{side}") for side in ("baseline", "candidate")]
+    flat, alone = flatten(results), results.get("comparison", "") is None and len(results.get("arms") or {}) == 1
+    names = [flat.get(f"comparison.{side}") for side in SIDES]
     arms = [name for name in [*(results.get("arms") or {}), *names] if isinstance(name, str)]
-    needed: dict[str, Any] = {**NEEDED, "comparison.baseline": str, "comparison.candidate": str}
-    needed |= {f"comparison.{key}": kind for key, kind in NEEDED_OF_COMPARISON.items()}
+    needed: dict[str, Any] = dict(NEEDED)
+    if not alone:
+        needed |= {f"comparison.{side}": str for side in SIDES}
+        needed |= {f"comparison.{key}": kind for key, kind in NEEDED_OF_COMPARISON.items()}
     needed |= {f"arms.{arm}.{key}": kind for arm in arms for key, kind in NEEDED_OF_ARM.items()}
     for key, kind in needed.items():
         if key not in flat:
             return f"{key} is missing"
         if not isinstance(flat[key], kind) or (kind is list and not _is_interval(flat[key])):
             return f"{key} is {flat[key]!r}"
+    if alone:
+        return None
     wins, losses, n = flat["comparison.wins"], flat["comparison.losses"], flat["num_examples"]
     first, second = (flat[f"arms.{name}.correct"] for name in names)
     both = second - wins
@@ -168,8 +180,7 @@ def pool_folds(runs: Sequence[Run]) -> list[Run]:
     groups: dict[object, list[Run]] = {}
     for number, run in enumerate(runs):
         rest = {key: value for key, value in run.config.items() if not _is_fold(key)}
-        arms = [run.results["comparison"][side] for side in ("baseline", "candidate")]
-        setting = repr((sorted(rest.items()), arms))
+        setting = repr((sorted(rest.items()), run.compared))
         groups.setdefault(setting if _fold(run) else number, []).append(run)
     problems = [problem for group in groups.values() for problem in _counted_twice(group)]
     if problems:
@@ -211,19 +222,26 @@ def _pool(runs: Sequence[Run]) -> Run:
         name: {"accuracy": count / n, "ci95": list(wilson_interval(count, n)), "correct": count}
         for name, count in correct.items()
     }
-    wins, losses = (sum(results["comparison"][key] for results in every) for key in ("wins", "losses"))
-    baseline, candidate = (first["comparison"][side] for side in ("baseline", "candidate"))
-    paired = paired_difference_of_counts(correct[candidate] - wins, wins, losses, n)
+    comparison = _pool_comparison([results["comparison"] for results in every], correct, n)
     folds = {key: [run.config[key] for run in runs] for key in runs[0].config if _is_fold(key)}
     results = {
         **{key: first[key] for key in ("task", "split", "model")},
         "test_hash": _sha256(*sorted(map(_test_hash, runs))),
         "num_examples": n,
         "arms": arms,
-        "comparison": {"baseline": baseline, "candidate": candidate, **paired},
+        "comparison": comparison,
         "drift": _pool_drift([results.get("drift") or {} for results in every]),
     }
     return Run(tuple(path for run in runs for path in run.paths), {**runs[0].config, **folds}, results)
+
+
+def _pool_comparison(every: Sequence[dict[str, Any] | None], correct: dict[str, int], n: int) -> dict[str, Any] | None:
+    comparisons = [comparison for comparison in every if comparison]
+    if not comparisons:
+        return None
+    wins, losses = (sum(comparison[key] for comparison in comparisons) for key in ("wins", "losses"))
+    names = {side: comparisons[0][side] for side in SIDES}
+    return {**names, **paired_difference_of_counts(correct[names["candidate"]] - wins, wins, losses, n)}
 
 
 def _pool_drift(every: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-def setting(words: str, *, minimum: float | None = None, above: float | None = None, **more: Any) -> Any:
-    """A dataclass field with a few words for `--help` and an optional range (`minimum` inclusive, `above` not)."""
-    return field(metadata={"words": words, "minimum": minimum, "above": above, **more})
+def setting(
+    words: str, *, minimum: float | None = None, above: float | None = None, maximum: float | None = None
+) -> Any:
+    """A dataclass field with a few words for `--help` and an optional range (both ends inclusive, `above` not)."""
+    return field(metadata={"words": words, "minimum": minimum, "above": above, "maximum": maximum})
 
 
 @dataclass
@@ -41,6 +43,13 @@ class TemplateConfig:
 @dataclass
 class PromptConfig:
     text: str | list[str] = setting("the seed prompt; a list fills {prompt.0}, {prompt.1}, …")
+
+
+@dataclass
+class SeedConfig:
+    """`PromptConfig` for a command that may do without a seed."""
+
+    text: str | list[str] | None = setting("the seed prompt, for the arm seed; a list fills {prompt.0}, {prompt.1}, …")
 
 
 @dataclass
@@ -129,6 +138,14 @@ class TrainConfig:
 @dataclass
 class EvaluationConfig:
     batch_size: int = setting("examples per forward pass in validation and test", minimum=1)
+    breakdown: list[str] | None = setting("fields, kept by task.keep, by which results are broken down: [level]")
+
+
+@dataclass
+class GenerationConfig:
+    num_samples: int = setting("answers to each question", minimum=1)
+    temperature: float = setting("0 takes the likeliest token; above it tokens are drawn", minimum=0)
+    top_p: float = setting("draw from the likeliest tokens that hold so much probability", above=0, maximum=1)
 
 
 @dataclass
@@ -151,17 +168,21 @@ class OptimizeConfig:
 class EvaluateConfig:
     """Model, template, prompt and task are the artifact's own unless overridden."""
 
-    output_dir: str = setting("where results.json and samples.jsonl go")
-    seed: int = setting("seeds the split", minimum=0)
+    output_dir: str = setting("the run directory; the same one again resumes")
+    seed: int = setting("seeds the split, sampled answers and the bootstrap", minimum=0)
     device: str = setting("auto, cpu, cuda, cuda:1, mps")
     log_level: Literal["debug", "info", "warning", "error"] = setting("how much is logged")
-    artifact: str = setting("the prompt.safetensors to evaluate")
+    artifact: str | None = setting("the prompt.safetensors of the arm optimized")
+    arms: list[str] = setting('prompts to compare: none, bare, seed, optimized, text:"…", FILE.safetensors')
+    baseline: str | None = setting("the arm that the others are compared with; null: seed, or else the first")
     split: Literal["train", "validation", "test"] = setting("which split to evaluate on")
+    mode: Literal["full", "predict-only", "regrade"] = setting("answer and grade, only answer, or only grade again")
     model: ModelConfig = setting("the frozen model")
     template: TemplateConfig = setting("where prompt and query stand in the conversation")
-    prompt: PromptConfig = setting("the seed prompt")
+    prompt: SeedConfig = setting("the seed prompt")
     task: TaskConfig = setting("data, splits and grading")
-    evaluation: EvaluationConfig = setting("batching")
+    generation: GenerationConfig = setting("how answers are drawn")
+    evaluation: EvaluationConfig = setting("batching and breakdowns")
 
 
 @dataclass

@@ -23,11 +23,11 @@ from tests.conftest import SEEDS, optimize_config  # noqa: E402
 
 import compare_methods  # noqa: E402
 from compare_methods import choose, compare  # noqa: E402
-from embedgrad_cli.arms import answer_rows  # noqa: E402
-from embedgrad_cli.core.soft_prompt import SoftPrompt  # noqa: E402
+from embedgrad_cli.arms import ArmPrompt, seeds_of  # noqa: E402
+from embedgrad_cli.grading import answer_and_grade  # noqa: E402
 from embedgrad_cli.schema import SplitConfig  # noqa: E402
 from embedgrad_cli.tasks.data import load  # noqa: E402
-from methods.ours import EmbedGrad, examination  # noqa: E402
+from methods.ours import EmbedGrad, arm_of  # noqa: E402
 from methods.peft_methods import Learner, Peft, lora, prompt_tuning  # noqa: E402
 from methods.problem import SEED_PROMPTS, Problem, Trial, weights_hash  # noqa: E402
 
@@ -77,11 +77,11 @@ def test_text_initialisation_is_the_seed_in_front_of_the_bare_conversation(ragge
 
 
 def test_lora_starts_with_the_logits_of_the_seed_arm(ragged: Problem) -> None:
-    learner, exam = lora(ragged), examination(ragged, ragged.splits.test)
-    arm = exam.arm("seed", SoftPrompt.from_seed(exam.slots, exam.model))
+    learner = lora(ragged)
+    arm = arm_of(ragged, ragged.splits.test, ArmPrompt(seeds_of(ragged.config.prompt)))
     for ours, theirs in zip(arm.examples, learner.encode(ragged.splits.test), strict=True):
         tokens, _ = arm.forward.pad([ours.tokens])
-        expected = exam.model.network(inputs_embeds=arm.forward.embed(tokens, arm.prompt)).logits
+        expected = arm.forward.model.network(inputs_embeds=arm.forward.embed(tokens, arm.prompt)).logits
         torch.testing.assert_close(learner.wrapped(input_ids=torch.tensor([theirs.tokens])).logits, expected)
 
 
@@ -101,7 +101,7 @@ def test_the_loss_of_a_batch_is_that_of_its_rows(name: str, ragged: Problem) -> 
 @pytest.mark.parametrize("name", MAKERS)
 def test_answers_of_a_batch_are_what_peft_generates_row_by_row(name: str, ragged: Problem) -> None:
     learner, rows = moved(MAKERS[name](ragged)), ragged.splits.test
-    outcomes = answer_rows(learner.arm(rows), rows, ragged.config.task, 8)
+    outcomes = answer_and_grade(learner.arm(rows), rows, ragged.config.task, 8)
     for outcome, example in zip(outcomes, learner.encode(rows), strict=True):
         ids = torch.tensor([example.tokens[learner.virtual_tokens :]])
         ends = {"eos_token_id": sorted(learner.model.end_ids), "pad_token_id": 0}
