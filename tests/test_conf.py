@@ -75,9 +75,10 @@ def test_the_groups_that_are_promised(composer: Composer) -> None:
     assert set(groups) == set(GROUPS)
     assert set(groups["model"]) > qwen | {"tiny", "local"}
     embedded = {"word-problems", "reviews", "causes"}
-    assert set(groups["task"]) == embedded | {"gsm8k", "math", "sst2", "causal-judgement", "bbh"}
+    real = {"gsm8k", "math", "sst2", "causal-judgement", "bbh"}
+    assert set(groups["task"]) == embedded | real | {"recommend"}
     assert set(groups["optimizer"]) == {"adamw", "adam", "sgd"}
-    assert set(groups["prompt"]) == {"step-by-step", "sentiment", "causal-judgement", "custom"}
+    assert set(groups["prompt"]) == {"step-by-step", "sentiment", "causal-judgement", "recommend", "custom"}
     lab = {f"lab/{task}" for task in embedded}
     assert set(groups["experiment"]) == lab | {"math-reasoning", "sentiment", "causal-judgement", "debug"}
 

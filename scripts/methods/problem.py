@@ -22,7 +22,12 @@ from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.schema import OptimizeConfig
 from embedgrad_cli.tasks.data import Row, Splits, load
 
-SEED_PROMPTS = {"word-problems": "step-by-step", "reviews": "sentiment", "causes": "causal-judgement"}
+SEED_PROMPTS = {
+    "word-problems": "step-by-step",
+    "reviews": "sentiment",
+    "causes": "causal-judgement",
+    "recommend": "recommend",
+}
 
 
 @dataclass(frozen=True)
