@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import shared_data
 
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / "src" / "embedgrad_cli" / "assets"
@@ -242,8 +243,8 @@ def test_committed_weights_choose_well_only_when_asked_well(
     assert card.choose(*committed, rows, labels, prompts[-1]) <= seed
 
 
-def test_committed_weights_know_the_sentiment_of_real_sentences(committed: tuple, shared_data: Path) -> None:
-    rows = files.read_sst2(shared_data / "sst2", "validation")
+def test_committed_weights_know_the_sentiment_of_real_sentences(committed: tuple) -> None:
+    rows = files.read_sst2(shared_data("sst2"), "validation")
     good = card.choose(*committed, rows, reviews.LABELS, card.SENTIMENT_PROMPTS[0])
     seed = card.choose(*committed, rows, reviews.LABELS, instructions.SEED_SENTIMENT)
     assert good >= 0.78
