@@ -25,6 +25,17 @@ from embedgrad_cli.tasks.data import Row, Splits, load
 SEED_PROMPTS = {"word-problems": "step-by-step", "reviews": "sentiment", "causes": "causal-judgement"}
 
 
+def compose(overrides: Sequence[str]) -> OptimizeConfig:
+    """The settings of an `embedgrad optimize` with these overrides. Raises `ConfigError`."""
+    cfg = Composer().compose("optimize", ["output_dir=unused", *overrides])
+    settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    plain: Any = OmegaConf.to_container(settings, resolve=True)
+    config, problems = build("optimize", plain)
+    if not isinstance(config, OptimizeConfig):
+        raise ConfigError(problems)
+    return config
+
+
 @dataclass(frozen=True)
 class Problem:
     """A task under one seed, with the product's own settings: `Problem.compose("reviews", ["seed=1"])`."""
@@ -36,12 +47,7 @@ class Problem:
     def compose(cls, task: str, overrides: Sequence[str]) -> Problem:
         """The task with its seed prompt as the system turn. Raises `ConfigError` or `DataError`."""
         choices = [f"task={task}", f"prompt={SEED_PROMPTS[task]}", "template=system", "device=cpu"]
-        cfg = Composer().compose("optimize", [*choices, "output_dir=unused", *overrides])
-        settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        plain: Any = OmegaConf.to_container(settings, resolve=True)
-        config, problems = build("optimize", plain)
-        if not isinstance(config, OptimizeConfig):
-            raise ConfigError(problems)
+        config = compose([*choices, *overrides])
         return cls(config, load(config.task, config.seed))
 
     @property
