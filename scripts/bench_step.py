@@ -1,147 +1,143 @@
-"""Time of one optimiser step against PEFT prompt tuning: same model, same batches, same process.
+"""One optimiser step against PEFT prompt tuning: time, memory, operations; same model, same batches.
 
     python scripts/bench_step.py [--json FILE] [--repeats 5]
+    python scripts/bench_step.py --device cuda --config FILE      # random weights in the shape of that config.json
 
-The model is Qwen2-shaped (16 M parameters: hidden 256, 8 layers, vocabulary 32,000) with random weights, float32. Each
-row of the table is one shape: tokens of the prompt, mean tokens of the query, tokens of the target, examples per
-batch. Queries are ragged (half to one and a half times the mean). PEFT gets the same prompt (its prompt embedding is
-set to ours), the same right-padded batch, and labels on the target alone. Repeats alternate between the two, each
-figure is a median, and `ratio` is PEFT's time over ours. `grad_error` is the relative difference of the two gradients.
+Each row is one shape: tokens of the prompt, mean tokens of the query, tokens of the target, examples per batch.
+Queries are ragged (half to one and a half times the mean). PEFT gets the same prompt, the same right-padded batch, and
+labels on the target alone. With the prompt after the query, our step is one of the second epoch or later (queries are
+kept); PEFT can only put a prompt in front, so its time is that of a prefix of the same length, and our gradient is
+compared with the plain forward's.
+
+ratio          PEFT's seconds over ours; both are medians of rounds that alternate
+floor_ratio    the largest ratio that counting operations allows (bench/floor.py)
+memory_ratio   our peak memory beyond what was held before the step over PEFT's; on a CPU in a fresh process each
+grad_error     relative difference of the gradients
+eight_passes   our step in at least eight micro-batches over our step in its best split
+share, peft_share   of the measured rate of a large matrix product: needed operations, or the plain path's, per second
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+import math
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from peft import PromptTuningConfig, TaskType, get_peft_model
-from rich.console import Console
-from rich.table import Table
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from torch import Tensor
 
-from embedgrad_cli.core.encoding import Example, Slots
-from embedgrad_cli.core.forward import Forward
-from embedgrad_cli.core.model import LanguageModel
-from embedgrad_cli.core.soft_prompt import SoftPrompt
+from bench.batches import Shape, make_vectors
+from bench.floor import Costs, needed_operations, plain_operations
+from bench.measure import added_memory, in_fresh_process, matmul_rate, medians, unless_out_of_memory
+from bench.models import ModelSpec
+from bench.output import machine, parser, ratio, show, spec_of
+from bench.steps import Step, our_step, peft_step, plain_gradient
+from embedgrad_cli.core.query_cache import QueryCache
 
-SHAPES = [(20, 25, 1, 32), (100, 25, 1, 32), (400, 60, 1, 16), (30, 60, 120, 8)]
-VOCABULARY = 32_000
-
-
-def make_network() -> Qwen2ForCausalLM:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
-    return Qwen2ForCausalLM(config).requires_grad_(False).eval()
+SHAPES = [
+    Shape(20, 25, 1, 32),
+    Shape(100, 25, 1, 32),
+    Shape(400, 60, 1, 16),
+    Shape(30, 60, 120, 8),
+    Shape(30, 60, 120, 8, "after"),
+]
+QUERY_BUDGET = 2**33  # bytes, more than any shape here needs
+COLUMNS = [
+    *("prompt", "query", "target", "batch", "placement", "ratio", "floor_ratio", "memory_ratio", "grad_error"),
+    *("eight_passes", "share", "peft_share", "seconds", "peft_seconds"),
+]
 
 
-def make_batch(prompt: int, query: int, target: int, batch: int) -> list[Example]:
-    """A prompt in front of ragged queries, as PEFT can only place it there."""
-    generator = torch.Generator().manual_seed(prompt + query + target)
-
-    def draw(n: int) -> list[int]:
-        return torch.randint(10, VOCABULARY, (n,), generator=generator).tolist()
-
-    lengths = torch.randint(query // 2, query + query // 2 + 1, (batch,), generator=generator).tolist()
-    slot = [-1 - i for i in range(prompt)]
-    return [Example(str(i), (*slot, *draw(n)), tuple(draw(target))) for i, n in enumerate(lengths)]
-
-
-def peft_step(
-    network: Any, examples: list[Example], num_tokens: int, vectors: torch.Tensor
-) -> Callable[[], torch.Tensor]:
-    """A function that computes PEFT's gradient of the same loss, `[num_tokens, hidden_size]`."""
-    config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=num_tokens)
-    wrapped: Any = get_peft_model(network, config)
-    weight = wrapped.prompt_encoder["default"].embedding.weight
-    with torch.no_grad():
-        weight.copy_(vectors)
-    rows = [[*e.tokens[num_tokens:], *e.target] for e in examples]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    labels = torch.full_like(ids, -100)
-    for i, (row, e) in enumerate(zip(rows, examples, strict=True)):
-        labels[i, len(row) - len(e.target) : len(row)] = torch.tensor(e.target)
-
-    def step() -> torch.Tensor:
-        weight.grad = None
-        wrapped(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
-        return weight.grad.clone()
-
-    return step
-
-
-def our_step(
-    network: Any, examples: list[Example], num_tokens: int, vectors: torch.Tensor
-) -> Callable[[], torch.Tensor]:
-    model = LanguageModel(network, None, "bench", None, False)
-    prompt = SoftPrompt(Slots((tuple(range(num_tokens)),)), vectors)
-    forward = Forward(model, examples)
-
-    def step() -> torch.Tensor:
-        prompt.vectors.grad = None
-        forward.accumulate_gradient(examples, prompt)
-        return torch.as_tensor(prompt.vectors.grad).clone()
-
-    return step
-
-
-def timed(step: Callable[[], torch.Tensor]) -> float:
-    started = time.perf_counter()
-    step()
-    return time.perf_counter() - started
-
-
-def bench(shape: tuple[int, int, int, int], repeats: int) -> dict[str, Any]:
-    prompt, query, target, batch = shape
-    examples = make_batch(*shape)
-    vectors = torch.randn(prompt, 256, generator=torch.Generator().manual_seed(1)) * 0.02
-    ours = our_step(make_network(), examples, prompt, vectors)
-    peft = peft_step(make_network(), examples, prompt, vectors)
-    expected, actual = peft(), ours()
-    error = ((actual - expected).norm() / expected.norm()).item()
-    pairs = [(timed(ours), timed(peft)) for _ in range(repeats)]
-    seconds, peft_seconds = (statistics.median(column) for column in zip(*pairs, strict=True))
+def compare(spec: ModelSpec, network: Any, shape: Shape, repeats: int, rate: float) -> dict[str, Any]:
+    """One row; `rate` is the machine's, in operations per second. What PEFT has no memory for is None."""
+    vocabulary, vectors = network.config.vocab_size, make_vectors(shape.prompt, network.config.hidden_size)
+    examples, in_front = shape.examples(vocabulary), shape.before.examples(vocabulary)
+    ours = our_step(network, examples, vectors, queries=QueryCache(QUERY_BUDGET))
+    peft = peft_step(network, in_front, vectors)
+    gradients, theirs = [ours(), ours()], unless_out_of_memory(peft)  # our first step fills the cache
+    expected = theirs if shape.placement == "before" else plain_gradient(network, examples, vectors)
+    seconds, peft_seconds = [*medians([ours, peft] if theirs is not None else [ours], repeats), None][:2]
+    costs = Costs.of(network)
+    needed, plain = needed_operations(costs, examples, queries_kept=True), plain_operations(costs, in_front)
+    memory, peft_memory = (step_memory(spec, network, shape, side) for side in ("ours", "peft"))
     return {
-        "prompt": prompt,
-        "query": query,
-        "target": target,
-        "batch": batch,
-        "ratio": round(peft_seconds / seconds, 2),
-        "grad_error": error,
-        "seconds": round(seconds, 4),
-        "peft_seconds": round(peft_seconds, 4),
+        **vars(shape),
+        "ratio": ratio(peft_seconds, seconds),
+        "floor_ratio": ratio(plain, needed),
+        "memory_ratio": ratio(memory, peft_memory),
+        "grad_error": largest_error(gradients, expected),
+        "share": share(needed, seconds, rate),
+        "peft_share": share(plain, peft_seconds, rate),
+        "seconds": seconds,
+        "peft_seconds": peft_seconds,
+        "memory": memory,
+        "peft_memory": peft_memory,
+        "operations": needed,
+        "peft_operations": plain,
+        "matmul_rate": rate,
+        "machine": machine(spec),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time of one step against PEFT prompt tuning.")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    parser.add_argument("--repeats", type=int, default=5, help="timed pairs per shape (default 5)")
-    arguments = parser.parse_args()
-    rows = [bench(shape, arguments.repeats) for shape in SHAPES]
-    table = Table(title=f"one step, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    for name in rows[0]:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*(f"{v:.1e}" if name == "grad_error" else str(v) for name, v in row.items()))
-    Console().print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+def largest_error(gradients: Sequence[Tensor], expected: Tensor | None) -> float | None:
+    if expected is None:
+        return None
+    return max(((gradient - expected).norm() / expected.norm()).item() for gradient in gradients)
+
+
+def share(operations: int, seconds: float | None, rate: float) -> float | None:
+    return operations / seconds / rate if seconds else None
+
+
+def eight_passes(network: Any, shape: Shape, repeats: int) -> float | None:
+    """Time in at least eight micro-batches over the best of: split as the product would, in at least 2, 4, 8."""
+    queries = QueryCache(QUERY_BUDGET)
+    examples = shape.examples(network.config.vocab_size)
+    vectors = make_vectors(shape.prompt, network.config.hidden_size)
+    sizes = [None, *(math.ceil(shape.batch / parts) for parts in (2, 4, 8))]
+    steps = [our_step(network, examples, vectors, size, queries) for size in sizes]
+    for step in steps:
+        step()
+    seconds = medians(steps, repeats)
+    return ratio(seconds[-1], min(seconds))
+
+
+def step_memory(spec: ModelSpec, network: Any, shape: Shape, side: str) -> int | None:
+    if spec.device == "cuda":
+        return unless_out_of_memory(lambda: memory_of(network, shape, side, spec.device))
+    return in_fresh_process(memory_in_this_process, spec, shape, side)
+
+
+def memory_in_this_process(spec: ModelSpec, shape: Shape, side: str) -> int:
+    return memory_of(spec.make(), shape, side, spec.device)
+
+
+def memory_of(network: Any, shape: Shape, side: str, device: str) -> int:
+    """Bytes that a step adds at its peak, queries that were kept for it included."""
+    tiny, _ = make_step(network, Shape(2, 4, 1, 2), side)
+    tiny()  # whatever libraries load or set up at their first step
+    step, queries = make_step(network, shape, side)
+    if shape.placement == "after" and side == "ours":
+        step()
+    return queries.size + added_memory(step, device)
+
+
+def make_step(network: Any, shape: Shape, side: str) -> tuple[Step, QueryCache]:
+    vectors, queries = make_vectors(shape.prompt, network.config.hidden_size), QueryCache(QUERY_BUDGET)
+    if side == "peft":
+        return peft_step(network, shape.before.examples(network.config.vocab_size), vectors), queries
+    return our_step(network, shape.examples(network.config.vocab_size), vectors, queries=queries), queries
+
+
+def main(arguments: Sequence[str] | None = None, shapes: Sequence[Shape] = SHAPES) -> None:
+    options = parser(__doc__).parse_args(arguments)
+    spec = spec_of(options)
+    network, rate = spec.make(), matmul_rate(spec.device, spec.dtype)
+    rows = []
+    for shape in shapes:
+        row = compare(spec, network, shape, options.repeats, rate)
+        rows.append({**row, "eight_passes": eight_passes(network, shape, options.repeats)})
+    title = f"one step against PEFT: {machine(spec)}, matrix products {rate / 1e9:.0f} GFLOP/s"
+    show(title, rows, COLUMNS, options.json)
 
 
 if __name__ == "__main__":

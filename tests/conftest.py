@@ -212,7 +212,15 @@ def optimize_config(output_dir: Path, model_path: Path, data_dir: Path, **change
         optimizer=OptimizerConfig("adamw", 0.1, [0.9, 0.999], 0.9, 0.0, "cosine", 2, 1.0),
         trust_region=TrustRegionConfig("ball", 0.5, 1.0),
         train=TrainConfig(
-            steps=6, batch_size=8, micro_batch_size=None, eval_every=2, patience=None, checkpoint_every=1
+            steps=6,
+            batch_size=8,
+            tokens_per_batch=None,
+            micro_batch_size="auto",
+            cache_queries="auto",
+            checkpoint_activations=False,
+            eval_every=2,
+            patience=None,
+            checkpoint_every=1,
         ),
         evaluation=EvaluationConfig(batch_size=8, breakdown=None),
     )

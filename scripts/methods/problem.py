@@ -41,7 +41,7 @@ class Problem:
     def compose(cls, task: str, overrides: Sequence[str]) -> Problem:
         """The task with its seed prompt as the system turn. Raises `ConfigError` or `DataError`."""
         choices = [f"task={task}", f"prompt={SEED_PROMPTS[task]}", "template=system", "device=cpu"]
-        config = compose([*choices, "output_dir=unused", *overrides])
+        config = compose([*choices, *overrides])
         return cls(config, load(config.task, config.seed))
 
     @property
@@ -92,7 +92,7 @@ class Method(ABC):
 
 def compose(overrides: Sequence[str]) -> OptimizeConfig:
     """What `embedgrad optimize` would run with these overrides. Raises `ConfigError`."""
-    cfg = Composer().compose("optimize", list(overrides))
+    cfg = Composer().compose("optimize", ["output_dir=unused", *overrides])
     settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     plain: Any = OmegaConf.to_container(settings, resolve=True)
     config, problems = build("optimize", plain)

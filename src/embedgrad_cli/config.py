@@ -177,13 +177,17 @@ class _Builder:
     def _convert_union(self, kinds: tuple[Any, ...], value: Any, key: str) -> Any:
         if value is None and NoneType in kinds:
             return None
-        options = [kind for kind in kinds if kind is not NoneType]
+        words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+        if isinstance(value, str) and value in words:
+            return value
+        options = [kind for kind in kinds if kind is not NoneType and get_origin(kind) is not Literal]
         if int in options and float in options:
             return _convert_number(value)
-        for kind in options:
-            if (get_origin(kind) is list) == isinstance(value, list):
-                return self.convert(kind, value, key)
-        return self.convert(options[0], value, key)
+        fitting = [kind for kind in options if (get_origin(kind) is list) == isinstance(value, list)]
+        try:
+            return self.convert((fitting or options)[0], value, key)
+        except _WrongError as wrong:
+            raise _WrongError(" or ".join([str(wrong), *words])) from None
 
     def _convert_list(self, kind: Any, value: Any, key: str) -> list[Any]:
         if isinstance(value, str | dict) or value is None:

@@ -20,7 +20,9 @@ from embedgrad_cli.core.checkpoint import TrainingState, load_checkpoint, save_c
 from embedgrad_cli.core.encoding import Encoded, Example, encode
 from embedgrad_cli.core.fewshot import with_examples
 from embedgrad_cli.core.forward import Forward, can_share_trunk
+from embedgrad_cli.core.memory import free_memory, peak_memory
 from embedgrad_cli.core.model import LanguageModel, load_model, pick_device
+from embedgrad_cli.core.query_cache import SHARE_OF_FREE_MEMORY, QueryCache
 from embedgrad_cli.core.soft_prompt import SoftPrompt, TrustRegion, measure_drift, relative_drift
 from embedgrad_cli.core.template import Conversation
 from embedgrad_cli.core.updates import learning_rate, make_optimizer
@@ -72,7 +74,7 @@ class Training:
         self.optimizer = make_optimizer(config.optimizer, self.prompt)
         self.state = TrainingState(best_vectors=self.prompt.seed.clone())
         self.shares_trunk = can_share_trunk(model, self.encoded.examples, self.prompt)
-        self.forward = Forward(model, self.encoded.examples, self.shares_trunk)
+        self.forward = self._training_forward()
         self.validation = self._examine(splits.validation, {"seed": ArmPrompt(seeds_of(config.prompt))})
         self.validation_targets = self._encode(splits.validation)
         if directory.checkpoint.exists():
@@ -88,7 +90,14 @@ class Training:
             NonFiniteLoss: the loss is NaN or infinite; the best prompt so far is kept.
         """
         settings, state = self.config.train, self.state
-        batches = training_batches(self.encoded.examples, settings.batch_size, self.config.seed, state.step)
+        batches = training_batches(
+            self.encoded.examples,
+            settings.batch_size,
+            self.config.seed,
+            state.step,
+            settings.tokens_per_batch,
+            lambda example: example.length,
+        )
         with (
             StopRequest() as stop,
             TrainingDisplay(settings.steps, state.step, self._summary()) as display,
@@ -135,6 +144,7 @@ class Training:
             breakdown=self.config.evaluation.breakdown,
         )
         results |= {"validation": validation, "steps": self.state.step, "drift": drift.to_dict()}
+        results["peak_memory_bytes"] = peak_memory(self.model.device)
         summary = {key: results[key] for key in ("arms", "comparison")}
         self._save_artifact(optimized, {"validation": validation, "test": summary, "drift": drift.to_dict()})
         write_json_lines(self.directory.samples, sample_lines(answers, examination.rows, outcomes))
@@ -146,7 +156,8 @@ class Training:
         """One optimiser step: gradient, clipping, update, trust region."""
         settings, started = self.config.optimizer, time.perf_counter()
         self.optimizer.zero_grad()
-        loss = self.forward.accumulate_gradient(batch, self.prompt, self.config.train.micro_batch_size)
+        size = self.config.train.micro_batch_size
+        loss = self.forward.accumulate_gradient(batch, self.prompt, size if isinstance(size, int) else None)
         self.trust_region.add_penalty_gradient(self.prompt)
         limit = settings.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.prompt.parameters(), limit)
@@ -170,6 +181,14 @@ class Training:
         }
         self.directory.append_metrics(row)
         display.step(row)
+
+    def _training_forward(self) -> Forward:
+        settings = self.config.train
+        budget = int(SHARE_OF_FREE_MEMORY * free_memory(self.model.device)) if settings.cache_queries == "auto" else 0
+        queries = QueryCache(budget) if budget else None
+        return Forward(
+            self.model, self.encoded.examples, self.shares_trunk, queries, recompute=settings.checkpoint_activations
+        )
 
     def _validate(self, display: TrainingDisplay) -> None:
         """Measure validation accuracy and loss; keep the prompt if it is the best so far."""

@@ -129,7 +129,10 @@ class TrustRegionConfig:
 class TrainConfig:
     steps: int = setting("optimiser steps", minimum=0)
     batch_size: int = setting("examples per optimiser step", minimum=1)
-    micro_batch_size: int | None = setting("examples per forward pass; null decides by length", minimum=1)
+    tokens_per_batch: int | None = setting("tokens per optimiser step, if batch_size is not reached first", minimum=1)
+    micro_batch_size: int | Literal["auto"] = setting("examples per forward pass; auto decides by length", minimum=1)
+    cache_queries: Literal["auto", "never"] = setting("keep what stands before the prompt in memory, across epochs")
+    checkpoint_activations: bool = setting("compute activations again in the backward pass: less memory, more time")
     eval_every: int = setting("steps between validations", minimum=1)
     patience: int | None = setting("stop after so many validations without a better one", minimum=1)
     checkpoint_every: int = setting("steps between checkpoints", minimum=1)

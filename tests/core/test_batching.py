@@ -36,3 +36,22 @@ def test_split_is_worth_its_passes() -> None:
     lengths = [13, 400, 250, 40, 90, 380, 15, 60]
     halves = sorted(range(8), key=lengths.__getitem__)
     assert cost(split_by_length(lengths), lengths) <= cost([halves[:4], halves[4:]], lengths)
+
+
+def test_a_token_budget_closes_a_batch_before_it_is_full() -> None:
+    lengths = [3, 9, 4, 4, 7, 2, 5, 6, 12, 1]
+    batches = training_batches(lengths, 4, 0, 0, tokens_per_batch=12, length=lambda n: n)
+    epoch: list[int] = []
+    while len(epoch) < len(lengths):
+        batch = next(batches)
+        assert len(batch) <= 4
+        assert sum(batch) <= 12
+        epoch += batch
+    assert sorted(epoch) == sorted(lengths)
+    again = training_batches(lengths, 4, 0, 3, tokens_per_batch=12, length=lambda n: n)
+    whole = list(islice(training_batches(lengths, 4, 0, 0, tokens_per_batch=12, length=lambda n: n), 12))
+    assert list(islice(again, 9)) == whole[3:]
+
+
+def test_an_example_beyond_the_token_budget_is_a_batch_of_its_own() -> None:
+    assert sorted(map(len, islice(training_batches([50, 50, 50], 4, 0, 0, 10, lambda n: n), 3))) == [1, 1, 1]

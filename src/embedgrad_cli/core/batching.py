@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import TypeVar
 
 import torch
@@ -14,20 +15,35 @@ T = TypeVar("T")
 PASS_COST = 64
 
 
-def training_batches(examples: Sequence[T], batch_size: int, seed: int, first_step: int) -> Iterator[list[T]]:
+def training_batches(
+    examples: Sequence[T],
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    tokens_per_batch: int | None = None,
+    length: Callable[[T], int] = lambda example: 1,
+) -> Iterator[list[T]]:
     """Endless batches, shuffled anew in every epoch, from step `first_step` on.
 
-    The order depends on the seed and the epoch alone, so a resumed run sees what an uninterrupted one would have. The
-    last batch of an epoch is short when the examples do not divide evenly: no example is seen twice in an epoch.
+    The order depends on the seed and the epoch alone, so a resumed run sees what an uninterrupted one would have. A
+    batch is full with `batch_size` examples, or before the next example would exceed `tokens_per_batch`; the last one
+    of an epoch may be short: no example is seen twice in an epoch.
     """
-    per_epoch = -(-len(examples) // batch_size)
-    epoch, skip = divmod(first_step, per_epoch)
-    while True:
+    step = 0
+    for epoch in count():
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        order = torch.randperm(len(examples), generator=generator).tolist()
-        for start in range(skip * batch_size, len(examples), batch_size):
-            yield [examples[i] for i in order[start : start + batch_size]]
-        epoch, skip = epoch + 1, 0
+        batch: list[T] = []
+        tokens = 0
+        for index in [*torch.randperm(len(examples), generator=generator).tolist(), None]:
+            size = 0 if index is None else length(examples[index])
+            over = tokens_per_batch is not None and tokens + size > tokens_per_batch
+            if batch and (index is None or over or len(batch) == batch_size):
+                if step >= first_step:
+                    yield batch
+                batch, tokens, step = [], 0, step + 1
+            if index is not None:
+                batch.append(examples[index])
+                tokens += size
 
 
 def split_by_length(lengths: Sequence[int], max_size: int | None = None) -> list[list[int]]:

@@ -5,12 +5,13 @@ Two questions decide how a token is computed:
 |                                | before the first slot: no gradient | from the first slot on: carries gradient       |
 | ------------------------------ | ---------------------------------- | ---------------------------------------------- |
 | shared by all examples: trunk  | once per run                       | once per optimiser step, at batch size 1       |
-| per example: branch            | once per step, no graph kept       | once per step, with graph                      |
+| per example: branch            | once per run, no graph kept        | once per step, with graph                      |
 
 The trunk's keys and values are cut from its graph and handed to every micro-batch of branches as leaves. Their
 gradients add up over all micro-batches and go through the trunk once, at the end. So a batch may be split by length,
-which saves padding, at no cost. Only positions that predict a target token are projected to the vocabulary. The same
-schedule is known from reinforcement learning with shared prompts (arXiv 2606.01143); it needs no kernel.
+which saves padding, at no cost. Where the examples of a batch share more than all examples do, the batch's trunk is
+longer. Only positions that predict a target token are projected to the vocabulary. The same schedule is known from
+reinforcement learning with shared prompts (arXiv 2606.01143); it needs no kernel.
 
 A model whose cache cannot carry gradient uses the plain forward (`shares_trunk=False`), and so do the tests, as the
 reference.
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +33,22 @@ from transformers import DynamicCache
 from embedgrad_cli.core.batching import split_by_length
 from embedgrad_cli.core.encoding import Example, trunk_length
 from embedgrad_cli.core.losses import frozen_head_losses
+from embedgrad_cli.core.memory import OutOfMemory, is_out_of_memory
 from embedgrad_cli.core.model import LanguageModel
+from embedgrad_cli.core.query_cache import Layers, QueryCache, rows_of, stack
+from embedgrad_cli.core.recompute import ReadOnlyCache, recomputed
 from embedgrad_cli.core.soft_prompt import SoftPrompt
 
 log = logging.getLogger(__name__)
 
-Layers = list[tuple[Tensor, Tensor]]  # keys and values per layer, each [batch, heads, width, head_size]
+_OUT_OF_MEMORY = (
+    "memory ran out with micro-batches of {size} example(s). train.micro_batch_size=auto finds the largest that fits; "
+    "where one example is too much, train.checkpoint_activations=true, model.dtype=bfloat16, a smaller model or "
+    "shorter rows need less."
+)
+
+# A batch's own trunk costs one more forward pass, so it must save some.
+WORTH_SHARING = 8  # tokens
 
 
 @dataclass
@@ -47,10 +58,17 @@ class Past:
     layers: Layers
     mask: Tensor
 
+    @property
+    def width(self) -> int:
+        return self.mask.shape[1]
+
     def expand(self, batch_size: int) -> Past:
         """The same past for every row of a batch, without a copy."""
         layers = [(k.expand(batch_size, -1, -1, -1), v.expand(batch_size, -1, -1, -1)) for k, v in self.layers]
         return Past(layers, self.mask.expand(batch_size, -1))
+
+    def first(self, count: int) -> Past:
+        return Past([(k[:count], v[:count]) for k, v in self.layers], self.mask[:count])
 
     def select(self, rows: Tensor) -> Past:
         return Past([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows])
@@ -63,13 +81,22 @@ class Forward:
         model: the frozen language model.
         examples: all examples that will be run; the tokens they share are the trunk.
         shares_trunk: False computes every example in full.
+        queries: keeps what examples hold before their first slot; None computes it anew in every step.
+        recompute: compute activations again in the backward pass instead of keeping them.
     """
 
-    def __init__(self, model: LanguageModel, examples: Sequence[Example], shares_trunk: bool = True) -> None:
-        self.model, self.shares_trunk = model, shares_trunk
+    def __init__(
+        self,
+        model: LanguageModel,
+        examples: Sequence[Example],
+        shares_trunk: bool = True,
+        queries: QueryCache | None = None,
+        recompute: bool = False,
+    ) -> None:
+        self.model, self.shares_trunk, self.queries, self.recompute = model, shares_trunk, queries, recompute
+        self._fitting: int | None = None  # examples per micro-batch, once memory ran out
         self.trunk = examples[0].tokens[: trunk_length(examples)] if shares_trunk and examples else ()
-        first_slot = next((i for i, token in enumerate(self.trunk) if token < 0), len(self.trunk))
-        self._frozen_tokens, self._live_tokens = self.trunk[:first_slot], self.trunk[first_slot:]
+        self._frozen_tokens = self.trunk[: _first_slot(self.trunk)]
         self._frozen: Past | None = None
 
     def accumulate_gradient(
@@ -77,13 +104,37 @@ class Forward:
     ) -> Tensor:
         """Add the gradient of the batch's loss, the mean over its target tokens, to the prompt's.
 
+        Args:
+            micro_batch_size: examples per forward pass at most; None decides by length, and takes half of it
+                whenever memory runs out, with the same gradient.
+
         Returns: the loss, a scalar without graph.
+        Raises:
+            OutOfMemory: not even one example fits.
         """
+        before = None if prompt.vectors.grad is None else prompt.vectors.grad.clone()
+        while True:
+            size = micro_batch_size or self._fitting
+            try:
+                return self._accumulate(batch, prompt, size)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Out here the error and with it the tensors of the failed pass are gone.
+            if micro_batch_size or size == 1:
+                raise OutOfMemory(_OUT_OF_MEMORY.format(size=size))
+            self._fitting = (size or len(batch)) // 2 or 1
+            log.warning("memory ran out: micro-batches of %d examples from now on", self._fitting)
+            prompt.vectors.grad = None if before is None else before.clone()
+            if self.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _accumulate(self, batch: Sequence[Example], prompt: SoftPrompt, micro_batch_size: int | None) -> Tensor:
         num_targets = sum(len(example.target) for example in batch)
-        trunk = self.compute_trunk(prompt)
-        carries_gradient = bool(self._live_tokens) and self.shares_trunk
+        trunk = self.compute_trunk(prompt, batch)
+        carries_gradient = any(k.requires_grad for k, _ in trunk.layers)
         leaves = [(_leaf(k, carries_gradient), _leaf(v, carries_gradient)) for k, v in trunk.layers]
-        lengths = [example.length - len(self.trunk) for example in batch]
+        lengths = [example.length - trunk.width for example in batch]
         total = torch.zeros((), device=self.model.device)
         for rows in split_by_length(lengths, micro_batch_size):
             losses = self._losses([batch[i] for i in rows], prompt, Past(leaves, trunk.mask))
@@ -121,10 +172,10 @@ class Forward:
         ]
         targets = torch.tensor([token for example in batch for token in example.target], device=self.model.device)
         if self.model.has_plain_head:
-            hidden, _ = self.run(tokens, mask, past, prompt)
+            hidden, _ = self.run(tokens, mask, past, prompt, is_last=True)
             index = torch.tensor(predicting, device=self.model.device)
             return frozen_head_losses(hidden.flatten(0, 1)[index], self.model.network.get_output_embeddings(), targets)
-        logits, _ = self.run(tokens, mask, past, prompt, predicting)
+        logits, _ = self.run(tokens, mask, past, prompt, predicting, is_last=True)
         return cross_entropy(logits.float(), targets, reduction="none")
 
     def plain_losses(self, batch: Sequence[Example], prompt: SoftPrompt) -> Tensor:
@@ -140,13 +191,22 @@ class Forward:
             losses.append(cross_entropy(predictions, targets, reduction="none"))
         return torch.cat(losses)
 
-    def compute_trunk(self, prompt: SoftPrompt) -> Past:
-        """The trunk at batch size 1; from its first slot on with a graph, if gradients are enabled."""
+    def compute_trunk(self, prompt: SoftPrompt, batch: Sequence[Example] = ()) -> Past:
+        """The trunk at batch size 1; from its first slot on with a graph, if gradients are enabled.
+
+        With a batch, the trunk that its examples share, where that is notably longer.
+        """
         if self._frozen is None:
             nothing = Past([], torch.ones(1, 0, dtype=torch.bool, device=self.model.device))
             with torch.no_grad():
                 self._frozen = self._extend(nothing, self._frozen_tokens, prompt)
-        return self._extend(self._frozen, self._live_tokens, prompt)
+        shared = trunk_length(batch) if self.shares_trunk and len(batch) > 1 else 0
+        trunk = batch[0].tokens[:shared] if shared >= len(self.trunk) + WORTH_SHARING else self.trunk
+        rest = trunk[len(self._frozen_tokens) :]
+        first_slot = _first_slot(rest)
+        with torch.no_grad():
+            past = self._extend(self._frozen, rest[:first_slot], prompt)
+        return self._extend(past, rest[first_slot:], prompt)
 
     def compute_before_slot(
         self, batch: Sequence[Example], prompt: SoftPrompt, trunk: Past
@@ -155,14 +215,33 @@ class Forward:
 
         Returns: what has been computed, and what is left of each branch.
         """
-        past, branches = trunk.expand(len(batch)), [example.tokens[len(self.trunk) :] for example in batch]
-        cuts = [next((i for i, token in enumerate(branch) if token < 0), 0) for branch in branches]
-        if self._live_tokens or not self.shares_trunk or not any(cuts) or not self.allows_gaps(cuts):
+        past, branches = trunk.expand(len(batch)), [example.tokens[trunk.width :] for example in batch]
+        cuts = [_first_slot(branch) % len(branch) for branch in branches]  # without a slot: 0
+        live_trunk = any(token < 0 for token in batch[0].tokens[: trunk.width])
+        if live_trunk or not self.shares_trunk or not any(cuts) or not self.allows_gaps(cuts):
             return past, branches
-        tokens, mask = self.pad([branch[:cut] for branch, cut in zip(branches, cuts, strict=True)])
+        queries = [branch[:cut] for branch, cut in zip(branches, cuts, strict=True)]
         with torch.no_grad():
-            _, past = self.run(tokens, mask, past, prompt)
+            past = self._run_queries(queries, past, prompt)
         return past, [branch[cut:] for branch, cut in zip(branches, cuts, strict=True)]
+
+    def _run_queries(self, queries: list[tuple[int, ...]], past: Past, prompt: SoftPrompt) -> Past:
+        """The past extended by token sequences without slots; those that `self.queries` has are not computed."""
+        tokens, mask = self.pad(queries)
+        if self.queries is None or past.width != len(self.trunk):  # kept is what follows the whole run's trunk
+            return self.run(tokens, mask, past, prompt)[1]
+        rows = [self.queries.get(query) for query in queries]
+        new = [i for i, row in enumerate(rows) if row is None]
+        # On a CPU one by one: their numbers must not depend on what they were batched with, or a resumed run, which
+        # meets them in other batches, would differ from an uninterrupted one by rounding.
+        for part in [[i] for i in new] if self.model.device.type == "cpu" else [new] * bool(new):
+            computed = self.run(*self.pad([queries[i] for i in part]), past.first(len(part)), prompt)[1]
+            lengths = [len(queries[i]) for i in part]
+            for i, row in zip(part, rows_of(computed.layers, past.width, lengths), strict=True):
+                rows[i] = row
+                self.queries.put(queries[i], row)
+        kept = stack([row for row in rows if row is not None])
+        return Past(_concatenate(past.layers, kept), torch.cat([past.mask, mask], dim=1))
 
     def allows_gaps(self, lengths: Sequence[int]) -> bool:
         """Whether rows of these lengths may be padded *inside* a sequence.
@@ -178,6 +257,7 @@ class Forward:
         past: Past,
         prompt: SoftPrompt,
         predicting: list[int] | None = None,
+        is_last: bool = False,
     ) -> tuple[Tensor, Past]:
         """One forward pass.
 
@@ -185,26 +265,30 @@ class Forward:
             tokens, mask: `[batch, width]`; padding may stand on either side.
             past: what has been computed of these rows.
             predicting: flat indices into `tokens` of the places to project to the vocabulary; None projects nothing.
+            is_last: nothing follows, so the past need not be extended, and layers may be run again.
 
         Returns: logits `[len(predicting), vocabulary]`, or the last hidden states, and the extended past.
         """
         full_mask = torch.cat([past.mask, mask], dim=1)
-        positions = (full_mask.long().cumsum(1) - 1).clamp(min=0)[:, past.mask.shape[1] :]
+        positions = (full_mask.long().cumsum(1) - 1).clamp(min=0)[:, past.width :]
         arguments = {
             "inputs_embeds": self.embed(tokens, prompt),
             "attention_mask": full_mask.long(),
             "position_ids": positions,
             "use_cache": self.shares_trunk,
-            "past_key_values": _to_cache(past.layers) if self.shares_trunk else None,
+            "past_key_values": _to_cache(past.layers, is_last) if self.shares_trunk else None,
         }
-        if predicting is None:
-            output = self.model.network.base_model(**arguments)
-            result = output.last_hidden_state
-        else:
-            with self._project_only(predicting):
-                output = self.model.network(**arguments)
-            result = output.logits.squeeze(0)
-        return result, Past(_from_cache(output.past_key_values) if self.shares_trunk else [], full_mask)
+        saving = is_last and self.recompute and self.shares_trunk and torch.is_grad_enabled()
+        with recomputed(self.model.network) if saving else nullcontext():
+            if predicting is None:
+                output = self.model.network.base_model(**arguments)
+                result = output.last_hidden_state
+            else:
+                with self._project_only(predicting):
+                    output = self.model.network(**arguments)
+                result = output.logits.squeeze(0)
+        extended = self.shares_trunk and not is_last
+        return result, Past(_from_cache(output.past_key_values) if extended else [], full_mask)
 
     def embed(self, tokens: Tensor, prompt: SoftPrompt) -> Tensor:
         """Embeddings `[batch, width, hidden_size]` in the model's dtype: the table's, and in slots the prompt's."""
@@ -269,6 +353,20 @@ def can_share_trunk(model: LanguageModel, examples: Sequence[Example], prompt: S
     return True
 
 
+def _first_slot(tokens: Sequence[int]) -> int:
+    """Where the first slot begins; behind the last token if there is none."""
+    return next((i for i, token in enumerate(tokens) if token < 0), len(tokens))
+
+
+def _concatenate(before: Layers, after: Layers) -> Layers:
+    if not before:
+        return after
+    return [
+        (torch.cat([k, more_k], dim=2), torch.cat([v, more_v], dim=2))
+        for (k, v), (more_k, more_v) in zip(before, after, strict=True)
+    ]
+
+
 def _leaf(tensor: Tensor, requires_grad: bool) -> Tensor:
     return tensor.detach().requires_grad_(requires_grad)
 
@@ -281,11 +379,11 @@ def _backward_through_trunk(layers: Layers, leaves: Layers) -> None:
     torch.autograd.backward([o for o, _ in reached], [g for _, g in reached])
 
 
-def _to_cache(layers: Layers) -> Any:
+def _to_cache(layers: Layers, read_only: bool) -> Any:
     """A `transformers` cache that holds these tensors themselves, not copies of them."""
-    cache: Any = DynamicCache()
+    cache: Any = ReadOnlyCache() if read_only and layers else DynamicCache()
     for index, (keys, values) in enumerate(layers):
-        cache.update(keys[:1, :, :0], values[:1, :, :0], index)  # creates the layer
+        DynamicCache.update(cache, keys[:1, :, :0], values[:1, :, :0], index)  # creates the layer
         cache.layers[index].keys, cache.layers[index].values = keys, values
     return cache
 

@@ -1,0 +1,1 @@
+"""What the benchmarks `bench_*.py` share: models, batches, both sides' steps, clocks and counting."""

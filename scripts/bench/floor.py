@@ -1,0 +1,89 @@
+"""How many operations a step needs at least: tokens x weights touched, each once, and attention.
+
+Weights are frozen, so the backward pass costs as much as the forward one (gradients for inputs alone), not twice as
+much. The plain path computes every place of the padded batch, prompt included, forward and backward, and projects all
+of them to the vocabulary. What must be done is less: no padding, what examples share once, no backward pass before the
+first slot, no pass at all for what was kept, and the vocabulary at target places alone. Every token counts in all
+layers; what the last layer could still leave out at places that predict nothing is not counted as left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from embedgrad_cli.core.encoding import Example, trunk_length
+from embedgrad_cli.core.recompute import decoder_layers
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive tokens of one sequence, computed together.
+
+    Args:
+        tokens: how many.
+        frozen, live: places before them that they attend to, without and with gradient.
+        has_graph: whether a backward pass follows.
+    """
+
+    tokens: int
+    frozen: int = 0
+    live: int = 0
+    has_graph: bool = True
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one token touches: `weights` in all layers, `head` in the output layer, `attention` per place it sees."""
+
+    weights: int
+    head: int
+    attention: int
+
+    @classmethod
+    def of(cls, network: Any) -> Costs:
+        config, layers = network.config, decoder_layers(network)
+        weights = sum(p.numel() for layer in layers for p in layer.parameters() if p.dim() == 2)
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        attention = len(layers) * config.num_attention_heads * head_size
+        return cls(weights, network.get_output_embeddings().weight.numel(), attention)
+
+    def run(self, run: Run) -> int:
+        """Operations (a multiplication and an addition are two) of a run, forward and, with a graph, backward."""
+        own = run.tokens * (run.tokens + 1) // 2  # causal: each sees itself and those before
+        live, everything = run.tokens * run.live + own, run.tokens * (run.frozen + run.live) + own
+        forward = 2 * run.tokens * self.weights + 4 * everything * self.attention  # scores, and the weighted sum
+        if not run.has_graph:
+            return forward
+        # Backward: of attention, for queries and weights over all places, for keys and values over live ones.
+        return forward + 2 * run.tokens * self.weights + 4 * (everything + live) * self.attention
+
+    def predictions(self, places: int) -> int:
+        """Operations of the output layer, forward and backward."""
+        return 4 * places * self.head
+
+
+def plain_operations(costs: Costs, examples: Sequence[Example]) -> int:
+    """Of the padded batch, as PEFT computes it."""
+    width = max(example.length for example in examples)
+    return len(examples) * (costs.run(Run(width)) + costs.predictions(width))
+
+
+def needed_operations(costs: Costs, examples: Sequence[Example], queries_kept: bool = False) -> int:
+    """Of the same gradient with every token computed once; `queries_kept`: what precedes the slot was kept."""
+    trunk = examples[0].tokens[: trunk_length(examples)]
+    frozen = _first_slot(trunk)  # computed once per run
+    live = len(trunk) - frozen
+    total = costs.run(Run(live, frozen)) + costs.predictions(sum(len(e.target) for e in examples))
+    for example in examples:
+        branch = (*example.tokens[len(trunk) :], *example.target[:-1])
+        query = 0 if live else _first_slot(branch)
+        if not queries_kept:
+            total += costs.run(Run(query, frozen, has_graph=False))
+        total += costs.run(Run(len(branch) - query, frozen + query, live))
+    return total
+
+
+def _first_slot(tokens: Sequence[int]) -> int:
+    return next((i for i, token in enumerate(tokens) if token < 0), len(tokens))

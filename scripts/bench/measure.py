@@ -1,0 +1,118 @@
+"""Clocks and memory, on a CPU and on a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from embedgrad_cli.core.memory import is_out_of_memory
+
+T = TypeVar("T")
+MATMUL_SIZES = {"cpu": 1024, "cuda": 8192}
+RESET_PEAK = "5"  # what /proc/PID/clear_refs takes for it
+
+
+def timed(function: Callable[[], Any]) -> float:
+    """Seconds that a call takes, the GPU's work included."""
+    _synchronise()
+    started = time.perf_counter()
+    function()
+    _synchronise()
+    return time.perf_counter() - started
+
+
+def medians(functions: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+    """Median seconds of each, taken in turns, so that a slow minute of the machine meets all of them."""
+    rounds = [[timed(function) for function in functions] for _ in range(repeats)]
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def matmul_rate(device: str, dtype: str, size: int | None = None, repeats: int = 20) -> float:
+    """Operations per second of a large square matrix product, the best that this machine does."""
+    n = size or MATMUL_SIZES[device]
+    a, b = (torch.randn(n, n, device=device).to(getattr(torch, dtype)) for _ in range(2))
+    torch.mm(a, b)
+    return 2 * n**3 / min(timed(lambda: torch.mm(a, b)) for _ in range(repeats))
+
+
+def added_memory(function: Callable[[], Any], device: str) -> int:
+    """Bytes at the peak of a call beyond what was held before it: tensors on a GPU, else resident memory.
+
+    On a CPU this is for a process that has done little else: what it has freed, it may use again unseen.
+    """
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    _return_free_memory()
+    before = _resident("VmRSS")
+    with suppress(OSError):  # where it may not be reset, the peak is that of the whole process
+        Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+    function()
+    return max(_resident("VmHWM") - before, 0)
+
+
+def unless_out_of_memory(function: Callable[[], T]) -> T | None:
+    """What the function returns; None if memory ran out."""
+    try:
+        return function()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def in_fresh_process(function: Callable[..., T], *arguments: Any) -> T | None:
+    """What the function returns in a process of its own; None if the system killed that, as it does for memory."""
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_call_and_send, args=(sender, function, arguments))
+    process.start()
+    sender.close()
+    result = None
+    with suppress(EOFError):  # nothing was sent
+        result = receiver.recv()
+    process.join()
+    if process.exitcode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"{function.__name__} failed in its own process (exit code {process.exitcode})")
+    return result
+
+
+def _call_and_send(sender: Connection, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    sender.send(function(*arguments))
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _return_free_memory() -> None:
+    """Ask the C library to hand freed memory back, where it knows how (glibc)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident(field: str) -> int:
+    """`VmRSS` (now) or `VmHWM` (peak) in bytes; without /proc the peak stands for both."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
