@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo lab compare-methods test test-lm-eval lint bench train-tiny clean
+.PHONY: setup demo lab compare-methods test test-lm-eval lint bench bench-step bench-evaluation bench-trainer bench-growth
+.PHONY: train-tiny clean
 
 setup: .venv/.installed
 
@@ -48,8 +49,24 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup
-	$(BIN)/python scripts/bench_step.py
+# Against PEFT, each figure a ratio taken in one run; rows as JSON in outputs/bench. Every part also runs alone.
+# make bench DATA=DIR adds real rows: DIR holds sst2/, gsm8k/ and tokenizers/qwen2.5/.
+# On a GPU: make bench MODEL='--device cuda --config FILE' GROWTH='--models FILE FILE', FILE a model's config.json.
+BENCH := outputs/bench
+bench: bench-step bench-evaluation bench-trainer bench-growth
+
+bench-step bench-evaluation: bench-%: setup
+	$(BIN)/python scripts/bench_$*.py $(MODEL) --json $(BENCH)/$*.json
+
+bench-trainer: setup
+ifdef DATA
+	$(BIN)/python scripts/bench_trainer.py $(MODEL) --data $(DATA) --json $(BENCH)/trainer.json
+else
+	@echo "bench-trainer is left out: it needs real rows, make bench DATA=DIR"
+endif
+
+bench-growth: setup
+	$(BIN)/python scripts/bench_growth.py $(MODEL) $(GROWTH) --json $(BENCH)/growth.json --plot docs/growth.svg
 
 # make train-tiny SST2=DIR, with train.tsv and validation.tsv
 train-tiny: setup

@@ -7,8 +7,9 @@ The prompt stands in front of ragged queries (mean 25 tokens); both sides get th
 choice    Two labels per example. With labels of one token PEFT runs each batch of queries once and reads both off the
           last place, as a careful user would. With labels of three tokens it runs each label behind its query, as
           evaluation harnesses do. Its rows come in the data's order and are padded on the right.
-generate  Answers of 1 to 119 tokens, 60 on average, prescribed by the model's weights (bench/countdown.py), so that
-          both sides decode the same tokens. PEFT calls `generate` on left-padded batches in the data's order.
+generate  Answers of 1 to 119 tokens with their end, 60 on average, prescribed by the model's weights
+          (bench/countdown.py), so that both sides decode the same tokens. PEFT calls `generate` on left-padded batches
+          in the data's order.
 
 ratio     PEFT's seconds over ours, medians of rounds that alternate
 error     the largest difference of two scores; for answers, the share that differs
@@ -36,7 +37,6 @@ from embedgrad_cli.core.forward import Forward
 
 # by their number of tokens
 LABELS: dict[int, list[tuple[int, ...]]] = {1: [(11,), (12,)], 3: [(11, 13, 14), (12, 13, 15)]}
-LONGEST = 120  # tokens of an answer, the end included
 COLUMNS = ["kind", "prompt", "query", "examples", "batch", "answer", "ratio", "error", "seconds", "peft_seconds"]
 Padded = tuple[Tensor, Tensor]
 
@@ -89,12 +89,12 @@ def peft_scores(wrapped: Any, work: Work, choices: Sequence[tuple[int, ...]]) ->
     return torch.cat(scores).view(-1, len(choices)).cpu()
 
 
-def peft_answers(wrapped: Any, work: Work) -> list[list[int]]:
+def peft_answers(wrapped: Any, work: Work, longest: int) -> list[list[int]]:
     """What `generate` gives, without the end."""
     answers = []
     for rows in batches(work.queries, work.batch_size):
         ids, mask = pad(rows, wrapped.device, left=True)
-        wanted = {"max_new_tokens": LONGEST, "do_sample": False, "eos_token_id": END, "pad_token_id": END}
+        wanted = {"max_new_tokens": longest, "do_sample": False, "eos_token_id": END, "pad_token_id": END}
         output = wrapped.generate(input_ids=ids, attention_mask=mask, **wanted)
         answers += [row[: row.index(END)] for row in output[:, ids.shape[1] :].tolist()]
     return answers
@@ -122,17 +122,17 @@ def bench_choice(network: Any, work: Work, label_tokens: int, repeats: int) -> d
     return {"kind": "choice", "answer": f"{label_tokens} token(s)", "error": error, **times(ours, peft, repeats)}
 
 
-def bench_generation(network: Any, work: Work, repeats: int) -> dict[str, Any]:
+def bench_generation(network: Any, work: Work, longest: int, repeats: int) -> dict[str, Any]:
     """Changes the network: see `teach_countdown`."""
-    model = teach_countdown(network, LONGEST)
+    model = teach_countdown(network, longest)
     generator = torch.Generator().manual_seed(2)
-    lengths = torch.randint(1, LONGEST, (len(work.examples),), generator=generator).tolist()
-    examples = [without_countdown(example, LONGEST) for example in work.examples]
+    lengths = torch.randint(1, longest, (len(work.examples),), generator=generator).tolist()
+    examples = [without_countdown(example, longest) for example in work.examples]
     examples = [answered_with(example, length) for example, length in zip(examples, lengths, strict=True)]
     work = Work(examples, work.vectors, work.batch_size)
     prompt, wrapped = make_prompt(work.vectors, network.device), peft_model(network, work.vectors)
-    ours = lambda: generate(Forward(model, examples), examples, prompt, LONGEST, work.batch_size)  # noqa: E731
-    peft = lambda: peft_answers(wrapped, work)  # noqa: E731
+    ours = lambda: generate(Forward(model, examples), examples, prompt, longest, work.batch_size)  # noqa: E731
+    peft = lambda: peft_answers(wrapped, work, longest)  # noqa: E731
     pairs = list(zip(ours(), peft(), strict=True))
     error = sum(a != b for a, b in pairs) / len(pairs)
     mean = sum(lengths) / len(lengths)
@@ -144,12 +144,12 @@ def times(ours: Callable[[], Any], peft: Callable[[], Any], repeats: int) -> dic
     return {"ratio": ratio(peft_seconds, seconds), "seconds": seconds, "peft_seconds": peft_seconds}
 
 
-def bench(spec: ModelSpec, shape: Shape, batch_size: int, repeats: int) -> list[dict[str, Any]]:
+def bench(spec: ModelSpec, shape: Shape, batch_size: int, longest: int, repeats: int) -> list[dict[str, Any]]:
     network = spec.make()
     vectors = make_vectors(shape.prompt, network.config.hidden_size)
     work = Work(shape.examples(network.config.vocab_size), vectors, batch_size)
     rows = [bench_choice(network, work, label_tokens, repeats) for label_tokens in LABELS]
-    rows.append(bench_generation(network, work, repeats))
+    rows.append(bench_generation(network, work, longest, repeats))
     common = {"prompt": shape.prompt, "query": shape.query, "examples": shape.batch, "batch": batch_size}
     return [{**row, **common, "machine": machine(spec)} for row in rows]
 
@@ -159,9 +159,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments_of.add_argument("--prompt", type=int, default=400, help="tokens of the prompt (default 400)")
     arguments_of.add_argument("--examples", type=int, default=64)
     arguments_of.add_argument("--batch", type=int, default=16, help="examples at once (default 16)")
+    arguments_of.add_argument("--longest", type=int, default=120, help="tokens of an answer at most (default 120)")
     options = arguments_of.parse_args(arguments)
     spec = spec_of(options)
-    rows = bench(spec, Shape(options.prompt, 25, 1, options.examples), options.batch, options.repeats)
+    shape = Shape(options.prompt, 25, 1, options.examples)
+    rows = bench(spec, shape, options.batch, options.longest, options.repeats)
     show(f"evaluation against PEFT: {machine(spec)}", rows, COLUMNS, options.json)
 
 

@@ -43,7 +43,7 @@ SHAPES = [
 QUERY_BUDGET = 2**33  # bytes, more than any shape here needs
 COLUMNS = [
     *("prompt", "query", "target", "batch", "placement", "ratio", "floor_ratio", "memory_ratio", "grad_error"),
-    *("eight_passes", "share", "peft_share", "seconds", "peft_seconds"),
+    *("eight_passes", "share", "peft_share"),
 ]
 
 
@@ -128,12 +128,14 @@ def make_step(network: Any, shape: Shape, side: str) -> tuple[Step, QueryCache]:
     return our_step(network, shape.examples(network.config.vocab_size), vectors, queries=queries), queries
 
 
-def main(arguments: Sequence[str] | None = None, shapes: Sequence[Shape] = SHAPES) -> None:
-    options = parser(__doc__).parse_args(arguments)
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments_of = parser(__doc__)
+    arguments_of.add_argument("--shapes", nargs="+", type=Shape.parse, default=SHAPES, metavar="P,Q,T,B[,after]")
+    options = arguments_of.parse_args(arguments)
     spec = spec_of(options)
     network, rate = spec.make(), matmul_rate(spec.device, spec.dtype)
     rows = []
-    for shape in shapes:
+    for shape in options.shapes:
         row = compare(spec, network, shape, options.repeats, rate)
         rows.append({**row, "eight_passes": eight_passes(network, shape, options.repeats)})
     title = f"one step against PEFT: {machine(spec)}, matrix products {rate / 1e9:.0f} GFLOP/s"

@@ -1,4 +1,4 @@
-"""Real rows: a product's step against PEFT prompt tuning in the Hugging Face `Trainer`.
+"""Real rows: a training step against PEFT prompt tuning in the Hugging Face `Trainer`.
 
     python scripts/bench_trainer.py --data DIR [--tokenizer DIR] [--tasks sst2 gsm8k] [--steps 20] [--json FILE]
 

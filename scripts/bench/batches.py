@@ -22,6 +22,13 @@ class Shape:
     batch: int
     placement: str = "before"
 
+    @classmethod
+    def parse(cls, text: str) -> Shape:
+        """From `prompt,query,target,batch` and, if it is not in front, `,after`."""
+        sizes, placement = text.removesuffix(",after"), "after" if text.endswith(",after") else "before"
+        prompt, query, target, batch = map(int, sizes.split(","))
+        return cls(prompt, query, target, batch, placement)
+
     @property
     def before(self) -> Shape:
         """The same sizes with the prompt in front, the only place that PEFT has for it."""

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from .models import SIZES, ModelSpec
 
-TABLE_WIDTH = 150
+TABLE_WIDTH = 140
 
 
 def parser(docstring: str | None) -> argparse.ArgumentParser:

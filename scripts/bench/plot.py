@@ -9,7 +9,8 @@ from typing import Any
 from matplotlib import pyplot, rc_context
 from matplotlib.axes import Axes
 
-REPRODUCIBLE = {"svg.hashsalt": "embedgrad"}  # the same rows give the same file
+# The same rows give the same file, and its text is text.
+SETTINGS = {"svg.hashsalt": "embedgrad", "svg.fonttype": "none"}
 SIDES = {"embedgrad": ("", "tab:blue", "o"), "PEFT": ("peft_", "tab:orange", "s")}
 LABELS = {"prompt": "prompt length (tokens)", "batch": "batch (examples)", "parameters": "model (parameters)"}
 QUANTITIES = {"seconds": ("seconds per step", 1), "memory": ("peak memory of a step (MB)", 1e6)}
@@ -27,7 +28,7 @@ def plot_growth(rows: Sequence[dict[str, Any]], file: Path) -> None:
     axes[0][0].legend(frameon=False)
     figure.suptitle(rows[0]["machine"], fontsize=10)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context(REPRODUCIBLE):
+    with rc_context(SETTINGS):
         figure.savefig(file, format="svg", metadata={"Date": None})
     pyplot.close(figure)
 
