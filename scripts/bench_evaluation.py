@@ -133,7 +133,7 @@ def bench_generation(network: Any, work: Work, longest: int, repeats: int) -> di
     prompt, wrapped = make_prompt(work.vectors, network.device), peft_model(network, work.vectors)
     ours = lambda: generate(Forward(model, examples), examples, prompt, longest, work.batch_size)  # noqa: E731
     peft = lambda: peft_answers(wrapped, work, longest)  # noqa: E731
-    pairs = list(zip(ours(), peft(), strict=True))
+    pairs = [(a, b) for (a,), b in zip(ours(), peft(), strict=True)]
     error = sum(a != b for a, b in pairs) / len(pairs)
     mean = sum(lengths) / len(lengths)
     return {"kind": "generate", "answer": f"mean {mean:.0f} tokens", "error": error, **times(ours, peft, repeats)}

@@ -10,7 +10,7 @@ from matplotlib import pyplot, rc_context
 from matplotlib.axes import Axes
 
 # The same rows give the same file, and its text is text.
-SETTINGS = {"svg.hashsalt": "embedgrad", "svg.fonttype": "none"}
+SETTINGS: Any = {"svg.hashsalt": "embedgrad", "svg.fonttype": "none"}
 SIDES = {"embedgrad": ("", "tab:blue", "o"), "PEFT": ("peft_", "tab:orange", "s")}
 LABELS = {"prompt": "prompt length (tokens)", "batch": "batch (examples)", "parameters": "model (parameters)"}
 QUANTITIES = {"seconds": ("seconds per step", 1), "memory": ("peak memory of a step (MB)", 1e6)}

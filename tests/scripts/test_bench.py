@@ -144,7 +144,7 @@ def test_a_countdown_ends_where_it_is_told_to() -> None:
     examples = [answered_with(e, length) for e, length in zip(examples, lengths, strict=True)]
     prompt = make_prompt(make_vectors(4, model.hidden_size))
     answers = generate(Forward(model, examples), examples, prompt, 30, batch_size=2)
-    assert [len(answer) + 1 for answer in answers] == lengths
+    assert [len(answer) + 1 for (answer,) in answers] == lengths
 
 
 def test_peft_generates_behind_the_prompt(network: Any) -> None:
