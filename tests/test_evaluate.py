@@ -103,6 +103,3 @@ def test_export_writes_the_vectors_and_says_what_exists(trained: OptimizeConfig,
     assert description["seed_text"] == SEEDS[0]
     with pytest.raises(UserError, match="not an empty folder"):
         export.run(config)
-    config.format = "gguf"
-    with pytest.raises(UserError, match="format=embeds"):
-        export.run(config)
