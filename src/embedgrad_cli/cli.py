@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-COMMANDS = ("optimize", "evaluate", "export", "compare")
+COMMANDS = ("optimize", "evaluate", "export", "inspect", "compare")
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 INTERRUPTED = 130
 
@@ -53,7 +53,11 @@ def _dispatch(argv: list[str]) -> int:
         return complete([word for word in argv if word not in (*COMMANDS, *COMPLETION_FLAGS)])
     if argv[0] not in COMMANDS:
         raise ConfigError([_unknown_command(argv[0])])
-    if argv[0] == "compare":  # has flags only, and no use for Hydra
+    if argv[0] == "inspect":  # this and `compare` have flags only, and no use for Hydra
+        from embedgrad_cli.inspection import main as inspect
+
+        return inspect(argv[1:])
+    if argv[0] == "compare":
         from embedgrad_cli.compare import main as compare
 
         return compare(argv[1:])

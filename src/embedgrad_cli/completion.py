@@ -9,7 +9,10 @@ from pathlib import Path
 from embedgrad_cli.config import COMMANDS as CONFIGURED
 from embedgrad_cli.errors import ConfigError
 
-COMPARE_FLAGS = ("--help", "--format", "--sort", "--mixed")
+OWN_FLAGS = {
+    "compare": ("--help", "--format", "--sort", "--mixed"),
+    "inspect": ("--help", "--verify", "--format"),
+}
 FLAGS = ("--help", "--cfg", "--multirun", "--config-dir", "--config-name", "--info")
 
 
@@ -33,7 +36,7 @@ def complete(words: list[str]) -> int:
     if len(typed) - bool(last) == 0:
         print(" ".join(command for command in COMMANDS if command.startswith(last)))
     elif last.startswith("-"):
-        flags = COMPARE_FLAGS if typed[0] == "compare" else FLAGS
+        flags = OWN_FLAGS.get(typed[0], FLAGS)
         print(" ".join(flag for flag in flags if flag.startswith(last)))
     elif typed[0] in CONFIGURED:  # of the others' words the shell itself completes the files
         # Hydra completes the rest as if the subcommand were the program.

@@ -14,12 +14,14 @@ commands:
   optimize   train the embeddings of a prompt on a task and compare them with the text
   evaluate   compare a saved prompt with its text on any task
   export     write a saved prompt in a form that other programs read
+  inspect    what is in a saved prompt, and how far its vectors went
   compare    one table over finished runs
 
 examples:
   embedgrad optimize
   embedgrad evaluate artifact=outputs/optimize/DATE_TIME/prompt.safetensors task=sst2 task.data_dir=DIR
   embedgrad export artifact=outputs/optimize/DATE_TIME/prompt.safetensors format=embeds output_dir=DIR
+  embedgrad inspect outputs/optimize/DATE_TIME/prompt.safetensors
   embedgrad compare outputs/sweep
 
 `embedgrad optimize` without arguments runs on an embedded model and task: no download, no GPU, under a minute.
@@ -27,6 +29,25 @@ examples:
   embedgrad COMMAND --help                     groups, settings, defaults
   embedgrad --version
   eval "$(embedgrad -sc install=bash)"         completion for this shell
+"""
+
+INSPECT = """\
+What is in an artifact: its seed text, metrics and provenance, and for every token how far its vector is from the seed's
+and which tokens are nearest to it. Of the model's files only the embedding table and the tokenizer are read; if they
+are not on this machine, that is said and the rest is shown. Nearest tokens are not meanings.
+
+usage: embedgrad inspect FILE [--verify MODEL] [--format FORMAT]
+
+examples:
+  embedgrad inspect outputs/demo/prompt.safetensors
+  embedgrad inspect prompt.safetensors --verify Qwen/Qwen2.5-0.5B-Instruct
+  embedgrad inspect prompt.safetensors --format json
+
+flags:
+  --verify MODEL   load this model (a folder, hub id or embedded:tiny) and check that the prompt was made for it; the
+                   exit code is 2 if it was not
+  --format FORMAT  table (the default) or json
+  --help, -h       this text
 """
 
 COMPARE = """\
