@@ -8,13 +8,22 @@ from pathlib import Path
 
 from embedgrad_cli import assets
 from embedgrad_cli.errors import UserError
-from embedgrad_cli.schema import Message, ModelConfig, OptimizerConfig, PromptConfig, TaskConfig, TemplateConfig
+from embedgrad_cli.schema import (
+    Message,
+    ModelConfig,
+    OptimizerConfig,
+    PromptConfig,
+    SearchConfig,
+    TaskConfig,
+    TemplateConfig,
+)
 
 ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
 SLOT = re.compile(r"\{prompt(?:\.(\d+))?\}")
 DATA_FIELD = re.compile(r"\{[^{}]+\}")
-FORMATS = ("embeds",)
+FORMATS = ("embeds", "text", "hub")
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def check_model(model: ModelConfig) -> list[str]:
@@ -109,10 +118,30 @@ def check_format(format: str) -> list[str]:
     """The export formats that exist."""
     if format in FORMATS:
         return []
-    return [
-        f"format: {format!r} does not exist. This version writes format=embeds: the prompt's vectors and the "
-        "conversation they stand in, for servers that take embeddings. peft, model and text are planned."
-    ]
+    return [f"format: {format!r} does not exist. Formats are {', '.join(FORMATS)}."]
+
+
+def check_search(search: SearchConfig, format: str) -> list[str]:
+    """Only a text is searched for."""
+    if search.budget and format != "text":
+        return [f"search.budget: format={format} does not search. Leave it out, or give format=text."]
+    return []
+
+
+def check_data_dir(data_dir: str, format: str) -> list[str]:
+    """Only a text is measured on data."""
+    if format != "text":
+        return [f"data_dir: format={format} reads no data. Leave it out, or give format=text."]
+    return _check_folder("data_dir", data_dir)
+
+
+def check_push(push: str, format: str) -> list[str]:
+    """Only a folder made for the hub is uploaded, and to a repository with an owner."""
+    if format != "hub":
+        return [f"push: format={format} is not uploaded. Leave it out, or give format=hub."]
+    if REPOSITORY.fullmatch(push):
+        return []
+    return [f"push: {push!r} is no repository. Give its owner and name: push=OWNER/NAME."]
 
 
 # Which parts of a config a check reads. It runs if the subcommand has them and the first is right so far.
@@ -124,6 +153,9 @@ CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("task",), check_task),
     (("optimizer",), check_optimizer),
     (("format",), check_format),
+    (("search", "format"), check_search),
+    (("data_dir", "format"), check_data_dir),
+    (("push", "format"), check_push),
 ]
 
 
@@ -140,13 +172,17 @@ def _check_data_dir(task: TaskConfig) -> list[str]:
         if task.hub.path is not None:
             return []
         return ["task.data_dir: it has no value, nor has task.hub.path. Say where the data is: task.data_dir=DIR."]
-    if task.data_dir.startswith(assets.PREFIX):
-        return _check_embedded("task.data_dir", task.data_dir)
-    folder = Path(task.data_dir).expanduser()
+    return _check_folder("task.data_dir", task.data_dir)
+
+
+def _check_folder(key: str, path: str) -> list[str]:
+    if path.startswith(assets.PREFIX):
+        return _check_embedded(key, path)
+    folder = Path(path).expanduser()
     if folder.is_dir():
         return []
     found = "is a file" if folder.exists() else "does not exist"
-    return [f"task.data_dir: {task.data_dir!r} {found}. Give the folder that holds one file per split."]
+    return [f"{key}: {path!r} {found}. Give the folder that holds one file per split."]
 
 
 def _check_choices(task: TaskConfig) -> list[str]:

@@ -243,7 +243,7 @@ def _check_range(value: Any, item: Field[Any]) -> None:
 
 def _expand_home(config: Config) -> None:
     """The shell leaves `task.data_dir=~/data` as it is, so `~` is replaced here."""
-    paths = [("model", "path"), ("task", "data_dir"), ("", "artifact"), ("", "output_dir")]
+    paths = [("model", "path"), ("task", "data_dir"), ("", "data_dir"), ("", "artifact"), ("", "output_dir")]
     for part, name in paths:
         owner = getattr(config, part, None) if part else config
         value = getattr(owner, name, None)

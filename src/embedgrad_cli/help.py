@@ -90,7 +90,9 @@ embedgrad evaluate artifact=prompt.safetensors split=validation
 embedgrad evaluate artifact=prompt.safetensors task=sst2 task.data_dir=DIR""",
     "export": """\
 embedgrad export artifact=prompt.safetensors
-embedgrad export artifact=prompt.safetensors format=embeds output_dir=DIR""",
+embedgrad export artifact=prompt.safetensors format=embeds output_dir=DIR
+embedgrad export artifact=prompt.safetensors format=text search.budget=20000
+embedgrad export artifact=prompt.safetensors format=hub push=OWNER/NAME""",
 }
 FLAGS = """\
 --help, -h             this text
@@ -133,7 +135,7 @@ def command_help(command: str, config_dir: str | None = None, overrides: list[st
     rows = []
     for key, _, item in settings(COMMANDS[command]):
         part = key.partition(".")[0]
-        own = command == "evaluate" and part in (*FROM_ARTIFACT, "seed") and not given & {part, key}
+        own = command != "optimize" and part in (*FROM_ARTIFACT, "seed") and not given & {part, key}
         shown = "(the artifact's)" if own else one_line(_at(plain, key))
         rows.append((f"{key}={shown}", item.metadata["words"]))
     parts.append("settings (??? is yours to give):\n" + "\n".join(_row(left, words) for left, words in rows))

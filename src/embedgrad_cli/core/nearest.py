@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -24,31 +24,38 @@ Table = Iterable[tuple[int, Tensor]]  # (first id, rows [n, hidden_size]), as `L
 
 
 @torch.no_grad()
-def nearest_tokens(
-    vectors: Tensor, table: Table, count: int = 1, forbidden: Tensor | None = None
+def best_tokens(
+    score: Callable[[Tensor], Tensor], table: Table, count: int = 1, forbidden: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The tokens whose embeddings have the highest cosine with each vector, best first.
+    """The tokens with the highest scores.
 
     Args:
-        vectors: `[n, hidden_size]`.
+        score: from rows of the table `[rows, hidden_size]`, in float32, to scores `[n, rows]`.
         table: the embedding table in chunks, so that no copy of it is made.
         forbidden: ids that do not count.
 
-    Returns: ids and cosines, both `[n, count]`.
+    Returns: ids and scores, both `[n, count]`, best first.
     """
-    directions = normalize(vectors.float(), dim=1)
-    best = directions.new_empty(len(directions), 0)
-    ids = torch.empty(len(directions), 0, dtype=torch.long, device=directions.device)
+    ids, best = [], []
     for first, rows in table:
-        cosine = directions @ normalize(rows.float(), dim=1).T
+        scores = score(rows.float())
         if forbidden is not None:
             here = forbidden[(forbidden >= first) & (forbidden < first + len(rows))] - first
-            cosine[:, here] = -2.0
-        new_ids = torch.arange(first, first + len(rows), device=ids.device).expand(len(ids), -1)
-        both, both_ids = torch.cat([best, cosine], dim=1), torch.cat([ids, new_ids], dim=1)
-        best, order = both.topk(min(count, both.shape[1]), dim=1)
-        ids = both_ids.gather(1, order)
-    return ids, best
+            scores[:, here] = -torch.inf
+        top, places = scores.topk(min(count, len(rows)), dim=1)
+        ids.append(places + first)
+        best.append(top)
+    every = torch.cat(best, dim=1)
+    top, places = every.topk(min(count, every.shape[1]), dim=1)
+    return torch.cat(ids, dim=1).gather(1, places), top
+
+
+def nearest_tokens(
+    vectors: Tensor, table: Table, count: int = 1, forbidden: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The tokens whose embeddings have the highest cosine with each vector `[n, hidden_size]`; see `best_tokens`."""
+    directions = normalize(vectors.detach().float(), dim=1)
+    return best_tokens(lambda rows: directions @ normalize(rows, dim=1).T, table, count, forbidden)
 
 
 def find_model_folder(path: str, revision: str | None) -> Path | None:
