@@ -18,9 +18,7 @@ from embedgrad_cli.core.soft_prompt import SoftPrompt
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.schema import Message, TemplateConfig
 
-PROMPT_FIELD = re.compile(
-    r"\{prompt(?:\.(\d+))?\}"
-)  # the group is the number of the text, the first's if there is none
+PROMPT_FIELD = re.compile(r"\{prompt(?:\.(\d+))?\}")  # with the number of its text, if it is not the first
 
 
 @dataclass(frozen=True)
@@ -69,13 +67,17 @@ def texts_of(ids: Sequence[int], slots: Slots, tokenizer: Any) -> list[str]:
 
 
 def unwritable(model: LanguageModel) -> Tensor:
-    """Ids that stand for no text: special tokens, pieces of a character, rows beyond the vocabulary."""
+    """Ids that no one can type: special tokens, pieces and control characters, rows beyond the vocabulary."""
     size, tokenizer = model.network.get_input_embeddings().weight.shape[0], model.tokenizer
     known = len(tokenizer)
     texts = tokenizer.batch_decode([[token] for token in range(min(known, size))])
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    bad = [token for token, text in enumerate(texts) if not text or "\ufffd" in text or token in special]
+    bad = [token for token, text in enumerate(texts) if token in special or not _is_typed(text)]
     return torch.tensor([*bad, *range(known, size)], dtype=torch.long, device=model.device)
+
+
+def _is_typed(text: str) -> bool:
+    return bool(text) and all(c != "\ufffd" and (c.isprintable() or c.isspace()) for c in text)
 
 
 def one_text_per_slot(template: TemplateConfig) -> TemplateConfig:
