@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from embedgrad_cli.core.artifact import tested_on
 from embedgrad_cli.statistics import verdict
 
 ORDER = ("none", "seed", "optimized")
@@ -67,10 +68,9 @@ def _metrics(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, arm in sorted(arms.items(), key=lambda item: ORDER.index(item[0]) if item[0] in ORDER else len(ORDER)):
         low, high = arm["ci95"]
         yield f"test, {name}", f"{arm['accuracy']:.1%} ({low:.1%} to {high:.1%}), {arm['correct']} correct"
-    # How many rows there were is not written down, but follows from any arm that got one right.
-    counts = [round(arm["correct"] / arm["accuracy"]) for arm in arms.values() if arm["correct"]]
-    if counts:
-        yield "verdict", verdict(metrics["test"]["comparison"], counts[0])
+    n = tested_on(metrics["test"])
+    if n:
+        yield "verdict", verdict(metrics["test"]["comparison"], n)
 
 
 def _template(template: Mapping[str, Any], kind: str) -> str:
