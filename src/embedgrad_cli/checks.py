@@ -8,12 +8,21 @@ from pathlib import Path
 
 from embedgrad_cli import assets
 from embedgrad_cli.checks_of_evaluation import SLOT, check_breakdown, check_generation, num_prompts
-from embedgrad_cli.schema import Message, ModelConfig, OptimizerConfig, PromptConfig, SeedConfig, TemplateConfig
-from embedgrad_cli.task_checks import check_embedded, check_task
+from embedgrad_cli.schema import (
+    Message,
+    ModelConfig,
+    OptimizerConfig,
+    PromptConfig,
+    SearchConfig,
+    SeedConfig,
+    TemplateConfig,
+)
+from embedgrad_cli.task_checks import check_embedded, check_folder, check_task
 
 ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
-FORMATS = ("embeds",)
+FORMATS = ("embeds", "text", "hub")
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def check_model(model: ModelConfig) -> list[str]:
@@ -94,10 +103,30 @@ def check_format(format: str) -> list[str]:
     """The export formats that exist."""
     if format in FORMATS:
         return []
-    return [
-        f"format: {format!r} does not exist. This version writes format=embeds: the prompt's vectors and the "
-        "conversation they stand in, for servers that take embeddings. peft, model and text are planned."
-    ]
+    return [f"format: {format!r} does not exist. Formats are {', '.join(FORMATS)}."]
+
+
+def check_search(search: SearchConfig, format: str) -> list[str]:
+    """Only a text is searched for."""
+    if search.budget and format != "text":
+        return [f"search.budget: format={format} does not search. Leave it out, or give format=text."]
+    return []
+
+
+def check_data_dir(data_dir: str, format: str) -> list[str]:
+    """Only a text is measured on data."""
+    if format != "text":
+        return [f"data_dir: format={format} reads no data. Leave it out, or give format=text."]
+    return check_folder("data_dir", data_dir)
+
+
+def check_push(push: str, format: str) -> list[str]:
+    """Only a folder made for the hub is uploaded, and to a repository with an owner."""
+    if format != "hub":
+        return [f"push: format={format} is not uploaded. Leave it out, or give format=hub."]
+    if REPOSITORY.fullmatch(push):
+        return []
+    return [f"push: {push!r} is no repository. Give its owner and name: push=OWNER/NAME."]
 
 
 # Which parts of a config a check reads. It runs if the subcommand has them and the first is right so far.
@@ -111,6 +140,9 @@ CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("generation", "task"), check_generation),
     (("optimizer",), check_optimizer),
     (("format",), check_format),
+    (("search", "format"), check_search),
+    (("data_dir", "format"), check_data_dir),
+    (("push", "format"), check_push),
 ]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-COMMANDS = ("optimize", "evaluate", "export", "compare", "tasks")
+COMMANDS = ("optimize", "evaluate", "export", "inspect", "compare", "tasks")
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 MODES = {"--predict-only": "mode=predict-only", "--regrade": "mode=regrade"}
 INTERRUPTED = 130
@@ -55,7 +55,11 @@ def _dispatch(argv: list[str]) -> int:
         return complete([word for word in argv if word not in (*COMMANDS, *COMPLETION_FLAGS)])
     if argv[0] not in COMMANDS:
         raise ConfigError([_unknown_command(argv[0])])
-    if argv[0] == "compare":  # has flags only, and no use for Hydra
+    if argv[0] == "inspect":  # this and `compare` have flags only, and no use for Hydra
+        from embedgrad_cli.inspection import main as inspect
+
+        return inspect(argv[1:])
+    if argv[0] == "compare":
         from embedgrad_cli.compare import main as compare
 
         return compare(argv[1:])

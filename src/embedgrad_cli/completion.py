@@ -6,12 +6,17 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
+from embedgrad_cli.cli import COMMANDS, MODES, _run_hydra
 from embedgrad_cli.config import COMMANDS as CONFIGURED
 from embedgrad_cli.errors import ConfigError
 
-TASKS_FLAGS = ("--help", "--config-dir")
-COMPARE_FLAGS = ("--help", "--format", "--sort", "--mixed")
 FLAGS = ("--help", "--cfg", "--multirun", "--config-dir", "--config-name", "--info")
+OWN_FLAGS = {
+    "evaluate": (*FLAGS, *MODES),
+    "inspect": ("--help", "--verify", "--format"),
+    "compare": ("--help", "--format", "--sort", "--mixed"),
+    "tasks": ("--help", "--config-dir"),
+}
 
 
 def complete(words: list[str]) -> int:
@@ -20,8 +25,6 @@ def complete(words: list[str]) -> int:
     Raises:
         ConfigError: no action is named.
     """
-    from embedgrad_cli.cli import COMMANDS, MODES, _run_hydra
-
     action = next((word for word in words if word.partition("=")[0] in ("install", "uninstall", "query")), None)
     if action is None:
         raise ConfigError(["-sc: say what to do: -sc install=bash, or uninstall=, or zsh or fish."])
@@ -34,8 +37,7 @@ def complete(words: list[str]) -> int:
     if len(typed) - bool(last) == 0:
         print(" ".join(command for command in COMMANDS if command.startswith(last)))
     elif last.startswith("-"):
-        own = {"compare": COMPARE_FLAGS, "tasks": TASKS_FLAGS, "evaluate": (*FLAGS, *MODES)}
-        flags = own.get(typed[0], FLAGS)
+        flags = OWN_FLAGS.get(typed[0], FLAGS)
         print(" ".join(flag for flag in flags if flag.startswith(last)))
     elif typed[0] == "tasks":
         _complete_tasks(typed[1:], last, action)
@@ -48,7 +50,6 @@ def complete(words: list[str]) -> int:
 
 def _complete_tasks(typed: list[str], last: str, action: str) -> None:
     """`show`, then a task's name, then what `optimize` takes."""
-    from embedgrad_cli.cli import _run_hydra
     from embedgrad_cli.compose import Composer
 
     flag = _config_dir(typed)

@@ -26,7 +26,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from embedgrad_cli.arm_names import SUFFIX
 from embedgrad_cli.artifact_header import read_header
-from embedgrad_cli.config import MISSING_VALUE, NO_VALUE, Config, build, conf_dir
+from embedgrad_cli.config import MISSING_VALUE, NO_VALUE, Config, build, conf_dir, over
 from embedgrad_cli.errors import ArtifactError, ConfigError
 from embedgrad_cli.overrides import OverrideChecker
 
@@ -163,17 +163,18 @@ def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> tuple[Config
         return None, [_plain_words(error)]
     if plain.get("mode") == "regrade":
         return _try_regrade(plain, hydra)
-    files = [name for name in _artifacts(plain) if name != MISSING_VALUE]
+    named = _artifacts(plain)
     headers, problems = [], list[str]()
-    for file in files:
+    for file in (name for name in named if name != MISSING_VALUE):
         try:
             headers.append(read_header(file))
         except ArtifactError as error:
             problems.append(str(error))
-    if command == "evaluate" and headers and not problems:
-        return build(command, _with_recorded(plain, headers[0]["config"], hydra, (*FROM_ARTIFACT, "seed")))
+    if headers and not problems:
+        parts = [part for part in (*FROM_ARTIFACT, "seed") if part in plain]
+        return build(command, _with_recorded(plain, headers[0]["config"], hydra, parts))
     config, more = build(command, plain)
-    if command == "evaluate" and (files or "optimized" in plain["arms"]):
+    if named or "optimized" in (plain.get("arms") or []):
         # What the artifact would have filled is not the user's omission.
         more = [p for p in more if not (p.startswith(FROM_ARTIFACT) and NO_VALUE in p)]
     problems += more
@@ -210,19 +211,12 @@ def _with_recorded(
     choices = {group for group, choice in hydra.runtime.choices.items() if choice is not None}
     for part in parts:
         if part not in choices and part in recorded:
-            merged[part] = _over(plain[part], recorded[part])
+            merged[part] = over(plain[part], recorded[part])
     for line in hydra.overrides.task:
         part, _, rest = line.lstrip("+~").partition("=")[0].partition(".")
         if part in parts and part not in choices:
             merged[part] = _replace(merged[part], plain[part], rest.split(".") if rest else [])
     return merged
-
-
-def _over(defaults: Any, recorded: Any) -> Any:
-    """The recorded settings; what the version that recorded them did not know has its default."""
-    if not isinstance(defaults, dict) or not isinstance(recorded, dict):
-        return recorded
-    return {**defaults, **{key: _over(defaults.get(key), value) for key, value in recorded.items()}}
 
 
 def _replace(target: Any, source: Any, path: list[str]) -> Any:

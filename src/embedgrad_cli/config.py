@@ -54,6 +54,13 @@ def build(command: str, plain: dict[str, Any]) -> tuple[Config | None, list[str]
     return config, []
 
 
+def over(defaults: Any, settings: Any) -> Any:
+    """Nested settings over their defaults: what they do not hold has its default."""
+    if not isinstance(defaults, dict) or not isinstance(settings, dict):
+        return settings
+    return {**defaults, **{key: over(defaults.get(key), value) for key, value in settings.items()}}
+
+
 def keys(command: str) -> Iterator[str]:
     """Every setting of a subcommand as a dotted key, in the order of the schema."""
     for name, _, _ in settings(COMMANDS[command]):
@@ -260,7 +267,7 @@ def _check_range(value: Any, item: Field[Any]) -> None:
 
 def _expand_home(config: Config) -> None:
     """The shell leaves `task.data_dir=~/data` as it is, so `~` is replaced here."""
-    paths = [("model", "path"), ("task", "data_dir"), ("", "artifact"), ("", "output_dir")]
+    paths = [("model", "path"), ("task", "data_dir"), ("", "data_dir"), ("", "artifact"), ("", "output_dir")]
     for part, name in paths:
         owner = getattr(config, part, None) if part else config
         value = getattr(owner, name, None)

@@ -14,6 +14,7 @@ commands:
   optimize   train the embeddings of a prompt on a task and compare them with the text
   evaluate   compare prompts, written or saved, on any task
   export     write a saved prompt in a form that other programs read
+  inspect    what is in a saved prompt, and how far its vectors went
   compare    one table over finished runs
   tasks      list the tasks; `tasks show NAME` prints rendered examples and token counts
 
@@ -21,6 +22,7 @@ examples:
   embedgrad optimize
   embedgrad evaluate artifact=outputs/optimize/DATE_TIME/prompt.safetensors task=sst2 task.data_dir=DIR
   embedgrad export artifact=outputs/optimize/DATE_TIME/prompt.safetensors format=embeds output_dir=DIR
+  embedgrad inspect outputs/optimize/DATE_TIME/prompt.safetensors
   embedgrad compare outputs/sweep
   embedgrad tasks show sst2 task.data_dir=DIR prompt=sentiment
 
@@ -29,6 +31,25 @@ examples:
   embedgrad COMMAND --help                     groups, settings, defaults
   embedgrad --version
   eval "$(embedgrad -sc install=bash)"         completion for this shell
+"""
+
+INSPECT = """\
+What is in an artifact: its seed text, metrics and provenance, and for every token how far its vector is from the seed's
+and which tokens are nearest to it. Of the model's files only the embedding table and the tokenizer are read; if they
+are not on this machine, that is said and the rest is shown. Nearest tokens are not meanings.
+
+usage: embedgrad inspect FILE [--verify MODEL] [--format FORMAT]
+
+examples:
+  embedgrad inspect outputs/demo/prompt.safetensors
+  embedgrad inspect prompt.safetensors --verify Qwen/Qwen2.5-0.5B-Instruct
+  embedgrad inspect prompt.safetensors --format json
+
+flags:
+  --verify MODEL   load this model (a folder, hub id or embedded:tiny) and check that the prompt was made for it; the
+                   exit code is 2 if it was not
+  --format FORMAT  table (the default) or json
+  --help, -h       this text
 """
 
 COMPARE = """\
@@ -94,7 +115,9 @@ embedgrad evaluate --regrade output_dir=outputs/evaluate/DATE_TIME task.extracti
 embedgrad evaluate artifact=prompt.safetensors task=sst2 task.data_dir=DIR""",
     "export": """\
 embedgrad export artifact=prompt.safetensors
-embedgrad export artifact=prompt.safetensors format=embeds output_dir=DIR""",
+embedgrad export artifact=prompt.safetensors format=embeds output_dir=DIR
+embedgrad export artifact=prompt.safetensors format=text search.budget=20000
+embedgrad export artifact=prompt.safetensors format=hub push=OWNER/NAME""",
 }
 FLAGS = """\
 --help, -h             this text
@@ -140,7 +163,7 @@ def command_help(command: str, config_dir: str | None = None, overrides: list[st
     rows = []
     for key, _, item in settings(COMMANDS[command]):
         part = key.partition(".")[0]
-        own = command == "evaluate" and part in (*FROM_ARTIFACT, "seed") and not given & {part, key}
+        own = command != "optimize" and part in (*FROM_ARTIFACT, "seed") and not given & {part, key}
         shown = "(the artifact's)" if own else one_line(_at(plain, key))
         rows.append((f"{key}={shown}", item.metadata["words"]))
     parts.append("settings (??? is yours to give):\n" + "\n".join(_row(left, words) for left, words in rows))

@@ -36,11 +36,19 @@ def results_of(
     num_skipped: int,
     model: str,
     baseline: str | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
     breakdown: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """The part of `results.json` that all commands share. Accuracies and differences are fractions of 1."""
+    """The part of `results.json` that all commands share. Accuracies and differences are fractions of 1.
+
+    Args:
+        pairs: of arms to compare, the first of each being the baseline; None: every arm with `baseline`.
+    """
     voted = {name: [majority(of_row) for of_row in of_arm] for name, of_arm in outcomes.items()}
-    comparisons = _comparisons(outcomes, voted, choose_baseline(list(outcomes), baseline))
+    if pairs is None:
+        base = choose_baseline(list(outcomes), baseline)
+        pairs = [(base, name) for name in outcomes if name != base]
+    comparisons = _comparisons(outcomes, voted, pairs)
     results = {
         "task": task.name,
         "split": split,
@@ -130,13 +138,13 @@ def _samples(outcomes: Sequence[Sequence[Outcome]], majority_accuracy: float) ->
     }
 
 
-def _comparisons(outcomes: Outcomes, voted: Mapping[str, Sequence[Outcome]], baseline: str) -> list[dict[str, Any]]:
-    """Every other arm against the baseline, with p corrected for as many comparisons."""
-    base, n = voted[baseline], len(voted[baseline])
+def _comparisons(
+    outcomes: Outcomes, voted: Mapping[str, Sequence[Outcome]], pairs: Sequence[tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """Baseline and candidate of every pair, with p corrected for as many comparisons."""
     result: list[dict[str, Any]] = []
-    for name, candidate in voted.items():
-        if name == baseline:
-            continue
+    for baseline, name in pairs:
+        base, candidate, n = voted[baseline], voted[name], len(voted[name])
         paired = paired_difference([o.correct for o in base], [o.correct for o in candidate])
         scores = [c.correct - float(b.correct) for b, c in zip(base, candidate, strict=True)]
         paired["bootstrap_ci95"] = list(bootstrap_interval(scores))

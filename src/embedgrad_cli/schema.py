@@ -189,10 +189,24 @@ class EvaluateConfig:
 
 
 @dataclass
+class SearchConfig:
+    budget: int = setting("text: forward evaluations (a prompt on a row) of a search; 0 does not search", minimum=0)
+    candidates: int = setting("text: swaps of one token that are tried per step", minimum=1)
+    top_k: int = setting("text: tokens that the gradient proposes per place", minimum=1)
+    batch_size: int = setting("text: training rows on which the swaps of a step are compared", minimum=1)
+    eval_every: int = setting("text: steps between validations", minimum=1)
+
+
+@dataclass
 class ExportConfig:
     output_dir: str = setting("where the export goes")
     log_level: Literal["debug", "info", "warning", "error"] = setting("how much is logged")
-    seed: int = setting("unused; every command takes it", minimum=0)
+    seed: int = setting("text: seeds the search", minimum=0)
     device: str = setting("auto, cpu, cuda, cuda:1, mps")
     artifact: str = setting("the prompt.safetensors to export")
-    format: str = setting("embeds (more formats are planned: peft, model, text)")
+    format: str = setting("embeds, text or hub")
+    model: ModelConfig = setting("the model the artifact was made for")
+    data_dir: str | None = setting("text: folder of the task's data; null: where the artifact says")
+    search: SearchConfig = setting("text: the search for the best text")
+    push: str | None = setting("hub: upload to this repository, OWNER/NAME")
+    yes: bool = setting("hub: upload without asking")

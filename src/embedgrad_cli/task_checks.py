@@ -31,18 +31,23 @@ def check_embedded(key: str, path: str) -> list[str]:
     return []
 
 
+def check_folder(key: str, path: str) -> list[str]:
+    """The folder of a task's data."""
+    if path.startswith(assets.PREFIX):
+        return check_embedded(key, path)
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return []
+    found = "is a file" if folder.exists() else "does not exist"
+    return [f"{key}: {path!r} {found}. Give the folder that holds one file per split."]
+
+
 def _check_data_dir(task: TaskConfig) -> list[str]:
     if task.data_dir is None:
         if task.hub.path is not None:
             return []
         return ["task.data_dir: it has no value, nor has task.hub.path. Say where the data is: task.data_dir=DIR."]
-    if task.data_dir.startswith(assets.PREFIX):
-        return check_embedded("task.data_dir", task.data_dir)
-    folder = Path(task.data_dir).expanduser()
-    if folder.is_dir():
-        return []
-    found = "is a file" if folder.exists() else "does not exist"
-    return [f"task.data_dir: {task.data_dir!r} {found}. Give the folder that holds one file per split."]
+    return check_folder("task.data_dir", task.data_dir)
 
 
 def _check_patterns(task: TaskConfig) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -115,6 +116,15 @@ def identity(model: dict[str, Any]) -> str:
     prints = model["fingerprint"]
     revision = f"@{model['revision']}" if model["revision"] else ""
     return f"{model['path']}{revision} (config {prints['config'][:8]}, tokenizer {prints['tokenizer'][:8]})"
+
+
+def tested_on(test: Mapping[str, Any]) -> int | None:
+    """How many rows an artifact's `metrics.test` is of.
+
+    The number is not written down, but follows from any arm that got one right; None if none did.
+    """
+    counts = [round(arm["correct"] / arm["accuracy"]) for arm in test["arms"].values() if arm["correct"]]
+    return counts[0] if counts else None
 
 
 def _same_rows(prompt: SoftPrompt, model: LanguageModel) -> bool:

@@ -103,7 +103,8 @@ def encode(
     for start in range(0, len(rows), TOKENIZER_BATCH):
         batch = rows[start : start + TOKENIZER_BATCH]
         rendered = [conversation.render(row.query) for row in batch]
-        for row, (tokens, found) in zip(batch, _tokenise(rendered, conversation, model.tokenizer), strict=True):
+        tokenised = tokenise(rendered, model.tokenizer, conversation.adds_special_tokens)
+        for row, (tokens, found) in zip(batch, tokenised, strict=True):
             slots = slots or found
             if found != slots:
                 raise _straddling(slots, found, row.id, model.tokenizer)
@@ -142,12 +143,13 @@ def trunk_length(examples: Sequence[Example]) -> int:
     return limit
 
 
-def _tokenise(
-    rendered: list[Rendered], conversation: Conversation, tokenizer: Any
+def tokenise(
+    rendered: Sequence[Rendered], tokenizer: Any, adds_special_tokens: bool
 ) -> list[tuple[tuple[int, ...], Slots]]:
+    """The tokens of each rendering, with its slots' tokens marked as in `Example.tokens`, and what stood there."""
     batch = tokenizer(
         [r.text for r in rendered],
-        add_special_tokens=conversation.adds_special_tokens,
+        add_special_tokens=adds_special_tokens,
         return_offsets_mapping=True,
         return_attention_mask=False,
     )

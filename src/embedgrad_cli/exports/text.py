@@ -1,0 +1,128 @@
+"""`format=text`: the prompt read as text, and what that text is worth on the task, measured.
+
+With `search.budget` a short search also looks for the best text prompt (see `text_search`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedgrad_cli.arms import ArmPrompt
+from embedgrad_cli.core.artifact import Artifact
+from embedgrad_cli.core.reading import Reading, read
+from embedgrad_cli.core.soft_prompt import relative_drift
+from embedgrad_cli.grading import grade_answers
+from embedgrad_cli.measurement import Measurement, Texts
+from embedgrad_cli.progress import TestDisplay
+from embedgrad_cli.results import results_of, sample_lines
+from embedgrad_cli.run_directory import write_atomically, write_json, write_json_lines
+from embedgrad_cli.schema import ExportConfig
+from embedgrad_cli.text_search import SearchResult, TextSearch
+
+WARNING = (
+    "Nearest tokens are not meanings. An optimised prompt may do what its reading does not say, and the reading may "
+    "not do what the prompt does; prompts near any given text can do anything (Khashabi et al., arXiv 2112.08348). "
+    "Believe the accuracy below, not the words."
+)
+
+
+def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
+    """Write `prompt.txt` (with several slots `prompt.0.txt`, …), `text.json` and `samples.jsonl`.
+
+    A search adds `searched.txt`.
+
+    Raises: as `Measurement.open` and `TextSearch.run`; UserError if there is no text to read.
+    """
+    measurement = Measurement.open(config, artifact)
+    reading = read(artifact.prompt, measurement.model)
+    texts = {"reading": reading.texts}
+    found = _search(measurement, config, reading) if config.search.budget else None
+    if found:
+        texts["searched"] = found.texts
+    seed, task = measurement.seed_texts, measurement.config.task
+    prompts = {"seed": ArmPrompt(tuple(seed)), "optimized": ArmPrompt(tuple(seed), artifact.prompt)}
+    prompts |= {name: ArmPrompt(tuple(of_slots)) for name, of_slots in texts.items()}
+    examination = measurement.examine(measurement.splits.test, prompts)
+    rows = examination.rows
+    with TestDisplay() as display:
+        answers = measurement.answer(examination, display.arm)
+    outcomes = {name: grade_answers(rows, of_arm, task) for name, of_arm in answers.items()}
+    content: dict[str, Any] = {
+        "format": "text",
+        "warning": WARNING,
+        "texts": {"seed": seed, **texts},
+        "tokens": _tokens(artifact, reading, measurement),
+        **results_of(
+            outcomes,
+            rows,
+            task,
+            measurement.splits,
+            split="test",
+            num_skipped=len(examination.skipped),
+            model=measurement.model.path,
+            pairs=_pairs(list(outcomes)),
+        ),
+    }
+    if found:
+        content["search"] = {**vars(config.search), "seed": config.seed, **vars(found)}
+    for name, file in (("reading", "prompt"), ("searched", "searched")):
+        _write_texts(folder, file, texts.get(name, []))
+    write_json_lines(folder / "samples.jsonl", sample_lines(answers, rows, outcomes))
+    write_json(folder / "text.json", content)
+    return _line(content)
+
+
+def _search(measurement: Measurement, config: ExportConfig, reading: Reading) -> SearchResult:
+    """Begin with the seed's text or the reading. Equal texts are one start."""
+    starts = {"seed": measurement.seed_texts}
+    if reading.texts != measurement.seed_texts:
+        starts["reading"] = reading.texts
+    return TextSearch(measurement, config.search, config.seed, _print_validation).run(starts)
+
+
+def _print_validation(entry: Mapping[str, Any]) -> None:
+    print(
+        f"search: step {entry['step']}, {entry['evaluations']} evaluations, validation accuracy "
+        f"{entry['accuracy']:.1%}, loss {entry['loss']:.3f}: {' | '.join(entry['texts'])!r}",
+        file=sys.stderr,
+    )
+
+
+def _tokens(artifact: Artifact, reading: Reading, measurement: Measurement) -> list[dict[str, Any]]:
+    """One entry per vector: the seed's token, the nearest one, and how far the vector is from both."""
+    prompt, tokenizer = artifact.prompt, measurement.model.tokenizer
+    columns: dict[str, Sequence[Any]] = {
+        "slot": [number for number, ids in enumerate(prompt.slots.ids) for _ in ids],
+        "seed_id": prompt.slots.flat_ids,
+        "seed": [tokenizer.decode([token]) for token in prompt.slots.flat_ids],
+        "relative_drift": relative_drift(prompt).tolist(),
+        "nearest_id": reading.ids,
+        "nearest": [tokenizer.decode([token]) for token in reading.ids],
+        "cosine": reading.cosine,
+        "distance": reading.distance,
+        "relative_distance": reading.relative_distance,
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Each text with the seed, the vectors and, for a searched text, the reading."""
+    return [(baseline, text) for text in names[2:] for baseline in names[: names.index(text)]]
+
+
+def _write_texts(folder: Path, name: str, texts: Texts) -> None:
+    numbers = [""] if len(texts) == 1 else [f".{number}" for number in range(len(texts))]
+    for number, text in zip(numbers, texts, strict=False):
+        write_atomically(folder / f"{name}{number}.txt", f"{text}\n".encode())
+
+
+def _line(content: Mapping[str, Any]) -> str:
+    shown = [
+        f"{name} {arm['accuracy']:.1%} ({arm['ci95'][0]:.1%} to {arm['ci95'][1]:.1%})"
+        for name, arm in content["arms"].items()
+    ]
+    texts = "; ".join(f"{name}: {' | '.join(texts)!r}" for name, texts in content["texts"].items())
+    return f"{texts}\n{content['num_examples']} test examples: {', '.join(shown)}\n{content['warning']}"

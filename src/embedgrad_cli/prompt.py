@@ -1,0 +1,137 @@
+"""The Python interface: a saved prompt in a program of your own.
+
+prompt = embedgrad_cli.load("prompt.safetensors")
+inputs = prompt.apply(model, tokenizer, [{"role": "user", "content": "How many?"}])
+answer = model.generate(**inputs)
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from embedgrad_cli.core.artifact import check_fingerprint, load_artifact
+from embedgrad_cli.core.encoding import tokenise
+from embedgrad_cli.core.forward import Forward
+from embedgrad_cli.core.model import LanguageModel
+from embedgrad_cli.core.turns import Turns, render_turns
+from embedgrad_cli.errors import TemplateError
+from embedgrad_cli.schema import Message, TemplateConfig
+
+
+class Prompt:
+    """An optimised prompt, read from an artifact. Made by `embedgrad_cli.load`.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, not an artifact, or of a newer format.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = str(path)
+        self._artifact = load_artifact(Path(path).expanduser())
+        template = self.metadata["template"]
+        self._template = TemplateConfig([Message(**m) for m in template["messages"]], template["text"])
+        self._checked: tuple[weakref.ref[Any], weakref.ref[Any]] | None = None
+
+    def __repr__(self) -> str:
+        return f"<embedgrad prompt {self._path}: {len(self.vectors)} tokens for {self.metadata['model']['path']}>"
+
+    @property
+    def vectors(self) -> Tensor:
+        """The optimised embeddings, `[num_tokens, hidden_size]` float32 on the CPU; slots one after the other."""
+        return self._artifact.prompt.vectors.detach()
+
+    @property
+    def seed_text(self) -> str | list[str]:
+        """The text the prompt was started from; a list for a template with several texts."""
+        return self.metadata["seed"]["text"]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the artifact says about itself: model, template, task, metrics, versions, all settings."""
+        return self._artifact.metadata
+
+    @torch.no_grad()
+    def apply(self, model: Any, tokenizer: Any, messages: Turns | Sequence[Turns]) -> dict[str, Tensor]:
+        """What `model.generate` and `model.forward` take, with the prompt in its place.
+
+        Args:
+            model: the `transformers` causal language model that the prompt was made for, in any precision.
+            tokenizer: the model's own.
+            messages: a conversation without the prompt, `[{"role": "user", "content": …}]`, or several of them. The
+                artifact's template puts the prompt in its place; the last turn is the query, see `render_turns`.
+
+        Returns: `inputs_embeds` `[batch, width, hidden_size]` in the model's dtype and `attention_mask`
+            `[batch, width]`, on the model's device. Shorter conversations are padded on the left.
+
+        Raises:
+            ArtifactError: the model is not the one that the prompt was made for.
+            TemplateError: a conversation has no place for the prompt.
+        """
+        here = self._language_model(model, tokenizer)
+        forward = Forward(here, [], shares_trunk=False)
+        tokens, mask = forward.pad([self._encode(turns, here) for turns in _batch(messages)], left=True)
+        embeds = forward.embed(tokens, self._artifact.prompt.to(here.device))
+        return {"inputs_embeds": embeds, "attention_mask": mask.long()}
+
+    @overload
+    def to_vllm(self, model: Any, tokenizer: Any, messages: Turns) -> dict[str, Tensor]: ...
+    @overload
+    def to_vllm(self, model: Any, tokenizer: Any, messages: Sequence[Turns]) -> list[dict[str, Tensor]]: ...
+    def to_vllm(
+        self, model: Any, tokenizer: Any, messages: Turns | Sequence[Turns]
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """What `vllm.LLM.generate` takes from an engine made with `enable_prompt_embeds=True`.
+
+        Args: as for `apply`. Of the model only its input embeddings are computed.
+
+        Returns: `{"prompt_embeds": tensor}` with `[length, hidden_size]` on the CPU; a list of them for several
+            conversations.
+
+        Raises: as `apply`.
+        """
+        inputs = self.apply(model, tokenizer, messages)
+        rows = zip(inputs["inputs_embeds"].cpu(), inputs["attention_mask"].bool().cpu(), strict=True)
+        requests = [{"prompt_embeds": embeds[mask].contiguous()} for embeds, mask in rows]
+        return requests[0] if _is_one(messages) else requests
+
+    def _language_model(self, model: Any, tokenizer: Any) -> LanguageModel:
+        """The pair in embedgrad's own terms; whether the prompt fits it is checked once."""
+        kind = self.metadata["config"]["model"]["template"]
+        is_chat = bool(tokenizer.chat_template) if kind == "auto" else kind == "chat"
+        here = LanguageModel(model, tokenizer, model.name_or_path or "of this program", None, is_chat)
+        if self._checked is None or (self._checked[0]() is not model or self._checked[1]() is not tokenizer):
+            check_fingerprint(self._artifact, here, self._path)
+            self._checked = (weakref.ref(model), weakref.ref(tokenizer))
+        return here
+
+    def _encode(self, turns: Turns, model: LanguageModel) -> tuple[int, ...]:
+        """The conversation's tokens, those of the slots marked as in `Example.tokens`."""
+        seeds = [self.seed_text] if isinstance(self.seed_text, str) else self.seed_text
+        rendered = render_turns(turns, self._template, seeds, model.tokenizer, model.is_chat)
+        ((tokens, slots),) = tokenise([rendered], model.tokenizer, adds_special_tokens=not model.is_chat)
+        if slots != self._artifact.prompt.slots:
+            raise TemplateError(
+                f"in this conversation the prompt's text has the tokens {_names(slots.flat_ids, model)}, but the "
+                f"vectors were made for {_names(self._artifact.prompt.slots.flat_ids, model)}: a token straddles the "
+                "edge of the prompt. Begin or end the turn beside it with other characters."
+            )
+        return tokens
+
+
+def _names(ids: list[int], model: LanguageModel) -> str:
+    return str(model.tokenizer.convert_ids_to_tokens(ids))
+
+
+def _is_one(messages: Turns | Sequence[Turns]) -> bool:
+    return not messages or not isinstance(messages[0], Sequence)
+
+
+def _batch(messages: Any) -> list[Turns]:
+    return [messages] if _is_one(messages) else list(messages)

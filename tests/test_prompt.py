@@ -1,0 +1,225 @@
+"""The Python interface: what it gives a model is what `evaluate` gives it, and its documentation runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model, make_network, optimize_config
+
+import embedgrad_cli
+from embedgrad_cli import cli
+from embedgrad_cli.assets import resolve
+from embedgrad_cli.core.artifact import describe, save_artifact
+from embedgrad_cli.core.encoding import encode
+from embedgrad_cli.core.forward import Forward
+from embedgrad_cli.core.model import LanguageModel
+from embedgrad_cli.core.soft_prompt import SoftPrompt
+from embedgrad_cli.core.template import Conversation
+from embedgrad_cli.core.turns import render_turns
+from embedgrad_cli.errors import ArtifactError, TemplateError
+from embedgrad_cli.prompt import Prompt
+from embedgrad_cli.schema import Message, TemplateConfig
+
+DOCS = Path(__file__).parents[1] / "docs"
+FENCE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def user(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def saved(path: Path, model: LanguageModel, placement: str, moved: float = 0.3) -> tuple[Prompt, SoftPrompt, list]:
+    """An artifact for a tiny model whose vectors have moved, read again; and the rows as training encodes them."""
+    from dataclasses import asdict
+
+    several = placement == "both-sides"
+    config = optimize_config(path, Path("model"), Path("data"), template=PLACEMENTS[placement])
+    config.prompt.text = SEEDS if several else SEEDS[0]
+    conversation = Conversation(config.template, SEEDS if several else SEEDS[:1], model.tokenizer, model.is_chat)
+    encoded = encode(ROWS, conversation, model, ends_turn=False)
+    prompt = SoftPrompt.from_seed(encoded.slots, model)
+    with torch.no_grad():
+        prompt.vectors += moved * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(0))
+    save_artifact(path / "p.safetensors", prompt, describe(prompt, model, asdict(config), "hash", {}))
+    return embedgrad_cli.load(path / "p.safetensors"), prompt, encoded.examples
+
+
+@pytest.mark.parametrize(
+    ("architecture", "chat", "placement"),
+    [
+        ("qwen2", True, "system"),
+        ("qwen2", True, "after-query"),
+        ("llama", True, "both-sides"),
+        ("gemma", True, "before-query"),
+        ("gpt2", False, "before-query"),
+        ("gpt2", False, "both-sides"),
+    ],
+)
+def test_apply_gives_the_embeddings_of_training(architecture: str, chat: bool, placement: str, tmp_path: Path) -> None:
+    model = make_model(architecture, chat)
+    prompt, vectors, examples = saved(tmp_path, model, placement)
+
+    inputs = prompt.apply(model.network, model.tokenizer, [user(row.query) for row in ROWS])
+
+    forward = Forward(model, [], shares_trunk=False)
+    tokens, mask = forward.pad([example.tokens for example in examples], left=True)
+    assert torch.equal(inputs["attention_mask"], mask.long())
+    assert (inputs["attention_mask"][:, -1] == 1).all()
+    assert torch.equal(inputs["inputs_embeds"], forward.embed(tokens, vectors))
+    together = model.network.generate(**inputs, max_new_tokens=8, do_sample=False, min_new_tokens=8, pad_token_id=0)
+    for row, answer in zip(ROWS, together, strict=True):
+        alone = prompt.apply(model.network, model.tokenizer, user(row.query))
+        again = model.network.generate(**alone, max_new_tokens=8, do_sample=False, min_new_tokens=8, pad_token_id=0)
+        assert torch.equal(again[0], answer)
+
+
+def test_vllm_gets_the_same_rows_without_padding(tmp_path: Path) -> None:
+    model = make_model()
+    prompt, vectors, examples = saved(tmp_path, model, "system")
+
+    requests = prompt.to_vllm(model.network, model.tokenizer, [user(row.query) for row in ROWS])
+
+    forward = Forward(model, [], shares_trunk=False)
+    for request, example, row in zip(requests, examples, ROWS, strict=True):
+        assert list(request) == ["prompt_embeds"]
+        assert torch.equal(request["prompt_embeds"], forward.embed(forward.pad([example.tokens])[0], vectors)[0])
+        one = prompt.to_vllm(model.network, model.tokenizer, user(row.query))
+        assert torch.equal(one["prompt_embeds"], request["prompt_embeds"])
+
+
+def test_what_a_prompt_says_of_itself(tmp_path: Path) -> None:
+    prompt, vectors, _ = saved(tmp_path, make_model(), "both-sides")
+    assert prompt.seed_text == SEEDS
+    assert torch.equal(prompt.vectors, vectors.vectors)
+    assert not prompt.vectors.requires_grad
+    assert prompt.metadata["split_hash"] == "hash"
+    assert "tests/qwen2" in repr(prompt)
+
+
+@pytest.mark.parametrize(
+    ("placement", "expected"),
+    [
+        ("system", "system:P|user:a|assistant:b|user:c {prompt}|"),
+        ("after-query", "user:a|assistant:b|user:c {prompt}\nP|"),
+        ("before-query", "user:a|assistant:b|user:P\nc {prompt}|"),
+    ],
+)
+def test_a_longer_conversation_keeps_the_prompt_where_it_was_learnt(placement: str, expected: str) -> None:
+    tokenizer = make_model().tokenizer
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}|{% endfor %}"
+    turns = [*user("a"), {"role": "assistant", "content": "b"}, *user("c {prompt}")]
+
+    rendered = render_turns(turns, PLACEMENTS[placement], ["P"], tokenizer, True)
+
+    assert rendered.text == expected
+    assert [rendered.text[a:b] for a, b in rendered.slots] == ["P"]
+
+
+def test_a_system_turn_of_ones_own_stands_first() -> None:
+    tokenizer = make_model().tokenizer
+    turns = [{"role": "system", "content": "Be brief."}, *user("\ue000 How?")]
+    text = render_turns(turns, PLACEMENTS["before-query"], ["P"], tokenizer, True).text
+    assert text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nP\n\ue000 How?<|im_end|>")
+
+
+def test_examples_in_a_template_stand_before_the_conversation() -> None:
+    tokenizer = make_model().tokenizer
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}|{% endfor %}"
+    shots = [Message("user", "1+1?"), Message("assistant", "2"), Message("user", "{query} {prompt}")]
+    turns = [*user("a"), {"role": "assistant", "content": "b"}, *user("c")]
+    text = render_turns(turns, TemplateConfig(shots, ""), ["P"], tokenizer, True).text
+    assert text == "u:1+1?|a:2|u:a|a:b|u:c P|"
+
+
+@pytest.mark.parametrize(
+    ("turns", "words"),
+    [
+        ([], "messages is empty"),
+        ([{"role": "user"}], "messages[0] is {'role': 'user'}"),
+        ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], "'role' and 'content'"),
+        ([*user("a"), {"role": "assistant", "content": "b"}], "the last turn has the role 'assistant'"),
+        ([{"role": "system", "content": "a"}, *user("b")], "the prompt's template has one too"),
+    ],
+)
+def test_conversations_without_a_place_for_the_prompt(turns: Any, words: str, tmp_path: Path) -> None:
+    model = make_model()
+    prompt, _, _ = saved(tmp_path, model, "system")
+    with pytest.raises(TemplateError) as caught:
+        prompt.apply(model.network, model.tokenizer, [turns])
+    assert words in str(caught.value)
+
+
+def test_a_plain_text_has_a_place_for_one_turn(tmp_path: Path) -> None:
+    model = make_model("gpt2", chat=False)
+    prompt, _, _ = saved(tmp_path, model, "before-query")
+    with pytest.raises(TemplateError, match="has 3 turns"):
+        prompt.apply(model.network, model.tokenizer, [*user("a"), {"role": "assistant", "content": "b"}, *user("c")])
+
+
+def test_a_prompt_is_not_applied_to_another_model(tmp_path: Path) -> None:
+    model = make_model()
+    prompt, _, _ = saved(tmp_path, model, "system")
+    prompt.apply(model.network, model.tokenizer, user("a"))
+    same_shape = make_network("qwen2", len(model.tokenizer))
+    same_shape.get_input_embeddings().weight.mul_(1.5)
+    with pytest.raises(ArtifactError, match="embedding rows"):
+        prompt.apply(same_shape, model.tokenizer, user("a"))
+    with pytest.raises(ArtifactError, match="config"):
+        prompt.apply(make_network("llama", len(model.tokenizer)), model.tokenizer, user("a"))
+    in_bfloat16 = make_network("qwen2", len(model.tokenizer)).bfloat16()
+    assert prompt.apply(in_bfloat16, model.tokenizer, user("a"))["inputs_embeds"].dtype == torch.bfloat16
+
+
+def test_the_import_is_light(tmp_path: Path) -> None:
+    code = "import sys, embedgrad_cli; print(sorted({'torch', 'transformers', 'yaml', 'hydra'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert (Path(embedgrad_cli.__file__).parent / "py.typed").exists()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short run on the embedded model, where the documentation has it."""
+    folder = tmp_path_factory.mktemp("demo")
+    short = ["train.steps=4", "train.eval_every=4", "task.split.num_validation=8", "task.split.num_test=24"]
+    run = f"output_dir={folder}/outputs/demo"
+    assert cli.main(["optimize", *short, "task.max_new_tokens=64", "device=cpu", "log_level=warning", run]) == 0
+    return folder
+
+
+def test_the_documentation_runs_and_answers_as_evaluate_does(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    monkeypatch.chdir(demo)
+    blocks = FENCE.findall((DOCS / "python.md").read_text())
+    assert len(blocks) == 6
+    namespace: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), namespace)
+    assert len(namespace["answers"]) == len(namespace["requests"]) == 2
+    assert "embedding rows" in capsys.readouterr().out
+
+    rows = [json.loads(line) for line in Path("outputs/demo/samples.jsonl").read_text().splitlines()]
+    optimized = [row for row in rows if row["arm"] == "optimized"]
+    assert len(optimized) == 24
+    folder = resolve("embedded:tiny")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    prompt = embedgrad_cli.load("outputs/demo/prompt.safetensors")
+    inputs = prompt.apply(model, tokenizer, [user(row["query"]) for row in optimized])
+    output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+    answers = tokenizer.batch_decode(output, skip_special_tokens=True)
+    assert answers == [row["output"] for row in optimized]
+
+
+def test_load_refuses_what_is_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="there is no such file"):
+        embedgrad_cli.load(tmp_path / "nothing.safetensors")
