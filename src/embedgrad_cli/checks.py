@@ -14,7 +14,7 @@ ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
 SLOT = re.compile(r"\{prompt(?:\.(\d+))?\}")
 DATA_FIELD = re.compile(r"\{[^{}]+\}")
-FORMATS = ("embeds",)
+FORMATS = ("model", "peft", "embeds")
 
 
 def check_model(model: ModelConfig) -> list[str]:
@@ -110,8 +110,8 @@ def check_format(format: str) -> list[str]:
     if format in FORMATS:
         return []
     return [
-        f"format: {format!r} does not exist. This version writes format=embeds: the prompt's vectors and the "
-        "conversation they stand in, for servers that take embeddings. peft, model and text are planned."
+        f"format: {format!r} does not exist. There are format=model (a model folder with the prompt as added tokens), "
+        "format=peft (an adapter) and format=embeds (the vectors, for servers that take embeddings)."
     ]
 
 

@@ -29,6 +29,7 @@ from embedgrad_cli.errors import ArtifactError, ConfigError
 from embedgrad_cli.overrides import OverrideChecker
 
 VERSION_BASE = "1.3"
+WITH_ARTIFACT = ("evaluate", "export")  # commands in which the artifact fills what the command line does not name
 FROM_ARTIFACT = ("model", "template", "prompt", "task")
 
 
@@ -139,12 +140,12 @@ def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> tuple[Config
     if isinstance(artifact, str) and artifact != MISSING_VALUE:
         try:
             header = read_header(artifact)
-            if command == "evaluate":
+            if command in WITH_ARTIFACT:
                 return build(command, _with_artifact(plain, header["config"], hydra))
         except ArtifactError as error:
             problems.append(str(error))
     config, more = build(command, plain)
-    if command == "evaluate":  # what the artifact would have filled is not the user's omission
+    if command in WITH_ARTIFACT:  # what the artifact would have filled is not the user's omission
         more = [p for p in more if not (p.startswith(FROM_ARTIFACT) and NO_VALUE in p)]
     problems += more
     return (None if problems else config), problems
@@ -155,14 +156,14 @@ def _with_artifact(plain: dict[str, Any], recorded: dict[str, Any], hydra: DictC
     merged = dict(plain)
     choices = {group for group, choice in hydra.runtime.choices.items() if choice is not None}
     for part in FROM_ARTIFACT:
-        if part not in choices:
+        if part in plain and part not in choices:
             merged[part] = recorded.get(part, {})
     named = [line.lstrip("+~").partition("=")[0] for line in hydra.overrides.task]
     if "seed" not in named:
         merged["seed"] = recorded.get("seed", plain["seed"])
     for key in named:
         part, _, rest = key.partition(".")
-        if part in FROM_ARTIFACT and rest and part not in choices:
+        if part in FROM_ARTIFACT and part in plain and rest and part not in choices:
             merged[part] = _replace(merged[part], plain[part], rest.split("."))
     return merged
 

@@ -16,7 +16,7 @@ def run(config: ExportConfig) -> None:
 
     Raises:
         ArtifactError: the artifact cannot be read.
-        UserError: the folder is not empty.
+        UserError: the folder is not empty or cannot be written, or the format cannot carry this prompt.
     """
     artifact = load_artifact(Path(config.artifact))
     output_dir = Path(config.output_dir)
@@ -26,12 +26,21 @@ def run(config: ExportConfig) -> None:
         )
     partial = output_dir.with_name(f"{output_dir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         # The config check has seen that the format is one of checks.FORMATS; each is a module.
         written = import_module(f"embedgrad_cli.exports.{config.format}").write(artifact, config, partial)
         partial.replace(output_dir)  # an empty folder of that name gives way
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(output_dir, error) from error
         raise
     print(f"wrote {output_dir}: {written}")
+
+
+def _cannot_write(output_dir: Path, error: OSError) -> UserError:
+    return UserError(
+        f"output_dir={output_dir} cannot be written: {error.strerror or error}. Give a folder on a disk with room for "
+        "the export; nothing was left behind."
+    )

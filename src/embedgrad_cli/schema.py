@@ -152,4 +152,6 @@ class ExportConfig:
     seed: int = setting("unused; every command takes it", minimum=0)
     device: str = setting("auto, cpu, cuda, cuda:1, mps")
     artifact: str = setting("the prompt.safetensors to export")
-    format: str = setting("embeds (more formats are planned: peft, model, text)")
+    format: str = setting("model, peft or embeds")
+    model: ModelConfig = setting("the model the artifact was made for")
+    weights: Literal["link", "copy"] = setting("format=model: unchanged weight files are hard links, or copies")

@@ -181,12 +181,9 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
         ModelError: it cannot be found, read, or is not a causal LM with a fast tokenizer.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    path = assets.resolve(config.path)
-    source = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    _quieten_transformers()
+    path, source = assets.resolve(config.path), _source(config)
     try:
         with nullcontext() if Path(path).is_dir() else offline_if_out_of_reach():
             tokenizer = AutoTokenizer.from_pretrained(path, **source)
@@ -194,6 +191,64 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
             network = AutoModelForCausalLM.from_pretrained(path, dtype=config.dtype, use_safetensors=True, **source)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(_loading_paragraph(config, error)) from error
+    is_chat = _is_chat(config, tokenizer)
+    network.requires_grad_(False).eval().to(device)
+    log.info("model %s: %s on %s, %s template", config.path, network.dtype, device, "chat" if is_chat else "plain")
+    return LanguageModel(network, tokenizer, config.path, config.revision, is_chat)
+
+
+def load_outline(config: ModelConfig) -> tuple[LanguageModel, Path]:
+    """A model without its weights: tokenizer, config and the network's shape, its parameters on the meta device.
+
+    Returns: the model, and the folder with its files (a snapshot in the hub's cache, if it comes from there).
+
+    Raises:
+        ModelError: as `load_model`.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    _quieten_transformers()
+    trusts = config.trust_remote_code
+    try:
+        folder = _folder_of(config)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusts)
+        network_config = AutoConfig.from_pretrained(folder, trust_remote_code=trusts)
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(network_config, trust_remote_code=trusts)
+        if (folder / "generation_config.json").is_file():
+            network.generation_config = GenerationConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(_loading_paragraph(config, error)) from error
+    is_chat = _is_chat(config, tokenizer)
+    return LanguageModel(network, tokenizer, config.path, config.revision, is_chat), folder
+
+
+def _folder_of(config: ModelConfig) -> Path:
+    """The model's own folder, or the snapshot of a hub id, downloaded if it is not in the cache."""
+    path = Path(assets.resolve(config.path))
+    if path.is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*"]
+    wanted += ["*.py"] if config.trust_remote_code else []
+    with offline_if_out_of_reach():
+        return Path(snapshot_download(config.path, revision=config.revision, allow_patterns=wanted))
+
+
+def _source(config: ModelConfig) -> dict[str, Any]:
+    return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+
+
+def _quieten_transformers() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _is_chat(config: ModelConfig, tokenizer: Any) -> bool:
+    """Whether the chat template is used; raises `ModelError` for a tokenizer that embedgrad cannot work with."""
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
             f"model.path={config.path} has no fast tokenizer (tokenizer.json), which embedgrad needs to find the "
@@ -205,10 +260,7 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
             f"model.template=chat, but the tokenizer of {config.path} has no chat template. "
             "Use model.template=plain, which renders `template.text` instead."
         )
-    network.requires_grad_(False).eval().to(device)
-    is_chat = has_template if config.template == "auto" else config.template == "chat"
-    log.info("model %s: %s on %s, %s template", config.path, network.dtype, device, "chat" if is_chat else "plain")
-    return LanguageModel(network, tokenizer, config.path, config.revision, is_chat)
+    return has_template if config.template == "auto" else config.template == "chat"
 
 
 def _loading_paragraph(config: ModelConfig, error: Exception) -> str:
