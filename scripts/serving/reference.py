@@ -1,0 +1,31 @@
+"""What embedgrad itself answers, as token ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from embedgrad_cli.arms import Examination
+from embedgrad_cli.config import build
+from embedgrad_cli.core.artifact import load_artifact
+from embedgrad_cli.core.decoding import generate
+from embedgrad_cli.core.model import load_model, pick_device
+from embedgrad_cli.schema import OptimizeConfig
+from embedgrad_cli.tasks import graders
+from embedgrad_cli.tasks.data import load
+from serving.compare import Reference
+
+
+def reference_of(folder: Path, examples: int) -> Reference:
+    """Answer the test rows of a run, in the way `embedgrad evaluate` does."""
+    config, problems = build("optimize", yaml.safe_load((folder / "config.yaml").read_text()))
+    if not isinstance(config, OptimizeConfig):
+        raise ValueError(problems)
+    rows = load(config.task, config.seed).test[:examples]
+    model = load_model(config.model, pick_device("cpu"))
+    prompt = load_artifact(folder / "prompt.safetensors").prompt
+    arm = Examination(rows, model, config.template, config.prompt, config.task).arm("optimized", prompt)
+    answers = generate(arm.forward, arm.examples, prompt, config.task.max_new_tokens, config.evaluation.batch_size)
+    grader = graders.get(config.task.grader, config.task.choices)
+    return Reference(rows, arm.examples, answers, arm.forward, prompt, grader)
