@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo lab compare-methods test lint bench train-tiny clean
+SERVING := .venv-serving
+
+.PHONY: setup demo lab compare-methods test test-serving lint bench train-tiny clean
 
 setup: .venv/.installed
 
@@ -30,6 +32,16 @@ compare-methods: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# The exports in vLLM, transformers and PEFT. vLLM has an environment of its own, because it pins its dependencies; if
+# your package index has only CUDA builds of torch, name one with CPU builds in PIP_EXTRA_INDEX_URL.
+test-serving: setup $(SERVING)/.installed
+	$(BIN)/python scripts/serve_check.py --serving-python $(SERVING)/bin/python
+
+$(SERVING)/.installed: constraints-serving.txt
+	$(PYTHON) -m venv $(SERVING)
+	$(SERVING)/bin/pip install --quiet --no-deps -r constraints-serving.txt
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,4 +55,4 @@ train-tiny: setup
 	$(BIN)/python scripts/train_tiny.py --out src/embedgrad_cli/assets --sst2 $(SST2)
 
 clean:
-	rm -rf .venv outputs multirun dist build
+	rm -rf .venv $(SERVING) outputs multirun dist build

@@ -72,14 +72,20 @@ def _generate(model: Any, tokenizer_folder: Path, queries: Sequence[str], **sett
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer_folder)
-    answers = []
-    for query in queries:
-        messages = [{"role": "user", "content": query}]
-        inputs = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        output = model.generate(**inputs, do_sample=False, **settings)
-        answers.append(output[0, inputs["input_ids"].shape[1] :].tolist())
+    prompts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": query}], add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        for query in queries
+    ]
+    answers: list[list[int]] = [[] for _ in queries]
+    # Only prompts of one length together: PEFT would put padding between its virtual tokens and the text.
+    for length in {len(prompt) for prompt in prompts}:
+        rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
+        ids = torch.tensor([prompts[row] for row in rows])
+        output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, **settings)
+        for row, tokens in zip(rows, output[:, length:].tolist(), strict=True):
+            answers[row] = tokens
     return answers
 
 

@@ -229,14 +229,15 @@ def _description(source: Source, names: list[str], ids: Sequence[int]) -> dict[s
 
 
 def _check_space(source: Source, folder: Path) -> None:
-    """Only what is certainly written is counted: the files that hold an embedding.
+    """Only what is certainly written is counted: the small files, and those that hold an embedding.
 
     Raises:
         UserError: they do not fit on the disk.
     """
     changed = {source.table.file, *([source.head.file] if source.head else [])}
     table_bytes = source.table.num_bytes // DTYPES[source.table.dtype].itemsize * table_dtype(source).itemsize
-    needed = sum(file.stat().st_size for file in changed) + (table_bytes if is_tied(source.model) else 0)
+    small = [file for file in source.folder.glob("*.json") if file.is_file()]
+    needed = sum(file.stat().st_size for file in [*changed, *small]) + (table_bytes if is_tied(source.model) else 0)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
