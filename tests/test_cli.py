@@ -158,7 +158,7 @@ def test_help_of_the_other_commands(command: str, capsys: pytest.CaptureFixture[
         ("evaluate", "artifact: it has no value yet"),
         ("evaluate artifact=nowhere", "artifact=nowhere cannot be read: there is no such file"),
         ("evaluate artifact=nowhere optimizer=sgd", "`embedgrad evaluate` has no such group"),
-        ("export artifact=nowhere format=peft", "format: 'peft' does not exist"),
+        ("export artifact=nowhere format=pfet", "format: 'pfet' does not exist"),
     ],
 )
 def test_wrong_input_is_one_plain_message(

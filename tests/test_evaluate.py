@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from tests.conftest import PLACEMENTS, SEEDS, make_model, optimize_config
 
-from embedgrad_cli import evaluate, export, optimize
+from embedgrad_cli import evaluate, optimize
+from embedgrad_cli.cli import main
 from embedgrad_cli.errors import ArtifactError, UserError
-from embedgrad_cli.schema import EvaluateConfig, ExportConfig, OptimizeConfig, PromptConfig
+from embedgrad_cli.schema import EvaluateConfig, OptimizeConfig, PromptConfig
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +92,17 @@ def test_results_are_not_written_over(trained: OptimizeConfig, tmp_path: Path) -
         evaluate.run(evaluation(trained, Path(trained.output_dir)))
 
 
-def test_export_writes_the_vectors_and_says_what_exists(trained: OptimizeConfig, tmp_path: Path) -> None:
+def test_export_writes_the_vectors_and_says_what_exists(
+    trained: OptimizeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from safetensors.torch import load_file
 
     artifact = Path(trained.output_dir) / "prompt.safetensors"
-    config = ExportConfig(str(tmp_path / "out"), "info", 0, "cpu", str(artifact), "embeds")
-    export.run(config)
+    line = ["export", f"artifact={artifact}", "format=embeds", f"output_dir={tmp_path}/out"]
+    assert main(line) == 0
     vectors = load_file(tmp_path / "out/prompt_embeds.safetensors")
     assert vectors["prompt_embeds.0"].equal(load_file(artifact)["soft_prompt"])
     description = json.loads((tmp_path / "out/prompt_embeds.json").read_text())
     assert description["seed_text"] == SEEDS[0]
-    with pytest.raises(UserError, match="not an empty folder"):
-        export.run(config)
+    assert main(line) == 2
+    assert "not an empty folder" in capsys.readouterr().err

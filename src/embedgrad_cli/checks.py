@@ -109,10 +109,7 @@ def check_format(format: str) -> list[str]:
     """The export formats that exist."""
     if format in FORMATS:
         return []
-    return [
-        f"format: {format!r} does not exist. There are format=model (a model folder with the prompt as added tokens), "
-        "format=peft (an adapter) and format=embeds (the vectors, for servers that take embeddings)."
-    ]
+    return [f"format: {format!r} does not exist. Formats are {', '.join(FORMATS)}."]
 
 
 # Which parts of a config a check reads. It runs if the subcommand has them and the first is right so far.

@@ -12,6 +12,9 @@ from tests.conftest import PLACEMENTS, make_tokenizer
 from tests.exports.conftest import NEW_TOKENS, QUERIES, Case, ids_of, make_case, merging_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from embedgrad_cli.exports.model import model_settings
+from embedgrad_cli.exports.source import open_source
+
 TIED = {"qwen2": True, "llama": False, "gemma": True, "gemma2": True, "gpt2": True}
 
 
@@ -188,3 +191,36 @@ def test_exporting_an_export_is_refused(case: Case, tmp_path: Path, capsys: pyte
     assert case.export("model", tmp_path / "again", f"model.path={tmp_path}/out") == 2
     assert "was made for the model" in capsys.readouterr().err
     assert not (tmp_path / "again").exists()
+
+
+def test_a_model_of_the_hub_is_linked_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache holds blobs, and symbolic links to them; the export holds the files themselves."""
+    from huggingface_hub import constants
+
+    case = make_case(tmp_path, "llama", tied=False, max_shard_size="40KB")
+    cache = tmp_path / "cache/models--someone--tiny"
+    snapshot = cache / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs/main").write_text("a" * 40)
+    case.folder.rename(cache / "blobs")
+    for blob in (cache / "blobs").iterdir():
+        (snapshot / blob.name).symlink_to(blob)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert case.export("model", tmp_path / "out", "model.path=someone/tiny") == 0
+    shards = [path for path in (tmp_path / "out").glob("*.safetensors") if path.stat().st_nlink > 1]
+    assert shards
+    assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
+    assert_same(case, tmp_path / "out")
+
+
+def test_a_model_of_several_parts_is_refused(case: Case, tmp_path: Path) -> None:
+    from embedgrad_cli.errors import UserError
+
+    source = open_source(case.artifact)
+    config = json.loads((case.folder / "config.json").read_text())
+    del config["vocab_size"]
+    (case.folder / "config.json").write_text(json.dumps({**config, "text_config": {"vocab_size": 7}}))
+    with pytest.raises(UserError, match="use format=embeds"):
+        model_settings(source)

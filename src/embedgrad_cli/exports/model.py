@@ -57,13 +57,14 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
         UserError: the prompt cannot be written as tokens of this model, or there is no room for the weights.
     """
     source = open_source(config.artifact, config.model)
+    settings = model_settings(source)
     tokenizer = tokenizer_with_prompt(source)
     names = token_names(source)
     ids = tokenizer.convert_tokens_to_ids(names)
     _check_space(source, folder)
     tokenizer.save_pretrained(folder)
     linked, written = write_weights(source, ids, folder, config.weights == "link")
-    _write_configs(source, ids, folder)
+    _write_configs(source, settings, ids, folder)
     for pattern in CARRIED_FILES:
         for file in source.folder.glob(pattern):
             shutil.copyfile(file, folder / file.name)
@@ -206,10 +207,24 @@ def _link_or_copy(file: Path, target: Path, link: bool) -> None:
     shutil.copyfile(original, target)
 
 
-def _write_configs(source: Source, ids: Sequence[int], folder: Path) -> None:
-    config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+def model_settings(source: Source) -> dict[str, Any]:
+    """The model's config.json.
+
+    Raises:
+        UserError: it has parts for text and images, whose sizes and ties stand in several places.
+    """
+    settings = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+    if "vocab_size" not in settings:
+        raise UserError(
+            f"model.path={source.model.path} is a model of several parts (its config.json has no vocab_size of its "
+            "own), which format=model does not write; use format=embeds."
+        )
+    return settings
+
+
+def _write_configs(source: Source, settings: dict[str, Any], ids: Sequence[int], folder: Path) -> None:
     rows = max(source.table.shape[0], max(ids) + 1)
-    write_json(folder / "config.json", {**config, "vocab_size": rows, "tie_word_embeddings": False})
+    write_json(folder / "config.json", {**settings, "vocab_size": rows, "tie_word_embeddings": False})
     file = source.folder / "generation_config.json"
     generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     # Answers end where they ended in training and evaluation: a base model's own end of text is often another token.
