@@ -1,6 +1,6 @@
 """Exports in the engines they are for: token ids of vLLM, transformers and PEFT beside embedgrad's own greedy decoding.
 
-    python scripts/serve_check.py --serving-python .venv-serving/bin/python [--examples 100] [--out outputs/serving]
+    python scripts/serve_check.py --serving-python .venv-serving/bin/python [--placements system] [--examples 100] [--out outputs/serving]
 
 Needs an environment with vLLM (`make test-serving` makes one) and nothing from outside: the model is the embedded one.
 Prints a table and every difference, writes them to DIR/serve_check.json, and ends with 1 if a difference is not a tie.
@@ -44,14 +44,14 @@ def main() -> int:
     args = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave by way of the servers' clean-up
     shutil.rmtree(args.out, ignore_errors=True)
-    for placement in PLACEMENTS:
+    for placement in args.placements:
         prepare(args.out / placement, placement, args.steps, args.examples)
-    references = {placement: reference_of(args.out / placement, args.examples) for placement in PLACEMENTS}
+    references = {placement: reference_of(args.out / placement, args.examples) for placement in args.placements}
     comparisons = []
     for one in chain(in_process(args.out, references), served(args.out, references, args.serving_python)):
         console.print(f"{one.route}: {one.equal} of {one.total} equal", markup=False)
         comparisons.append(one)
-    accuracies = {name: reported_accuracy(args.out / name) for name in PLACEMENTS}
+    accuracies = {name: reported_accuracy(args.out / name) for name in args.placements}
     report(comparisons, accuracies, args.out)
     return 0 if all(comparison.is_explained for comparison in comparisons) else 1
 
@@ -84,7 +84,7 @@ def served(out: Path, references: dict[str, Reference], python: Path) -> Iterato
         folder, queries = out / placement, [row.query for row in reference.rows]
         with vllm_server(python, folder / "model", out / f"vllm-{placement}.log") as url:
             yield compare(f"vLLM chat + model, {placement}", routes.chat(folder, queries, url), reference)
-            if placement == PLACEMENTS[0]:
+            if placement == next(iter(references)):
                 run_recipe("vLLM: chat", folder, url)
     model = Path(assets.resolve("embedded:tiny"))
     with vllm_server(python, model, out / "vllm-embeds.log", *EMBEDS_FLAGS) as url:
@@ -120,6 +120,7 @@ def report(comparisons: list[Comparison], accuracies: dict[str, float], out: Pat
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serving-python", type=Path, required=True, help="the python of an environment with vLLM")
+    parser.add_argument("--placements", nargs="+", choices=PLACEMENTS, default=PLACEMENTS)
     parser.add_argument("--examples", type=int, default=100, help="word problems per route")
     parser.add_argument("--steps", type=int, default=15, help="optimiser steps")
     parser.add_argument("--out", type=Path, default=Path("outputs/serving"))

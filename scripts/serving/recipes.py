@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import embedgrad_cli
+
 DOCUMENT = Path(__file__).parents[2] / "docs/serving.md"
 ADDRESS = "http://127.0.0.1:8000"  # vLLM's own
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -21,11 +23,11 @@ def blocks(heading: str) -> list[tuple[str, str]]:
 
 def run_block(language: str, text: str, folder: Path) -> str:
     """Run one block in a folder, with this Python. Returns what it printed; raises if it failed."""
+    # This Python's commands and this package, wherever it was imported from.
     binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": binaries, "PYTHONPATH": str(Path(embedgrad_cli.__file__).parents[1])}
     command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euc", text]
-    done = subprocess.run(
-        command, cwd=folder, env={**os.environ, "PATH": binaries}, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise RuntimeError(f"a recipe of {DOCUMENT.name} failed:\n{text}\n{done.stderr}")
     return done.stdout
