@@ -2,8 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo lab compare-methods test test-lm-eval lint bench bench-step bench-evaluation bench-trainer bench-growth
-.PHONY: train-tiny clean
+LM_EVAL := .venv-lm-eval
+SERVING := .venv-serving
+
+.PHONY: setup demo lab compare-methods test test-lm-eval test-serving lint bench bench-step bench-evaluation bench-trainer
+.PHONY: bench-growth train-tiny clean
 
 setup: .venv/.installed
 
@@ -32,16 +35,26 @@ test: setup
 	$(BIN)/python -m pytest
 
 # Choices against lm-evaluation-harness, row by row; with SST2=DIR and BBH=DIR on their files as well.
-test-lm-eval: setup .venv-lm-eval/.installed
+test-lm-eval: setup $(LM_EVAL)/.installed
 	$(BIN)/python scripts/check_lm_eval.py --task reviews
 	$(BIN)/python scripts/check_lm_eval.py --task causes
 	$(if $(SST2),$(BIN)/python scripts/check_lm_eval.py --task sst2 --data-dir $(SST2))
 	$(if $(BBH),$(BIN)/python scripts/check_lm_eval.py --task causal-judgement --data-dir $(BBH))
 
-.venv-lm-eval/.installed: constraints.txt constraints-lm-eval.txt
-	$(PYTHON) -m venv .venv-lm-eval
-	.venv-lm-eval/bin/pip install --quiet -c constraints.txt torch
-	.venv-lm-eval/bin/pip install --quiet -c constraints.txt -c constraints-lm-eval.txt 'lm-eval[hf]'
+$(LM_EVAL)/.installed: constraints.txt constraints-lm-eval.txt
+	$(PYTHON) -m venv $(LM_EVAL)
+	$(LM_EVAL)/bin/pip install --quiet -c constraints.txt torch
+	$(LM_EVAL)/bin/pip install --quiet -c constraints.txt -c constraints-lm-eval.txt 'lm-eval[hf]'
+	touch $@
+
+# The exports in vLLM, transformers and PEFT. vLLM has an environment of its own, because it pins its dependencies; if
+# your package index has only CUDA builds of torch, name one with CPU builds in PIP_EXTRA_INDEX_URL.
+test-serving: setup $(SERVING)/.installed
+	$(BIN)/python scripts/serve_check.py --serving-python $(SERVING)/bin/python
+
+$(SERVING)/.installed: constraints-serving.txt
+	$(PYTHON) -m venv $(SERVING)
+	$(SERVING)/bin/pip install --quiet --no-deps -r constraints-serving.txt
 	touch $@
 
 lint: setup
@@ -73,4 +86,4 @@ train-tiny: setup
 	$(BIN)/python scripts/train_tiny.py --out src/embedgrad_cli/assets --sst2 $(SST2)
 
 clean:
-	rm -rf .venv .venv-lm-eval outputs multirun dist build
+	rm -rf .venv $(LM_EVAL) $(SERVING) outputs multirun dist build

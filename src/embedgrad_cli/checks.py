@@ -21,7 +21,7 @@ from embedgrad_cli.task_checks import check_embedded, check_folder, check_task
 
 ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
-FORMATS = ("embeds", "text", "hub")
+FORMATS = ("model", "peft", "embeds", "text", "hub")
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 

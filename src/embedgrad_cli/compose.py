@@ -31,6 +31,7 @@ from embedgrad_cli.errors import ArtifactError, ConfigError
 from embedgrad_cli.overrides import OverrideChecker
 
 VERSION_BASE = "1.3"
+WITH_ARTIFACT = ("evaluate", "export")  # commands in which the artifact fills what the command line does not name
 FROM_ARTIFACT = ("model", "template", "prompt", "task")
 
 

@@ -33,14 +33,16 @@ def run(config: ExportConfig) -> None:
         partial.replace(output_dir)  # an empty folder of that name gives way
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
+        # Libraries written in Rust pass the system's error on as text: "… (os error 28)".
+        if isinstance(error, OSError) or "(os error" in str(error):
             raise _cannot_write(output_dir, error) from error
         raise
     print(f"wrote {output_dir}: {written}")
 
 
-def _cannot_write(output_dir: Path, error: OSError) -> UserError:
+def _cannot_write(output_dir: Path, error: BaseException) -> UserError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition(" (os error")[0]
     return UserError(
-        f"output_dir={output_dir} cannot be written: {error.strerror or error}. Give a folder on a disk with room for "
+        f"output_dir={output_dir} cannot be written: {why}. Give a folder on a disk with room for "
         "the export; nothing was left behind."
     )

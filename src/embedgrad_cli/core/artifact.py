@@ -22,6 +22,7 @@ from embedgrad_cli.core.soft_prompt import SoftPrompt
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.run_directory import write_atomically
 
+SEED_ROWS = "embedding rows of the seed's tokens"
 LIBRARIES = ("embedgrad", "torch", "transformers")
 
 
@@ -98,10 +99,15 @@ def check_fingerprint(artifact: Artifact, model: LanguageModel, path: str) -> No
     Raises:
         ArtifactError: names both identities and what differs.
     """
-    made_for = artifact.metadata["model"]
-    differs = [key for key in ("config", "tokenizer") if made_for["fingerprint"][key] != model.fingerprint[key]]
+    differs = differences(artifact, model)
     if not differs and not _same_rows(artifact.prompt, model):
-        differs = ["embedding rows of the seed's tokens"]
+        differs = [SEED_ROWS]
+    refuse_other_model(artifact, model, path, differs)
+
+
+def refuse_other_model(artifact: Artifact, model: LanguageModel, path: str, differs: list[str]) -> None:
+    """Raise `ArtifactError` with both identities if something differs."""
+    made_for = artifact.metadata["model"]
     if differs:
         raise ArtifactError(
             f"artifact={path} was made for the model {identity(made_for)}, but the model here is "
@@ -109,6 +115,12 @@ def check_fingerprint(artifact: Artifact, model: LanguageModel, path: str) -> No
             f"different: {', '.join(differs)}. Use the model it was made for (model=… or model.path=…), or optimise "
             "a prompt for this one."
         )
+
+
+def differences(artifact: Artifact, model: LanguageModel) -> list[str]:
+    """What differs between a model and the one the artifact was made for, weights left aside."""
+    made_for = artifact.metadata["model"]["fingerprint"]
+    return [key for key in ("config", "tokenizer") if made_for[key] != model.fingerprint[key]]
 
 
 def identity(model: dict[str, Any]) -> str:

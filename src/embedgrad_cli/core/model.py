@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from embedgrad_cli.core.tokenizer import ModelTokenizer, from_pretrained, load_tokenizer
+from embedgrad_cli import assets
+from embedgrad_cli.core.tokenizer import ModelTokenizer, from_pretrained, load_tokenizer, loading
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.schema import ModelConfig
 
@@ -177,3 +179,37 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     kind = "chat" if known.is_chat else "plain"
     log.info("model %s: %s on %s, %s template", config.path, network.dtype, device, kind)
     return LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat)
+
+
+def load_outline(config: ModelConfig) -> tuple[LanguageModel, Path]:
+    """A model without its weights: tokenizer, config and the network's shape, its parameters on the meta device.
+
+    Returns: the model, and the folder with its files (a snapshot in the hub's cache, if it comes from there).
+
+    Raises:
+        ModelError: as `load_model`.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    with loading(config):
+        folder = _folder_of(config)
+        local = replace(config, path=str(folder), revision=None)
+        known = load_tokenizer(local)
+        trusts = config.trust_remote_code
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(from_pretrained(AutoConfig, local), trust_remote_code=trusts)
+        if (folder / "generation_config.json").is_file():
+            network.generation_config = GenerationConfig.from_pretrained(folder)
+    return LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat), folder
+
+
+def _folder_of(config: ModelConfig) -> Path:
+    """The model's own folder, or the snapshot of a hub id, downloaded if it is not in the cache."""
+    path = Path(assets.resolve(config.path))
+    if path.is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*"]
+    wanted += ["*.py"] if config.trust_remote_code else []
+    return Path(snapshot_download(config.path, revision=config.revision, allow_patterns=wanted))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,22 @@ def from_pretrained(loader: Any, config: ModelConfig, **settings: Any) -> Any:
     Raises:
         ModelError: it cannot be found or read.
     """
+    settings |= {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    with loading(config):
+        return loader.from_pretrained(assets.resolve(config.path), **settings)
+
+
+@contextmanager
+def loading(config: ModelConfig) -> Iterator[None]:
+    """Within it transformers and the hub are quiet, and what they raise becomes a `ModelError`."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    path = assets.resolve(config.path)
-    settings |= {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    is_here = Path(assets.resolve(config.path)).is_dir()
     try:
-        with nullcontext() if Path(path).is_dir() else offline_if_out_of_reach():
-            return loader.from_pretrained(path, **settings)
+        with nullcontext() if is_here else offline_if_out_of_reach():
+            yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(_loading_paragraph(config, error)) from error
 

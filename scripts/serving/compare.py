@@ -1,0 +1,91 @@
+"""Answers of another engine beside those of embedgrad's own decoding, and what every difference is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from embedgrad_cli.core.encoding import Example
+from embedgrad_cli.core.forward import Forward
+from embedgrad_cli.core.soft_prompt import SoftPrompt
+from embedgrad_cli.tasks.data import Row
+from embedgrad_cli.tasks.graders import Grader
+
+TIE = 1e-3  # logits this close may change places in float32: engines add numbers up in different orders
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What embedgrad itself answers: rows, their encodings, and the answers' token ids."""
+
+    rows: Sequence[Row]
+    examples: Sequence[Example]
+    answers: Sequence[Sequence[int]]
+    forward: Forward
+    prompt: SoftPrompt
+    grader: Grader
+
+    @property
+    def end_ids(self) -> set[int]:
+        return self.forward.model.end_ids
+
+
+@dataclass
+class Comparison:
+    """One route. `differences` has, for each other answer, the place, both tokens and the gap between their logits."""
+
+    route: str
+    total: int
+    accuracy: float
+    differences: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def equal(self) -> int:
+        return self.total - len(self.differences)
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether every difference begins with a tie."""
+        return all(one["gap"] < TIE for one in self.differences)
+
+
+def compare(route: str, found: Sequence[Sequence[int]], reference: Reference) -> Comparison:
+    """Compare token ids; `found` may hold the token that ended an answer."""
+    answers = [_until_end(ids, reference.end_ids) for ids in found]
+    decode = reference.forward.model.tokenizer.batch_decode
+    texts = decode(answers, skip_special_tokens=True)
+    grades = [reference.grader.judge(row.answer, text) for row, text in zip(reference.rows, texts, strict=True)]
+    result = Comparison(route, len(answers), sum(grade.lenient.correct for grade in grades) / len(answers))
+    for row, example, expected, answer in zip(
+        reference.rows, reference.examples, reference.answers, answers, strict=True
+    ):
+        if list(expected) != list(answer):
+            result.differences.append({"id": row.id, **_first_difference(example, expected, answer, reference)})
+    return result
+
+
+def _first_difference(
+    example: Example, expected: Sequence[int], answer: Sequence[int], reference: Reference
+) -> dict[str, Any]:
+    """Where two answers part, and how far apart the logits of their tokens are there, by embedgrad's own forward."""
+    end = min(reference.end_ids)
+    ours, theirs = [*expected, end], [*answer, end]
+    at = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b)
+    forward = reference.forward
+    tokens, mask = forward.pad([[*example.tokens, *ours[:at]]])
+    with torch.no_grad():
+        embeds = forward.embed(tokens, reference.prompt)
+        logits = forward.model.network(inputs_embeds=embeds, attention_mask=mask.long()).logits[0, -1].float()
+    return {
+        "place": at,
+        "expected": forward.model.tokenizer.decode([ours[at]]),
+        "found": forward.model.tokenizer.decode([theirs[at]]),
+        "gap": (logits[ours[at]] - logits[theirs[at]]).abs().item(),
+    }
+
+
+def _until_end(ids: Sequence[int], end_ids: set[int]) -> list[int]:
+    return list(ids[: next((i for i, token in enumerate(ids) if token in end_ids), len(ids))])

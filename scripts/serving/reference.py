@@ -1,0 +1,35 @@
+"""What embedgrad itself answers, as token ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from embedgrad_cli.arms import ArmPrompt, examine, seeds_of
+from embedgrad_cli.config import build
+from embedgrad_cli.core.artifact import load_artifact
+from embedgrad_cli.core.decoding import generate
+from embedgrad_cli.core.fewshot import with_examples
+from embedgrad_cli.core.model import load_model, pick_device
+from embedgrad_cli.schema import OptimizeConfig
+from embedgrad_cli.tasks import graders
+from embedgrad_cli.tasks.data import load
+from serving.compare import Reference
+
+
+def reference_of(folder: Path, examples: int) -> Reference:
+    """Answer the test rows of a run, in the way `embedgrad evaluate` does."""
+    config, problems = build("optimize", yaml.safe_load((folder / "config.yaml").read_text()))
+    if not isinstance(config, OptimizeConfig):
+        raise ValueError(problems)
+    splits = load(config.task, config.seed)
+    rows = splits.test[:examples]
+    model = load_model(config.model, pick_device("cpu"))
+    prompt = load_artifact(folder / "prompt.safetensors").prompt
+    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    prompts = {"optimized": ArmPrompt(seeds_of(config.prompt), prompt)}
+    arm = examine(rows, model, template, config.task, prompts).arms["optimized"]
+    answers = generate(arm.forward, arm.examples, prompt, config.task.max_new_tokens, config.evaluation.batch_size)
+    grader = graders.get(config.task.grader, config.task.choices)
+    return Reference(rows, arm.examples, [answer for (answer,) in answers], arm.forward, prompt, grader)

@@ -1,0 +1,109 @@
+"""Chat templates that write the prompt into an ordinary conversation.
+
+The model's own template stays as it is, to the letter. What is put in front of it rewrites `messages`:
+
+- the turns that the prompt's template has before its query open the conversation;
+- the last turn of the user becomes the query's turn, with what stands around the query in it; earlier ones stay plain;
+- a system turn of the conversation's own comes first or, if the prompt's template has one too, is joined to that one,
+  after an empty line: models know one system turn, and the prompt keeps the place where it was learnt.
+
+So a conversation of one user turn is rendered as in training, and every slot is there once in a longer one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from embedgrad_cli.exports.placement import Turn
+
+Templates = str | dict[str, str]
+
+REWRITE = """\
+{#- Written by embedgrad: puts the optimised prompt into the conversation. The model's own template follows. -#}
+{%- set embedgrad = namespace(turns=HEAD, asks=-1) -%}
+{%- for message in messages -%}
+  {%- if message.role == 'user' -%}{%- set embedgrad.asks = loop.index0 -%}{%- endif -%}
+{%- endfor -%}
+{%- for message in messages -%}
+  {%- if loop.first and message.role == 'system' -%}
+    {%- set embedgrad.turns = OWN_SYSTEM -%}
+  {%- elif loop.index0 == embedgrad.asks -%}
+    {%- set embedgrad.turns = embedgrad.turns + BODY -%}
+  {%- else -%}
+    {%- set embedgrad.turns = embedgrad.turns + [message] -%}
+  {%- endif -%}
+{%- endfor -%}
+{%- set messages = embedgrad.turns -%}
+{{- '' }}"""
+
+# Rendered by the template in front, then cut at the mark: what stands before it is in the virtual tokens.
+AFTER_MARK = """{%- set embedgrad_rendered -%}
+{{- '' }}ORIGINAL{{ '' -}}
+{%- endset -%}
+{%- if embedgrad_rendered.split(MARK)[0] != BEFORE -%}
+  {{- raise_exception('this prompt stands at the very beginning of a conversation: REASON') -}}
+{%- endif -%}
+{{- embedgrad_rendered.split(MARK)[1] }}"""
+
+ONE_TURN = """\
+{#- Written by embedgrad: a plain text with the optimised prompt and a place for one query. -#}
+{%- if messages | length != 1 or messages[0].role != 'user' -%}
+  {{- raise_exception('this prompt stands in a plain text with a place for one query: give one user turn') -}}
+{%- endif -%}
+{%- set message = messages[0] -%}
+{{- BEGIN ~ CONTENT }}"""
+
+
+def carrying(original: Templates, turns: Sequence[Turn]) -> Templates:
+    """The model's chat templates, each with the rewriting in front."""
+    at = next(index for index, turn in enumerate(turns) if None in turn.pieces)
+    head, body = turns[:at], turns[at:]
+    own_system = f"[message] + {_list(head)}"
+    if head and head[0].role == "system":
+        joined = Turn("system", (*head[0].pieces, "\n\n", None))
+        own_system = f"{_list([joined])} + {_list(head[1:])}"
+    rewrite = REWRITE.replace("HEAD", _list(head)).replace("OWN_SYSTEM", own_system).replace("BODY", _list(body))
+    return _each(original, lambda template: rewrite + template)
+
+
+def after_mark(carrier: Templates, mark: str, before: str) -> Templates:
+    """Templates that render only what follows `mark`, and refuse what has another text than `before` in front."""
+    reason = "leave out the turns in front of it"
+    body = AFTER_MARK.replace("MARK", _literal(mark)).replace("BEFORE", _literal(before)).replace("REASON", reason)
+    # Jinja drops a line break at the very end of a template, which is no longer the end here.
+    return _each(carrier, lambda template: body.replace("ORIGINAL", template.removesuffix("\n")))
+
+
+def plain(begin: str, turn: Turn) -> str:
+    """A chat template for a model without one: the plain text, begun by the tokenizer's own begin of text."""
+    return ONE_TURN.replace("BEGIN", _literal(begin)).replace("CONTENT", _content(turn))
+
+
+def _each(templates: Templates, change: Any) -> Templates:
+    """Some models have several templates, by name."""
+    return {k: change(v) for k, v in templates.items()} if isinstance(templates, dict) else change(templates)
+
+
+def _list(turns: Sequence[Turn]) -> str:
+    """Messages as a Jinja expression, in which `message.content` is the query."""
+    return "[" + ", ".join(f"{{'role': {_literal(turn.role)}, 'content': {_content(turn)}}}" for turn in turns) + "]"
+
+
+def _content(turn: Turn) -> str:
+    """Text where the client's content is text, a list of parts where it is one."""
+    if None not in turn.pieces:
+        return _literal(turn.content(""))
+    as_text = " ~ ".join("message.content" if p is None else _literal(p) for p in turn.pieces)
+    if turn.pieces == (None,):
+        return "message.content"
+    parts = " + ".join(
+        "message.content" if p is None else f"[{{'type': 'text', 'text': {_literal(p)}}}]" for p in turn.pieces
+    )
+    return f"(({as_text}) if message.content is string else ({parts}))"
+
+
+def _literal(text: str) -> str:
+    """A Jinja string; its escapes are JSON's. Characters beyond ASCII stay themselves."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,112 @@
+"""`format=peft`: a prompt-tuning adapter for the PEFT library.
+
+PEFT puts its virtual tokens in front of everything else. So all that stands before the end of the last slot, the
+conversation's own tokens and the prompt's, becomes virtual tokens; that is exact wherever the prompt stands before the
+query. The tokenizer in the folder renders the rest, so that `apply_chat_template` and `generate` go on as usual.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from embedgrad_cli.core.artifact import Artifact
+from embedgrad_cli.errors import UserError
+from embedgrad_cli.exports import chat_template
+from embedgrad_cli.exports.model import begin_of_text, renders_probes
+from embedgrad_cli.exports.placement import Edges, fill_slots, find_edges
+from embedgrad_cli.exports.source import Source, open_source
+from embedgrad_cli.run_directory import write_atomically, write_json
+from embedgrad_cli.schema import ExportConfig
+
+MARK = "\ue020"  # from Unicode's private use area: no text has it
+
+
+def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
+    """Write adapter and tokenizer. Returns: what is in the folder.
+
+    Raises:
+        ArtifactError: the model is not the one that the artifact was made for.
+        UserError: the prompt does not stand before the query.
+    """
+    source = open_source(config.artifact, config.model)
+    prefix = shared_prefix(source)
+    tokenizer_after_prefix(source, len(prefix)).save_pretrained(folder)
+    vectors = source.embed(prefix)
+    write_atomically(folder / "adapter_model.safetensors", save({"prompt_embeddings": vectors}, {"format": "pt"}))
+    write_json(folder / "adapter_config.json", _adapter_config(source, len(prefix)))
+    return (
+        f"a PEFT adapter of {len(prefix)} virtual tokens, {source.artifact.prompt.slots.num_tokens} of them optimised"
+    )
+
+
+def shared_prefix(source: Source) -> tuple[int, ...]:
+    """The tokens up to the end of the last slot, which every conversation begins with.
+
+    Raises:
+        UserError: the query stands before that.
+    """
+    last = source.artifact.prompt.slots.num_tokens
+    prefixes = {example.tokens[: example.tokens.index(-last) + 1] for _, example in source.probes}
+    if len(prefixes) > 1:
+        raise UserError(
+            "format=peft puts vectors only in front of the text, and this prompt stands behind the query; use "
+            "format=model or format=embeds."
+        )
+    return prefixes.pop()
+
+
+def tokenizer_after_prefix(source: Source, length: int) -> Any:
+    """A tokenizer whose chat template renders what follows the first `length` tokens of a conversation.
+
+    Raises:
+        UserError: the text after the prompt has other tokens when it stands alone.
+    """
+    tokenizer = copy.deepcopy(source.model.tokenizer)
+    rendered = source.conversation.render(source.probes[0][0])
+    texts = [rendered.text[begin:end] for begin, end in rendered.slots]
+    texts[-1] += MARK
+    before = rendered.text[: rendered.slots[-1][1]]
+
+    def is_exact(edges: Edges) -> bool:
+        cut = [(0, 0)] * (len(edges) - 1) + [(0, edges[-1][1])]  # what the last slot's tokens cover beside the seed
+        turns = fill_slots(source, texts, cut)
+        if turns is None:
+            return False
+        if source.model.is_chat:
+            carrier = chat_template.carrying(source.model.tokenizer.chat_template, turns)
+            tokenizer.chat_template = chat_template.after_mark(carrier, MARK, before)
+        else:
+            begin = begin_of_text(source)
+            tokenizer.chat_template = chat_template.after_mark(
+                chat_template.plain(begin, turns[0]), MARK, begin + before
+            )
+        return renders_probes(source, tokenizer, [], start=length)
+
+    if find_edges(source, is_exact) is None:
+        raise UserError(
+            "this tokenizer splits the text behind the prompt differently when it stands alone, so format=peft would "
+            "not be exact; use format=model or format=embeds."
+        )
+    return tokenizer
+
+
+def _adapter_config(source: Source, num_virtual_tokens: int) -> dict[str, Any]:
+    """What `peft.PromptTuningConfig` writes. The vectors are given, so nothing is initialised."""
+    config = source.model.network.config.get_text_config()
+    return {
+        "peft_type": "PROMPT_TUNING",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": source.model.path,
+        "revision": source.model.revision,
+        "inference_mode": True,
+        "num_virtual_tokens": num_virtual_tokens,
+        "token_dim": source.table.shape[1],
+        "num_transformer_submodules": 1,
+        "num_attention_heads": config.num_attention_heads,
+        "num_layers": config.num_hidden_layers,
+        "prompt_tuning_init": "RANDOM",
+    }

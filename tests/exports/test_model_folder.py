@@ -1,0 +1,226 @@
+"""`format=model`: an exported folder answers like embedgrad itself, or is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from tests.conftest import PLACEMENTS, make_tokenizer
+from tests.exports.conftest import NEW_TOKENS, QUERIES, Case, ids_of, make_case, merging_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from embedgrad_cli.exports.model import model_settings
+from embedgrad_cli.exports.source import open_source
+
+TIED = {"qwen2": True, "llama": False, "gemma": True, "gemma2": True, "gpt2": True}
+
+
+def load(folder: Path) -> tuple:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto"), AutoTokenizer.from_pretrained(folder)
+
+
+def assert_same(case: Case, folder: Path, tolerance: float = 1e-5) -> None:
+    """Logits of the old vocabulary and greedy tokens equal embedgrad's own."""
+    network, tokenizer = load(folder)
+    size = case.model.network.get_input_embeddings().weight.shape[0]
+    for query, example, logits, answer in zip(QUERIES, case.examples, case.logits(), case.answers(), strict=True):
+        ids = ids_of(tokenizer, query)
+        assert ids.shape[1] == len(example.tokens)
+        found = network(ids).logits[0, -1]
+        torch.testing.assert_close(found[:size], logits, rtol=tolerance, atol=tolerance)
+        output = network.generate(ids, do_sample=False, max_new_tokens=NEW_TOKENS, pad_token_id=0)
+        tokens = output[0, ids.shape[1] :].tolist()
+        ends = case.model.end_ids
+        assert tokens[: next((i for i, t in enumerate(tokens) if t in ends), len(tokens))] == answer
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("architecture", TIED)
+def test_an_exported_model_answers_like_embedgrad(architecture: str, placement: str, tmp_path: Path) -> None:
+    case = make_case(tmp_path, architecture, placement, tied=TIED[architecture])
+    assert case.export("model", tmp_path / "out") == 0
+    assert_same(case, tmp_path / "out")
+
+
+def test_tied_embeddings_are_separated_and_the_rest_is_the_same(tmp_path: Path) -> None:
+    case = make_case(tmp_path, "gemma", tied=True)
+    assert case.export("model", tmp_path / "out") == 0
+    with (
+        safe_open(tmp_path / "base/model.safetensors", "pt") as old,
+        safe_open(tmp_path / "out/model.safetensors", "pt") as new,
+    ):
+        assert set(new.keys()) - set(old.keys()) == {"lm_head.weight"}
+        rows = old.get_tensor("model.embed_tokens.weight")
+        for name in list(old.keys()):
+            assert torch.equal(new.get_tensor(name)[: len(old.get_tensor(name))], old.get_tensor(name))
+        head = new.get_tensor("lm_head.weight")
+        assert torch.equal(head[: len(rows)], rows)
+        torch.testing.assert_close(head[len(rows) :], rows.mean(dim=0).expand(len(head) - len(rows), -1))
+        # Gemma multiplies rows with √hidden_size.
+        vectors = new.get_tensor("model.embed_tokens.weight")[len(rows) :] * 32**0.5
+        torch.testing.assert_close(vectors, case.prompt.vectors)
+    network, _ = load(tmp_path / "out")
+    assert network.lm_head.weight.data_ptr() != network.get_input_embeddings().weight.data_ptr()
+
+
+def test_an_added_token_is_never_the_likeliest_even_where_all_logits_are_negative(tmp_path: Path) -> None:
+    case = make_case(tmp_path, "gpt2", tied=True)
+    weight = case.model.network.transformer.ln_f.bias
+    # Move the last hidden state against every output row at once, as GPT-2's own does: all logits fall below zero.
+    table = case.model.network.get_input_embeddings().weight
+    direction = torch.linalg.lstsq(table, -torch.ones(len(table), 1)).solution[:, 0]
+    table.sub_(torch.outer(table @ direction + 1, direction) / direction.square().sum())
+    weight.add_(100 * direction)
+    case.model.network.save_pretrained(tmp_path / "base")
+    artifact = make_artifact_again(case)
+    assert artifact.export("model", tmp_path / "out") == 0
+    network, tokenizer = load(tmp_path / "out")
+    for query in QUERIES:
+        logits = network(ids_of(tokenizer, query)).logits[0, -1]
+        old, added = logits[: len(table)], logits[len(table) :]
+        assert len(added) == case.prompt.slots.num_tokens
+        assert old.max() < 0  # rows of zeros would win here
+        assert added.max() < old.max()
+        assert (logits.softmax(-1)[len(table) :] < 1 / len(table)).all()
+
+
+def make_artifact_again(case: Case) -> Case:
+    """The artifact for weights that were changed after it was made."""
+    from embedgrad_cli.core.artifact import load_artifact, save_artifact
+    from embedgrad_cli.core.soft_prompt import SoftPrompt
+
+    prompt = SoftPrompt(
+        case.prompt.slots, SoftPrompt.from_seed(case.prompt.slots, case.model).seed, case.prompt.vectors
+    )
+    save_artifact(case.artifact, prompt, load_artifact(case.artifact).metadata)
+    return case
+
+
+def test_generation_suppresses_the_tokens_and_ends_where_training_did(case: Case, tmp_path: Path) -> None:
+    assert case.export("model", tmp_path / "out") == 0
+    generation = json.loads((tmp_path / "out/generation_config.json").read_text())
+    _, tokenizer = load(tmp_path / "out")
+    added = [id for token, id in tokenizer.get_vocab().items() if token.startswith("<|embedgrad_")]
+    assert generation["suppress_tokens"] == sorted(added)
+    assert generation["eos_token_id"] == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    assert len(added) == case.prompt.slots.num_tokens
+    assert tokenizer.decode(added, skip_special_tokens=True) == ""
+
+
+def test_a_table_with_spare_rows_does_not_grow(tmp_path: Path) -> None:
+    case = make_case(tmp_path, "qwen2", tied=False, spare_rows=16)
+    assert case.export("model", tmp_path / "out") == 0
+    assert load(tmp_path / "out")[0].config.vocab_size == case.model.network.config.vocab_size
+    network, tokenizer = load(tmp_path / "out")
+    for query, logits in zip(QUERIES, case.logits(), strict=True):
+        size = len(make_tokenizer())
+        found = network(ids_of(tokenizer, query)).logits[0, -1]
+        torch.testing.assert_close(found[:size], logits[:size], rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_keeps_its_type_and_rounds_like_embedgrad(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = make_case(tmp_path, "qwen2", tied=False, dtype=torch.bfloat16)
+    assert case.export("model", tmp_path / "out") == 0
+    assert "BF16 (rounding moves the vectors by at most" in capsys.readouterr().out
+    network, tokenizer = load(tmp_path / "out")
+    assert network.dtype == torch.bfloat16
+    ids = ids_of(tokenizer, QUERIES[0])
+    forward_rows = case.prompt.vectors.to(torch.bfloat16)
+    assert torch.equal(network.get_input_embeddings().weight[-len(forward_rows) :], forward_rows)
+    torch.testing.assert_close(network(ids).logits[0, -1, : len(make_tokenizer())], case.logits()[0], rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("weights", ["link", "copy"])
+def test_shards_without_an_embedding_are_linked_or_copied(weights: str, tmp_path: Path) -> None:
+    case = make_case(tmp_path, "llama", tied=False, max_shard_size="40KB")
+    assert case.export("model", tmp_path / "out", f"weights={weights}") == 0
+    shards = sorted(path.name for path in (tmp_path / "base").glob("*.safetensors"))
+    assert len(shards) > 2
+    same = [name for name in shards if (tmp_path / "out" / name).samefile(tmp_path / "base" / name)]
+    index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
+    changed = {index["weight_map"][name] for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    assert set(same) == (set(shards) - changed if weights == "link" else set())
+    assert_same(case, tmp_path / "out")
+
+
+def test_the_index_of_a_tied_model_names_the_new_head(tmp_path: Path) -> None:
+    case = make_case(tmp_path, "gemma", tied=True, max_shard_size="40KB")
+    assert case.export("model", tmp_path / "out") == 0
+    index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
+    assert "lm_head.weight" in index["weight_map"]
+    stored = sum(
+        sum(end - begin for begin, end in [tensor["data_offsets"]])
+        for file in (tmp_path / "out").glob("*.safetensors")
+        for tensor in [t for name, t in header(file).items() if name != "__metadata__"]
+    )
+    assert index["metadata"]["total_size"] == stored
+    assert_same(case, tmp_path / "out")
+
+
+def header(file: Path) -> dict:
+    raw = file.read_bytes()
+    return json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+
+
+@pytest.mark.parametrize("placement", ["before-query", "both-sides"])
+def test_a_token_that_straddles_the_prompt_s_edge_is_not_doubled(placement: str, tmp_path: Path) -> None:
+    case = make_case(tmp_path, "qwen2", placement, tied=False, tokenizer=merging_tokenizer())
+    if placement == "before-query":
+        assert case.model.tokenizer.decode([case.prompt.slots.ids[0][-1]]) == ".\n"
+    assert case.export("model", tmp_path / "out") == 0
+    assert_same(case, tmp_path / "out")
+
+
+def test_a_model_without_chat_template_gets_one_for_the_plain_text(tmp_path: Path) -> None:
+    case = make_case(tmp_path, "gpt2", "after-query", chat=False)
+    assert case.export("model", tmp_path / "out") == 0
+    assert_same(case, tmp_path / "out")
+    _, tokenizer = load(tmp_path / "out")
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    with pytest.raises(Exception, match="give one user turn"):
+        tokenizer.apply_chat_template(turns)
+
+
+def test_exporting_an_export_is_refused(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert case.export("model", tmp_path / "out") == 0
+    assert case.export("model", tmp_path / "again", f"model.path={tmp_path}/out") == 2
+    assert "was made for the model" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_model_of_the_hub_is_linked_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache holds blobs, and symbolic links to them; the export holds the files themselves."""
+    from huggingface_hub import constants
+
+    case = make_case(tmp_path, "llama", tied=False, max_shard_size="40KB")
+    cache = tmp_path / "cache/models--someone--tiny"
+    snapshot = cache / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs/main").write_text("a" * 40)
+    case.folder.rename(cache / "blobs")
+    for blob in (cache / "blobs").iterdir():
+        (snapshot / blob.name).symlink_to(blob)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert case.export("model", tmp_path / "out", "model.path=someone/tiny") == 0
+    shards = [path for path in (tmp_path / "out").glob("*.safetensors") if path.stat().st_nlink > 1]
+    assert shards
+    assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
+    assert_same(case, tmp_path / "out")
+
+
+def test_a_model_of_several_parts_is_refused(case: Case, tmp_path: Path) -> None:
+    from embedgrad_cli.errors import UserError
+
+    source = open_source(case.artifact)
+    config = json.loads((case.folder / "config.json").read_text())
+    del config["vocab_size"]
+    (case.folder / "config.json").write_text(json.dumps({**config, "text_config": {"vocab_size": 7}}))
+    with pytest.raises(UserError, match="use format=embeds"):
+        model_settings(source)

@@ -1,0 +1,124 @@
+"""Input that cannot be exported: one paragraph, exit code 2, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tests.conftest import make_model
+from tests.exports.conftest import Case
+
+FORMATS = ["model", "peft", "embeds"]
+
+
+def assert_refused(code: int, folder: Path, errors: str, words: str) -> None:
+    assert code == 2
+    assert errors.startswith("embedgrad: ")
+    assert len(errors.strip().splitlines()) == 1
+    assert words in errors
+    assert [path.name for path in folder.iterdir() if path.name.startswith("out")] == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_another_model_is_refused(format: str, case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = make_model("llama")
+    other.network.save_pretrained(tmp_path / "other")
+    other.tokenizer.save_pretrained(tmp_path / "other")
+    code = case.export(format, tmp_path / "out", f"model.path={tmp_path}/other")
+    assert_refused(code, tmp_path, capsys.readouterr().err, "different: config")
+
+
+def test_other_weights_of_the_same_shape_are_refused(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case.model.network.get_input_embeddings().weight[case.prompt.slots.flat_ids[1]].mul_(-1)
+    case.model.network.save_pretrained(case.folder)
+    code = case.export("model", tmp_path / "out")
+    assert_refused(code, tmp_path, capsys.readouterr().err, "embedding rows of the seed's tokens")
+
+
+def test_a_model_that_moved_is_found_where_it_is_now(case: Case, tmp_path: Path) -> None:
+    case.folder.rename(tmp_path / "moved")
+    assert case.export("embeds", tmp_path / "out", f"model.path={tmp_path}/moved") == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "weights in"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{not json"), "weights in"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot be loaded"),
+    ],
+    ids=["no weights", "damaged weights", "damaged config"],
+)
+def test_a_damaged_model_folder(
+    damage: object, words: str, case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert callable(damage)
+    damage(case.folder)
+    assert_refused(case.export("model", tmp_path / "out"), tmp_path, capsys.readouterr().err, words)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_folder_with_files_in_it_is_left_alone(
+    format: str, case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    assert_refused(case.export(format, mine), tmp_path, capsys.readouterr().err, "not an empty folder")
+    assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
+
+
+def test_an_artifact_of_a_newer_format(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with safe_open(case.artifact, "pt") as file:
+        metadata = json.loads(file.metadata()["embedgrad"])
+    newer = json.dumps({**metadata, "format_version": 99})
+    save_file(load_file(case.artifact), case.artifact, {"embedgrad": newer})
+    assert_refused(case.export("model", tmp_path / "out"), tmp_path, capsys.readouterr().err, "format version 99")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("room", [1_000, 20_000, 60_000])
+def test_files_that_cannot_be_written_in_full(format: str, room: int, case: Case, tmp_path: Path) -> None:
+    """The system itself stops every file at so many bytes, which Python and Rust report in their own ways."""
+    program = (
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}));"
+        "from embedgrad_cli.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["export", f"artifact={case.artifact}", f"format={format}", f"output_dir={tmp_path}/out"]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    if done.returncode == 0:  # the small files of some formats fit
+        assert max(path.stat().st_size for path in (tmp_path / "out").iterdir()) <= room
+        return
+    assert_refused(done.returncode, tmp_path, done.stderr, "cannot be written: File too large")
+
+
+FILL_AND_RUN = """
+mount -t tmpfs -o size=64k tmpfs "$1" && head -c 48000 /dev/zero > "$1/filler" || exit 77
+shift 1 && "$@"
+code=$?
+ls "$DISK"
+exit $code
+"""
+
+
+@pytest.mark.parametrize("format", ["model", "peft"])
+def test_a_full_disk(format: str, case: Case, tmp_path: Path) -> None:
+    """A file system of 64 kB, in a name space of its own: it is gone when the command ends, however that ends."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    program = "import sys; from embedgrad_cli.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["export", f"artifact={case.artifact}", f"format={format}", f"output_dir={disk}/out"]
+    command = ["unshare", "--mount", "sh", "-c", FILL_AND_RUN, "sh", str(disk), sys.executable, "-c", program, *words]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "DISK": str(disk)})
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no file system may be mounted here")
+    assert_refused(done.returncode, disk, done.stderr, "o space left")
+    assert done.stdout.split() == ["filler"]
