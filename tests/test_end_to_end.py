@@ -143,8 +143,8 @@ def test_step_0_parity_with_the_real_qwen_tokenizer(task: str, placement: str) -
             messages.append({"role": message.role, "content": content})
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         expected = model.network(torch.tensor([ids])).logits[0, -1]
-        tokens, mask = forward.pad([example.tokens[len(forward.trunk) :]])
-        logits, _ = forward.run(tokens, mask, trunk, prompt, [tokens.shape[1] - 1])
+        branch = example.tokens[len(forward.trunk) :]
+        logits, _ = forward.run([branch], trunk, prompt, [len(branch) - 1])
         torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-4)
 
 

@@ -31,7 +31,7 @@ def make(tmp_path: Path) -> Any:
     for split, start in [("train", 0), ("validation", 100), ("test", 200)]:
         rows = [{"q": f"Tom has {start + i} apples{'!' * i}", "a": f"{i} or #### {i % 3}"} for i in range(9)]
         (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    problem = optimize_config(tmp_path / "unused", tmp_path / "model", data, evaluation__batch_size=6)
+    problem = optimize_config(tmp_path / "unused", tmp_path / "model", data, evaluation__batch_size=2)
     task = {"kind": "generation", "choices": None, "labels": None, "grader": "last-number"}
     for key, value in {**task, "query": "{q}", "target": "{a}", "max_new_tokens": 8}.items():
         setattr(problem.task, key, value)

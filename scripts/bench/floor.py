@@ -3,8 +3,8 @@
 Weights are frozen, so the backward pass costs as much as the forward one (gradients for inputs alone), not twice as
 much. The plain path computes every place of the padded batch, prompt included, forward and backward, and projects all
 of them to the vocabulary. What must be done is less: no padding, what examples share once, no backward pass before the
-first slot, no pass at all for what was kept, and the vocabulary at target places alone. Every token counts in all
-layers; what the last layer could still leave out at places that predict nothing is not counted as left out.
+first slot, no pass at all for what was kept, and the vocabulary and the last layer's MLP at target places alone. (Its
+queries could be left out at the others too; that is not counted as left out.)
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from torch import nn
 
 from embedgrad_cli.core.encoding import Example, trunk_length
 from embedgrad_cli.core.recompute import decoder_layers
@@ -35,19 +37,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Costs:
-    """What one token touches: `weights` in all layers, `head` in the output layer, `attention` per place it sees."""
+    """What one token touches: `weights` in all layers, of which `last_mlp` in the last one's MLP; `head` in the output
+    layer; `attention` per place it sees."""
 
     weights: int
     head: int
     attention: int
+    last_mlp: int = 0
 
     @classmethod
     def of(cls, network: Any) -> Costs:
         config, layers = network.config, decoder_layers(network)
-        weights = sum(p.numel() for layer in layers for p in layer.parameters() if p.dim() == 2)
+        weights = sum(_weights(layer) for layer in layers)
         head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         attention = len(layers) * config.num_attention_heads * head_size
-        return cls(weights, network.get_output_embeddings().weight.numel(), attention)
+        head = network.get_output_embeddings().weight.numel()
+        return cls(weights, head, attention, _weights(getattr(layers[-1], "mlp", None)))
 
     def run(self, run: Run) -> int:
         """Operations (a multiplication and an addition are two) of a run, forward and, with a graph, backward."""
@@ -58,6 +63,10 @@ class Costs:
             return forward
         # Backward: of attention, for queries and weights over all places, for keys and values over live ones.
         return forward + 2 * run.tokens * self.weights + 4 * (everything + live) * self.attention
+
+    def without_last_mlp(self, tokens: int, has_graph: bool = True) -> int:
+        """Operations that tokens save which predict nothing."""
+        return 2 * (1 + has_graph) * tokens * self.last_mlp
 
     def predictions(self, places: int) -> int:
         """Operations of the output layer, forward and backward."""
@@ -75,14 +84,20 @@ def needed_operations(costs: Costs, examples: Sequence[Example], queries_kept: b
     trunk = examples[0].tokens[: trunk_length(examples)]
     frozen = _first_slot(trunk)  # computed once per run
     live = len(trunk) - frozen
-    total = costs.run(Run(live, frozen)) + costs.predictions(sum(len(e.target) for e in examples))
+    total = costs.run(Run(live, frozen)) - costs.without_last_mlp(live)
+    total += costs.predictions(sum(len(e.target) for e in examples))
     for example in examples:
         branch = (*example.tokens[len(trunk) :], *example.target[:-1])
         query = 0 if live else _first_slot(branch)
         if not queries_kept:
-            total += costs.run(Run(query, frozen, has_graph=False))
+            total += costs.run(Run(query, frozen, has_graph=False)) - costs.without_last_mlp(query, has_graph=False)
         total += costs.run(Run(len(branch) - query, frozen + query, live))
+        total -= costs.without_last_mlp(len(branch) - query - len(example.target))
     return total
+
+
+def _weights(module: nn.Module | None) -> int:
+    return sum(p.numel() for p in module.parameters() if p.dim() == 2) if module else 0
 
 
 def _first_slot(tokens: Sequence[int]) -> int:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from embedgrad_cli.arms import Arm
-from embedgrad_cli.core.decoding import GREEDY, Decoder, batches_by_length
+from embedgrad_cli.core.decoding import GREEDY, REFILLED, Decoder, batches_by_length
 from embedgrad_cli.core.encoding import Example
 from embedgrad_cli.core.sampling import Sampling
 from embedgrad_cli.schema import TaskConfig
@@ -97,7 +97,8 @@ def answer_rows(
     """Let an arm answer every row whose answers are not in the log yet.
 
     Batches depend on the rows alone, and a batch is answered whole or not at all: so the numbers of a resumed run are
-    those of an uninterrupted one.
+    those of an uninterrupted one. A batch of generated answers has `REFILLED` times as many rows as are computed at
+    once.
 
     Args:
         batch_size: answers computed at once.
@@ -108,14 +109,15 @@ def answer_rows(
     """
     keys = list(zip((example.id for example in arm.examples), arm.prompt_hashes(), strict=True))
     decoder, tokenizer = Decoder(arm.forward, arm.prompt), arm.forward.model.tokenizer
-    for numbers in _batches(arm, max(batch_size // sampling.num_samples, 1)):
+    rows_at_once = max(batch_size // sampling.num_samples, 1)
+    for numbers in _batches(arm, rows_at_once * (1 if task.kind == "choice" else REFILLED)):
         if not all(keys[i] in log for i in numbers):
             examples = [arm.examples[i] for i in numbers]
             started = time.perf_counter()
             if task.kind == "choice":
                 texts = _choose(decoder, examples, arm, arm.options[numbers[0]])
             else:
-                texts = _generate(decoder, examples, task.max_new_tokens, sampling, tokenizer)
+                texts = _generate(decoder, examples, task.max_new_tokens, batch_size, sampling, tokenizer)
             seconds = round((time.perf_counter() - started) / (len(numbers) * sampling.num_samples), 4)
             log.add(
                 [
@@ -152,9 +154,14 @@ def _choose(decoder: Decoder, examples: Sequence[Example], arm: Arm, names: Sequ
 
 
 def _generate(
-    decoder: Decoder, examples: Sequence[Example], max_new_tokens: int, sampling: Sampling, tokenizer: object
+    decoder: Decoder,
+    examples: Sequence[Example],
+    max_new_tokens: int,
+    at_once: int,
+    sampling: Sampling,
+    tokenizer: object,
 ) -> list[list[Answered]]:
-    answers = decoder.generate(examples, max_new_tokens, sampling)
+    answers = decoder.generate(examples, max_new_tokens, at_once, sampling)
     decode = tokenizer.batch_decode  # type: ignore[attr-defined]
     return [
         [(text, len(ids), None) for text, ids in zip(decode(of_row, skip_special_tokens=True), of_row, strict=True)]

@@ -56,8 +56,8 @@ def test_step_0_is_the_text_prompt(architecture: str, placement: str, chat: bool
         ids = reference_ids(model, placement, row.query)
         assert len(ids) == len(example.tokens)
         expected = model.network(torch.tensor([ids])).logits[0, -1]
-        tokens, mask = forward.pad([example.tokens[len(forward.trunk) :]])
-        logits, _ = forward.run(tokens, mask, trunk, prompt, [tokens.shape[1] - 1])
+        branch = example.tokens[len(forward.trunk) :]
+        logits, _ = forward.run([branch], trunk, prompt, [len(branch) - 1])
         torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-5)
         # Where nothing is shared the very same numbers go in: equal to the last bit.
         embeds = forward.embed(*forward.pad([example.tokens])[:1], prompt)

@@ -71,7 +71,8 @@ def test_a_kept_query_is_not_computed_again() -> None:
     encoded = encoded_rows(model, "after-query")
     prompt = moved_prompt(encoded, model)
     forward = Forward(model, encoded.examples, queries=QueryCache(PLENTY))
-    assert model.has_plain_head  # found out by a forward pass of its own
+    assert model.has_plain_head  # found out by forward passes of their own
+    assert model.reads_trunk_in_place
     seen = count_tokens(model)
     gradient_by(forward, encoded, prompt)
     first = sum(seen)

@@ -24,6 +24,7 @@ from tests.conftest import make_tokenizer  # noqa: E402
 
 import bench_evaluation  # noqa: E402
 import bench_growth  # noqa: E402
+import bench_parts  # noqa: E402
 import bench_step  # noqa: E402
 import bench_trainer  # noqa: E402
 from bench import measure  # noqa: E402
@@ -80,6 +81,10 @@ def test_operations_of_a_batch_counted_by_hand() -> None:
     queries = costs.run(Run(1, frozen=1, has_graph=False)) + costs.run(Run(2, frozen=1, has_graph=False))
     assert needed_operations(costs, after, queries_kept=True) == kept
     assert needed_operations(costs, after) == kept + queries
+    with_mlp = replace(costs, last_mlp=4)  # 2 shared tokens and one of a branch predict nothing
+    left_out = 4 * (2 + 1) * 4
+    assert needed_operations(with_mlp, before) == needed_operations(costs, before) - left_out
+    assert plain_operations(with_mlp, before) == plain_operations(costs, before)
 
 
 def test_counted_operations_are_those_that_run(network: Any) -> None:
@@ -110,6 +115,24 @@ def test_step_rows_have_what_is_promised_and_gradients_agree(tmp_path: Path) -> 
         assert row["ratio"] > 0
         assert row["floor_ratio"] > 1
         assert row["eight_passes"] >= 1
+
+
+def test_every_part_may_be_left_out_without_another_gradient(tmp_path: Path) -> None:
+    file, shapes = tmp_path / "rows.json", ["4,4,3,8", "3,4,5,8,after"]
+    bench_parts.main(["--size", "1M", "--repeats", "1", "--shapes", *shapes, "--json", str(file)])
+    before, after = json.loads(file.read_text())
+    assert all(row["grad_error"] <= 1e-5 for row in (before, after))
+    assert before["queries each time"] is None
+    assert all(after[part] > 0 for part in bench_parts.PARTS)
+
+
+def test_a_part_that_is_left_out_is_not_run(network: Any) -> None:
+    shape = Shape(4, 4, 3, 8)
+    model = bench_parts.language_model(network)
+    _ = model.has_plain_head, model.reads_trunk_in_place
+    whole = products(bench_parts.step_without("", model, shape))
+    for part in ("no trunk", "one padded batch", "whole last layer"):
+        assert products(bench_parts.step_without(part, model, shape)) > whole, part
 
 
 @pytest.mark.usefixtures("in_this_process")

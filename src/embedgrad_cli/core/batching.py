@@ -46,15 +46,16 @@ def training_batches(
                 tokens += size
 
 
-def split_by_length(lengths: Sequence[int], max_size: int | None = None) -> list[list[int]]:
+def split_by_length(lengths: Sequence[int], max_size: int | None = None, padded: bool = True) -> list[list[int]]:
     """Split a batch into micro-batches of similar length, at the least cost.
 
     The cost of a micro-batch is its padded size, rows x longest row, plus `PASS_COST`. Sorted by length, the best
-    split is into runs, found by dynamic programming.
+    split is into runs, found by dynamic programming. Where nothing is padded there are as few as `max_size` allows.
 
     Args:
         lengths: of each row, in tokens.
         max_size: most rows in one micro-batch; None leaves it to the costs.
+        padded: whether rows are padded to the longest of their micro-batch.
 
     Returns: the row numbers of each micro-batch, shortest rows first.
     """
@@ -64,7 +65,7 @@ def split_by_length(lengths: Sequence[int], max_size: int | None = None) -> list
         [0],
     )  # the least cost of the first `end` rows, and where its last micro-batch begins
     for end in range(1, len(order) + 1):
-        longest = lengths[order[end - 1]]
+        longest = lengths[order[end - 1]] if padded else 0  # else the sum is the same however they are split
         begins = range(max(0, end - (max_size or end)), end)
         begin = min(begins, key=lambda b: best[b] + (end - b) * longest)
         best.append(best[begin] + (end - begin) * longest + PASS_COST)

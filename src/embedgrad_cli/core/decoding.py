@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from embedgrad_cli.core.encoding import Example
-from embedgrad_cli.core.forward import Forward, Past
+from embedgrad_cli.core.forward import Forward
+from embedgrad_cli.core.generation import Generation
+from embedgrad_cli.core.past import Past
 from embedgrad_cli.core.sampling import Sampling
 from embedgrad_cli.core.soft_prompt import SoftPrompt
 
 GREEDY = Sampling()
+REFILLED = 4  # batches whose rows take each other's places while answers are generated
 
 
 class Decoder:
@@ -36,7 +39,7 @@ class Decoder:
         """
         if not self.forward.shares_trunk:
             return [_plain_scores(self.forward, example, choices, self.prompt) for example in batch]
-        logits, past = _prefill(self.forward, batch, self.prompt, self.trunk)
+        logits, past = self.forward.prefill(batch, self.prompt, self.trunk)
         first = logits.float().log_softmax(-1)
         columns = []
         for choice in choices:
@@ -48,16 +51,16 @@ class Decoder:
 
     @torch.no_grad()
     def generate(
-        self, batch: Sequence[Example], max_new_tokens: int, sampling: Sampling = GREEDY
+        self, examples: Sequence[Example], max_new_tokens: int, at_once: int, sampling: Sampling = GREEDY
     ) -> list[list[list[int]]]:
         """`sampling.num_samples` answers to every example as token ids, without the token that ended them.
 
-        An answer ends at one of the model's end tokens, after `max_new_tokens`, or where the model's context does.
+        `at_once` answers grow at the same time; see `core.generation`.
         """
         if not self.forward.shares_trunk:
-            return [_plain_generate(self.forward, e, self.prompt, max_new_tokens, sampling) for e in batch]
-        answers = _generate_batch(self.forward, batch, self.prompt, self.trunk, max_new_tokens, sampling)
-        k = sampling.num_samples
+            return [_plain_generate(self.forward, e, self.prompt, max_new_tokens, sampling) for e in examples]
+        work = (self.forward, examples, self.prompt, self.trunk, max_new_tokens, at_once, sampling)
+        answers, k = Generation(*work).run(), sampling.num_samples
         return [answers[start : start + k] for start in range(0, len(answers), k)]
 
 
@@ -84,11 +87,11 @@ def generate(
     batch_size: int,
     sampling: Sampling = GREEDY,
 ) -> list[list[list[int]]]:
-    """`Decoder.generate` for any number of examples, in batches of similar length."""
+    """`Decoder.generate` for any number of examples, `batch_size` of them at once."""
     decoder, answers = Decoder(forward, prompt), dict[int, list[list[int]]]()
-    for rows in batches_by_length(forward, examples, batch_size):
-        batch = [examples[i] for i in rows]
-        answers |= zip(rows, decoder.generate(batch, max_new_tokens, sampling), strict=True)
+    for rows in batches_by_length(forward, examples, batch_size * REFILLED):
+        batch, at_once = [examples[i] for i in rows], batch_size * sampling.num_samples
+        answers |= zip(rows, decoder.generate(batch, max_new_tokens, at_once, sampling), strict=True)
     return [answers[i] for i in range(len(examples))]
 
 
@@ -106,69 +109,13 @@ def batches_by_length(forward: Forward, examples: Sequence[Example], batch_size:
         yield batch
 
 
-def _prefill(forward: Forward, batch: Sequence[Example], prompt: SoftPrompt, trunk: Past) -> tuple[Tensor, Past]:
-    """Compute the branches. Returns: logits of the last place `[batch, vocabulary]`, and the past.
-
-    Padding stands on the left, between trunk and branch, so that answers grow at the end of every row.
-    """
-    branches = [example.tokens[len(forward.trunk) :] for example in batch]
-    tokens, mask = forward.pad(branches, left=True)
-    width = tokens.shape[1]
-    last = [row * width + width - 1 for row in range(len(batch))]
-    return forward.run(tokens, mask, trunk.expand(len(batch)), prompt, last)
-
-
 def _score_rest(forward: Forward, choice: tuple[int, ...], past: Past, prompt: SoftPrompt) -> Tensor:
     """Log-likelihood of a choice's tokens after the first, `[batch]`."""
     rows, length = len(past.mask), len(choice) - 1
-    tokens = torch.tensor(choice[:-1], device=past.mask.device).expand(rows, -1)
-    everywhere = list(range(rows * length))
-    logits, _ = forward.run(tokens, torch.ones_like(tokens, dtype=torch.bool), past, prompt, everywhere)
+    logits, _ = forward.run([choice[:-1]] * rows, past, prompt, range(rows * length), is_last=True)
     targets = torch.tensor(choice[1:], device=logits.device).repeat(rows)
     likelihoods = logits.float().log_softmax(-1).gather(1, targets[:, None])
     return likelihoods.view(rows, length).sum(dim=1)
-
-
-def _generate_batch(
-    forward: Forward,
-    batch: Sequence[Example],
-    prompt: SoftPrompt,
-    trunk: Past,
-    max_new_tokens: int,
-    sampling: Sampling,
-) -> list[list[int]]:
-    """The answers to the first example, then those to the second, …; every query is computed once."""
-    model, k = forward.model, sampling.num_samples
-    answers: list[list[int]] = [[] for _ in range(len(batch) * k)]
-    limits = [max_new_tokens] * len(batch)
-    if model.max_length is not None:
-        limits = [min(max_new_tokens, model.max_length - len(example.tokens)) for example in batch]
-    with_room = [i for i, limit in enumerate(limits) if limit > 0]
-    if not with_room:
-        return answers
-    logits, past = _prefill(forward, [batch[i] for i in with_room], prompt, trunk)
-    uniforms = sampling.uniforms([example.id for example in batch], max_new_tokens)
-    active = [i * k + number for i in with_room for number in range(k)]  # answers still growing, in the order of `past`
-    if k > 1:
-        copies = torch.arange(len(with_room), device=model.device).repeat_interleave(k)
-        logits, past = logits[copies], past.select(copies)
-    length = 0
-    while True:
-        chosen = sampling.choose(logits, None if uniforms is None else uniforms[active, length].to(model.device))
-        going, length = [], length + 1
-        for place, (row, token) in enumerate(zip(active, chosen.tolist(), strict=True)):
-            if token in model.end_ids:
-                continue
-            answers[row].append(token)
-            if length < limits[row // k]:
-                going.append(place)
-        if not going:
-            return answers
-        if len(going) < len(active):
-            kept = torch.tensor(going, device=model.device)
-            past, chosen, active = past.select(kept), chosen[kept], [active[i] for i in going]
-        mask = torch.ones(len(active), 1, dtype=torch.bool, device=model.device)
-        logits, past = forward.run(chosen[:, None], mask, past, prompt, list(range(len(active))))
 
 
 def _plain_scores(

@@ -20,23 +20,24 @@ reference.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import DynamicCache
 
 from embedgrad_cli.core.batching import split_by_length
 from embedgrad_cli.core.encoding import Example, trunk_length
 from embedgrad_cli.core.losses import frozen_head_losses
 from embedgrad_cli.core.memory import OutOfMemory, is_out_of_memory
 from embedgrad_cli.core.model import LanguageModel
-from embedgrad_cli.core.query_cache import Layers, QueryCache, rows_of, stack
-from embedgrad_cli.core.recompute import ReadOnlyCache, recomputed
+from embedgrad_cli.core.past import Layers, Past, PastCache, SharedCache
+from embedgrad_cli.core.places import head_at, last_mlp_at
+from embedgrad_cli.core.query_cache import QueryCache, rows_of, stack
+from embedgrad_cli.core.recompute import recomputed
+from embedgrad_cli.core.rows import Rows
 from embedgrad_cli.core.soft_prompt import SoftPrompt
 
 log = logging.getLogger(__name__)
@@ -49,29 +50,6 @@ _OUT_OF_MEMORY = (
 
 # A batch's own trunk costs one more forward pass, so it must save some.
 WORTH_SHARING = 8  # tokens
-
-
-@dataclass
-class Past:
-    """What has been computed of a batch: keys and values, and a mask `[batch, width]`, True where a token is real."""
-
-    layers: Layers
-    mask: Tensor
-
-    @property
-    def width(self) -> int:
-        return self.mask.shape[1]
-
-    def expand(self, batch_size: int) -> Past:
-        """The same past for every row of a batch, without a copy."""
-        layers = [(k.expand(batch_size, -1, -1, -1), v.expand(batch_size, -1, -1, -1)) for k, v in self.layers]
-        return Past(layers, self.mask.expand(batch_size, -1))
-
-    def first(self, count: int) -> Past:
-        return Past([(k[:count], v[:count]) for k, v in self.layers], self.mask[:count])
-
-    def select(self, rows: Tensor) -> Past:
-        return Past([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows])
 
 
 class Forward:
@@ -136,7 +114,7 @@ class Forward:
         leaves = [(_leaf(k, carries_gradient), _leaf(v, carries_gradient)) for k, v in trunk.layers]
         lengths = [example.length - trunk.width for example in batch]
         total = torch.zeros((), device=self.model.device)
-        for rows in split_by_length(lengths, micro_batch_size):
+        for rows in split_by_length(lengths, micro_batch_size, padded=not self._reads_in_place):
             losses = self._losses([batch[i] for i in rows], prompt, Past(leaves, trunk.mask))
             loss = losses.sum() / num_targets
             loss.backward()
@@ -161,21 +139,16 @@ class Forward:
     def target_losses(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: Past) -> Tensor:
         """Negative log-likelihood of every target token, example by example: `[total target length]`, float32."""
         past, branches = self.compute_before_slot(batch, prompt, trunk)
-        tokens, mask = self.pad(
-            [[*branch, *example.target[:-1]] for branch, example in zip(branches, batch, strict=True)]
-        )
-        width = tokens.shape[1]
+        sequences = [[*branch, *example.target[:-1]] for branch, example in zip(branches, batch, strict=True)]
+        ends = accumulate(len(sequence) for sequence in sequences)
         predicting = [
-            row * width + len(branch) - 1 + i
-            for row, (branch, example) in enumerate(zip(branches, batch, strict=True))
-            for i in range(len(example.target))
+            place for end, example in zip(ends, batch, strict=True) for place in range(end - len(example.target), end)
         ]
         targets = torch.tensor([token for example in batch for token in example.target], device=self.model.device)
         if self.model.has_plain_head:
-            hidden, _ = self.run(tokens, mask, past, prompt, is_last=True)
-            index = torch.tensor(predicting, device=self.model.device)
-            return frozen_head_losses(hidden.flatten(0, 1)[index], self.model.network.get_output_embeddings(), targets)
-        logits, _ = self.run(tokens, mask, past, prompt, predicting, is_last=True)
+            hidden, _ = self.run(sequences, past, prompt, predicting, projects=False, is_last=True)
+            return frozen_head_losses(hidden, self.model.network.get_output_embeddings(), targets)
+        logits, _ = self.run(sequences, past, prompt, predicting, is_last=True)
         return cross_entropy(logits.float(), targets, reduction="none")
 
     def plain_losses(self, batch: Sequence[Example], prompt: SoftPrompt) -> Tensor:
@@ -215,7 +188,7 @@ class Forward:
 
         Returns: what has been computed, and what is left of each branch.
         """
-        past, branches = trunk.expand(len(batch)), [example.tokens[trunk.width :] for example in batch]
+        past, branches = self.expand(trunk, len(batch)), [example.tokens[trunk.width :] for example in batch]
         cuts = [_first_slot(branch) % len(branch) for branch in branches]  # without a slot: 0
         live_trunk = any(token < 0 for token in batch[0].tokens[: trunk.width])
         if live_trunk or not self.shares_trunk or not any(cuts) or not self.allows_gaps(cuts):
@@ -225,23 +198,37 @@ class Forward:
             past = self._run_queries(queries, past, prompt)
         return past, [branch[cut:] for branch, cut in zip(branches, cuts, strict=True)]
 
+    def expand(self, trunk: Past, batch_size: int) -> Past:
+        """The trunk as the past of every row of a batch."""
+        return trunk.expand(batch_size, in_place=self._reads_in_place)
+
+    @property
+    def _reads_in_place(self) -> bool:
+        return self.shares_trunk and self.model.reads_trunk_in_place
+
+    def prefill(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: Past) -> tuple[Tensor, Past]:
+        """The branches of a batch. Returns: logits of each one's last token `[batch, vocabulary]`, and the past."""
+        branches = [example.tokens[trunk.width :] for example in batch]
+        last = [end - 1 for end in accumulate(len(branch) for branch in branches)]
+        return self.run(branches, self.expand(trunk, len(batch)), prompt, last)
+
     def _run_queries(self, queries: list[tuple[int, ...]], past: Past, prompt: SoftPrompt) -> Past:
         """The past extended by token sequences without slots; those that `self.queries` has are not computed."""
-        tokens, mask = self.pad(queries)
         if self.queries is None or past.width != len(self.trunk):  # kept is what follows the whole run's trunk
-            return self.run(tokens, mask, past, prompt)[1]
+            return self.run(queries, past, prompt)[1]
         rows = [self.queries.get(query) for query in queries]
         new = [i for i, row in enumerate(rows) if row is None]
         # On a CPU one by one: their numbers must not depend on what they were batched with, or a resumed run, which
         # meets them in other batches, would differ from an uninterrupted one by rounding.
         for part in [[i] for i in new] if self.model.device.type == "cpu" else [new] * bool(new):
-            computed = self.run(*self.pad([queries[i] for i in part]), past.first(len(part)), prompt)[1]
+            computed = self.run([queries[i] for i in part], past.first(len(part)), prompt)[1]
             lengths = [len(queries[i]) for i in part]
-            for i, row in zip(part, rows_of(computed.layers, past.width, lengths), strict=True):
+            for i, row in zip(part, rows_of(computed.layers, past.mask.shape[1], lengths), strict=True):
                 rows[i] = row
                 self.queries.put(queries[i], row)
         kept = stack([row for row in rows if row is not None])
-        return Past(_concatenate(past.layers, kept), torch.cat([past.mask, mask], dim=1))
+        mask = torch.cat([past.mask, Rows.of(queries, self.model.device).mask], dim=1)
+        return Past(_concatenate(past.layers, kept), mask, past.shared)
 
     def allows_gaps(self, lengths: Sequence[int]) -> bool:
         """Whether rows of these lengths may be padded *inside* a sequence.
@@ -252,43 +239,54 @@ class Forward:
 
     def run(
         self,
-        tokens: Tensor,
-        mask: Tensor,
+        sequences: Sequence[Sequence[int]],
         past: Past,
         prompt: SoftPrompt,
-        predicting: list[int] | None = None,
+        predicting: Sequence[int] = (),
+        projects: bool = True,
         is_last: bool = False,
     ) -> tuple[Tensor, Past]:
         """One forward pass.
 
         Args:
-            tokens, mask: `[batch, width]`; padding may stand on either side.
+            sequences: the tokens of each row.
             past: what has been computed of these rows.
-            predicting: flat indices into `tokens` of the places to project to the vocabulary; None projects nothing.
+            predicting: the tokens whose output is wanted, as all rows' tokens are numbered one after the other.
+            projects: whether the output is logits, or the last hidden states.
             is_last: nothing follows, so the past need not be extended, and layers may be run again.
 
-        Returns: logits `[len(predicting), vocabulary]`, or the last hidden states, and the extended past.
+        Returns: the output `[len(predicting), vocabulary or hidden_size]`, and the extended past.
         """
-        full_mask = torch.cat([past.mask, mask], dim=1)
-        positions = (full_mask.long().cumsum(1) - 1).clamp(min=0)[:, past.width :]
+        network, rows = self.model.network, Rows.of(sequences, self.model.device)
+        # Of a pass that only extends the past, one place is as good as none, and all modules can take it.
+        places = torch.tensor(predicting or [0], device=self.model.device)
+        mask = torch.cat([past.mask, rows.mask], dim=1)
+        positions = past.shared_width + (mask.long().cumsum(1) - 1)[:, past.mask.shape[1] :].clamp(min=0)
+        cache: SharedCache | PastCache
+        if past.shared:
+            cache, tokens, seen = SharedCache(past, rows, self.model.dtype), rows.tokens[None], None
+            positions = positions.flatten()[rows.places][None]
+        else:
+            cache, tokens, seen = PastCache(past, rows, read_only=is_last), rows.padded, mask.long()
+            places = rows.places[places]
         arguments = {
             "inputs_embeds": self.embed(tokens, prompt),
-            "attention_mask": full_mask.long(),
+            "attention_mask": seen,
             "position_ids": positions,
-            "use_cache": self.shares_trunk,
-            "past_key_values": _to_cache(past.layers, is_last) if self.shares_trunk else None,
+            "past_key_values": cache,
+            "use_cache": True,
         }
-        saving = is_last and self.recompute and self.shares_trunk and torch.is_grad_enabled()
-        with recomputed(self.model.network) if saving else nullcontext():
-            if predicting is None:
-                output = self.model.network.base_model(**arguments)
-                result = output.last_hidden_state
+        with ExitStack() as around:
+            if is_last and self.recompute and torch.is_grad_enabled():
+                around.enter_context(recomputed(network))
             else:
-                with self._project_only(predicting):
-                    output = self.model.network(**arguments)
-                result = output.logits.squeeze(0)
-        extended = self.shares_trunk and not is_last
-        return result, Past(_from_cache(output.past_key_values) if extended else [], full_mask)
+                around.enter_context(last_mlp_at(network, places))
+            if projects and predicting:
+                around.enter_context(head_at(network, places))
+                output = network(**arguments).logits.squeeze(0)
+            else:
+                output = network.base_model(**arguments).last_hidden_state.flatten(0, 1)[places]
+        return output[: len(predicting)], past if is_last else cache.extended_past()
 
     def embed(self, tokens: Tensor, prompt: SoftPrompt) -> Tensor:
         """Embeddings `[batch, width, hidden_size]` in the model's dtype: the table's, and in slots the prompt's."""
@@ -311,22 +309,7 @@ class Forward:
         return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
 
     def _extend(self, past: Past, sequence: Sequence[int], prompt: SoftPrompt) -> Past:
-        return self.run(*self.pad([sequence]), past, prompt)[1] if sequence else past
-
-    @contextmanager
-    def _project_only(self, places: list[int]) -> Iterator[None]:
-        """Let only some places reach the output layer.
-
-        Done in front of the layer itself, so that whatever a model does to its logits afterwards (Gemma caps them,
-        Cohere scales them) still happens.
-        """
-        index = torch.tensor(places, device=self.model.device)
-        layer = self.model.network.get_output_embeddings()
-        handle = layer.register_forward_pre_hook(lambda _, args: (args[0].flatten(0, 1)[index].unsqueeze(0),))
-        try:
-            yield
-        finally:
-            handle.remove()
+        return self.run([sequence], past, prompt)[1] if sequence else past
 
 
 def can_share_trunk(model: LanguageModel, examples: Sequence[Example], prompt: SoftPrompt) -> bool:
@@ -377,16 +360,3 @@ def _backward_through_trunk(layers: Layers, leaves: Layers) -> None:
     gradients = [leaf.grad for pair in leaves for leaf in pair]
     reached = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
     torch.autograd.backward([o for o, _ in reached], [g for _, g in reached])
-
-
-def _to_cache(layers: Layers, read_only: bool) -> Any:
-    """A `transformers` cache that holds these tensors themselves, not copies of them."""
-    cache: Any = ReadOnlyCache() if read_only and layers else DynamicCache()
-    for index, (keys, values) in enumerate(layers):
-        DynamicCache.update(cache, keys[:1, :, :0], values[:1, :, :0], index)  # creates the layer
-        cache.layers[index].keys, cache.layers[index].values = keys, values
-    return cache
-
-
-def _from_cache(cache: Any) -> Layers:
-    return [(layer.keys, layer.values) for layer in cache.layers]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from embedgrad_cli import assets
+from embedgrad_cli.core.attention import reads_trunk_in_place
 from embedgrad_cli.core.tokenizer import ModelTokenizer, from_pretrained, load_tokenizer, loading
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.schema import ModelConfig
@@ -104,6 +105,11 @@ class LanguageModel:
         finally:
             handle.remove()
         return torch.equal(layer(seen[0]), logits)
+
+    @cached_property
+    def reads_trunk_in_place(self) -> bool:
+        """Whether attention reads a trunk without a copy per row; the first question arranges it, if it can be."""
+        return self.sliding_window is None and reads_trunk_in_place(self.network)
 
     @cached_property
     def embedding_rms(self) -> float:

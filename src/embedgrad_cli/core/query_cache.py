@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-Layers = list[tuple[Tensor, Tensor]]  # keys and values per layer, each [batch, heads, width, head_size]
+from embedgrad_cli.core.past import Layers
+
 SHARE_OF_FREE_MEMORY = 0.25  # that the product gives to the cache
 
 

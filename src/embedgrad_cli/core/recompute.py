@@ -1,7 +1,7 @@
 """Activation checkpointing (Chen et al. 2016) of decoder layers that read a cache.
 
 The models' own switch drops the cache, and with it the trunk. Here every decoder layer is checkpointed from outside,
-over a cache that is only read: a layer that runs a second time finds what it found the first time.
+over a cache that is only read (`core.past`).
 """
 
 from __future__ import annotations
@@ -11,20 +11,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache
-
-
-class ReadOnlyCache(DynamicCache):
-    """Gives each layer its past with the new keys and values behind it, and keeps only the past."""
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        past: Any = self.layers[layer_idx]
-        return torch.cat([past.keys, key_states], dim=-2), torch.cat([past.values, value_states], dim=-2)
 
 
 @contextmanager
