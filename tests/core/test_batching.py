@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from embedgrad_cli.core.batching import PASS_COST, split_by_length, training_batches
+from embedgrad_cli.core.batching import PASS_COST, PASS_TOKENS, split_by_length, split_packed, training_batches
 
 
 def test_every_epoch_sees_every_example_once_in_another_order() -> None:
@@ -55,3 +55,15 @@ def test_a_token_budget_closes_a_batch_before_it_is_full() -> None:
 
 def test_an_example_beyond_the_token_budget_is_a_batch_of_its_own() -> None:
     assert sorted(map(len, islice(training_batches([50, 50, 50], 4, 0, 0, 10, lambda n: n), 3))) == [1, 1, 1]
+
+
+def test_packed_rows_are_split_into_passes_of_one_size() -> None:
+    lengths = [5, 900, 7, 6, 880, 5, 300] * 4
+    for limit in (None, 1, 3, 100):
+        parts = split_packed(lengths, limit)
+        assert sorted(row for part in parts for row in part) == list(range(len(lengths)))
+        assert all(len(part) <= (limit or len(lengths)) for part in parts)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert split_packed([PASS_TOKENS // 8] * 8) == [list(range(8))]
+    assert len(split_packed([PASS_TOKENS // 8] * 9)) == 2
+    assert split_packed([9 * PASS_TOKENS]) == [[0]], "a row is never split"

@@ -8,10 +8,13 @@ Two questions decide how a token is computed:
 | per example: branch            | once per run, no graph kept        | once per step, with graph                      |
 
 The trunk's keys and values are cut from its graph and handed to every micro-batch of branches as leaves. Their
-gradients add up over all micro-batches and go through the trunk once, at the end. So a batch may be split by length,
-which saves padding, at no cost. Where the examples of a batch share more than all examples do, the batch's trunk is
-longer. Only positions that predict a target token are projected to the vocabulary. The same schedule is known from
-reinforcement learning with shared prompts (arXiv 2606.01143); it needs no kernel.
+gradients add up over all micro-batches and go through the trunk once, at the end. So a batch may be split at no cost.
+Where the examples of a batch share more than all examples do, the batch's trunk is longer. Only positions that predict
+a target token reach the last layer's MLP and the vocabulary. The same schedule is known from reinforcement learning
+with shared prompts (arXiv 2606.01143); it needs no kernel.
+
+Where attention can read the trunk in place (`core.attention`), rows are packed and nothing is padded; elsewhere every
+row gets a view of the trunk in a `transformers` cache, and micro-batches hold rows of similar length.
 
 A model whose cache cannot carry gradient uses the plain forward (`shares_trunk=False`), and so do the tests, as the
 reference.
@@ -28,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from embedgrad_cli.core.batching import split_by_length
+from embedgrad_cli.core.batching import split_by_length, split_packed
 from embedgrad_cli.core.encoding import Example, trunk_length
 from embedgrad_cli.core.losses import frozen_head_losses
 from embedgrad_cli.core.memory import OutOfMemory, is_out_of_memory
@@ -114,7 +117,8 @@ class Forward:
         leaves = [(_leaf(k, carries_gradient), _leaf(v, carries_gradient)) for k, v in trunk.layers]
         lengths = [example.length - trunk.width for example in batch]
         total = torch.zeros((), device=self.model.device)
-        for rows in split_by_length(lengths, micro_batch_size, padded=not self._reads_in_place):
+        split = split_packed if self._reads_in_place else split_by_length
+        for rows in split(lengths, micro_batch_size):
             losses = self._losses([batch[i] for i in rows], prompt, Past(leaves, trunk.mask))
             loss = losses.sum() / num_targets
             loss.backward()
