@@ -12,7 +12,7 @@ import embedgrad_cli
 
 DOCUMENT = Path(__file__).parents[2] / "docs/serving.md"
 ADDRESS = "http://127.0.0.1:8000"  # vLLM's own
-BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(bash|python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(heading: str) -> list[tuple[str, str]]:
