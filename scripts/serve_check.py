@@ -41,7 +41,8 @@ BEFORE_QUERY = ("system", "before-query")  # what PEFT can carry
 PLACEMENTS = (*BEFORE_QUERY, "after-query", "both-sides")
 EMBEDS_FLAGS = ("--enable-prompt-embeds", "--chat-template-content-format", "string")
 References = dict[str, Reference]  # by placement
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
+console.width = max(console.width, 120)
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import PLACEMENTS, make_tokenizer
+from tests.conftest import PLACEMENTS, make_tokenizer, shared_data
 from tests.exports.conftest import Case, make_case
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -47,6 +47,13 @@ def test_any_conversation(placement: str, architecture: str, merges: bool, tmp_p
     tokenizer = merging_lines() if merges else None
     tied = architecture == "gemma"
     assert_agree(make_case(tmp_path, architecture, placement, tied=tied, tokenizer=tokenizer), tmp_path, CONVERSATIONS)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_a_real_tokenizer(placement: str, tmp_path: Path) -> None:
+    """Its chat template writes a system turn of its own where a conversation has none."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(shared_data("tokenizers/qwen2.5"))
+    assert_agree(make_case(tmp_path, placement=placement, tokenizer=tokenizer), tmp_path, CONVERSATIONS)
 
 
 def test_text_behind_the_prompt_in_its_system_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
