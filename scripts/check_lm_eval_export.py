@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -36,7 +35,7 @@ from serving.recipes import blocks, run_block
 HEADING = "lm-evaluation-harness"
 ALLOWED = 0.005  # of accuracy
 CHOICES = ["negative", "positive"]
-FOLDERS = {"sst2": None, "reviews": "embedded:reviews"}
+DATA_DIRS = {"sst2": None, "reviews": "embedded:reviews"}  # None: users' own
 
 
 def task_of(name: str) -> dict[str, Any]:
@@ -67,15 +66,12 @@ def run_recipe(name: str, folder: Path, program: Path) -> None:
         raise HarnessError(f"--lm-eval={program} is not there. `make test-lm-eval` installs it.")
     task = task_of(name)
     (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
-    os.environ |= {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    # Behind embedgrad's own commands, which the harness's environment has not.
-    os.environ["PATH"] += f"{os.pathsep}{program.absolute().parent}"
-    for language, text in blocks(HEADING):
-        if language == "bash":
-            try:
-                run_block(language, text.replace("sst2_prompted", task["task"]), folder)
-            except RuntimeError as error:
-                raise HarnessError(str(error)) from None
+    [commands] = [text for language, text in blocks(HEADING) if language == "bash"]
+    try:
+        text = commands.replace("sst2_prompted", task["task"])
+        run_block("bash", text, folder, program.absolute().parent, HF_HOME=str(folder / "home"))
+    except RuntimeError as error:
+        raise HarnessError(str(error)) from None
 
 
 def harness_answers(folder: Path, source: Source) -> dict[str, tuple[str, bool]]:
@@ -143,7 +139,9 @@ def show(result: dict[str, Any]) -> None:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="An exported model in lm-evaluation-harness and `embedgrad evaluate`.")
-    parser.add_argument("--task", choices=list(FOLDERS), default="reviews", help="default: reviews, which is embedded")
+    parser.add_argument(
+        "--task", choices=list(DATA_DIRS), default="reviews", help="default: reviews, which is embedded"
+    )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="local files of sst2")
     parser.add_argument("--artifact", type=Path, metavar="FILE", help="default: one that is optimised now")
     program = ROOT / ".venv-lm-eval/bin/lm-eval"
@@ -155,7 +153,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Returns: the exit code."""
     args = parse(arguments)
-    data_dir = args.data_dir or FOLDERS[args.task]
+    data_dir = args.data_dir or DATA_DIRS[args.task]
     if data_dir is None:
         raise UserError(f"--task {args.task} needs --data-dir DIR, the folder that holds {TASKS[args.task].file}.")
     with tempfile.TemporaryDirectory() as work:

@@ -19,7 +19,7 @@ from embedgrad_cli.run_directory import write_json  # noqa: E402
 PROGRAM = ROOT / ".venv-lm-eval/bin/lm-eval"
 
 
-@pytest.mark.parametrize("name", script.FOLDERS)
+@pytest.mark.parametrize("name", script.DATA_DIRS)
 def test_the_task_knows_nothing_of_the_prompt(name: str) -> None:
     task, source = script.task_of(name), script.TASKS[name]
     assert task["task"] == f"{name}_prompted"
