@@ -34,12 +34,15 @@ compare-methods: setup
 test: setup
 	$(BIN)/python -m pytest
 
-# Choices against lm-evaluation-harness, row by row; with SST2=DIR and BBH=DIR on their files as well.
+# Choices against lm-evaluation-harness, row by row, then an exported model in the harness by itself; with SST2=DIR and
+# BBH=DIR on their files as well.
 test-lm-eval: setup $(LM_EVAL)/.installed
 	$(BIN)/python scripts/check_lm_eval.py --task reviews
 	$(BIN)/python scripts/check_lm_eval.py --task causes
 	$(if $(SST2),$(BIN)/python scripts/check_lm_eval.py --task sst2 --data-dir $(SST2))
 	$(if $(BBH),$(BIN)/python scripts/check_lm_eval.py --task causal-judgement --data-dir $(BBH))
+	$(BIN)/python scripts/check_lm_eval_export.py --task reviews
+	$(if $(SST2),$(BIN)/python scripts/check_lm_eval_export.py --task sst2 --data-dir $(SST2))
 
 $(LM_EVAL)/.installed: constraints.txt constraints-lm-eval.txt
 	$(PYTHON) -m venv $(LM_EVAL)

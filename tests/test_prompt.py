@@ -122,11 +122,34 @@ def test_a_longer_conversation_keeps_the_prompt_where_it_was_learnt(placement: s
     assert [rendered.text[a:b] for a, b in rendered.slots] == ["P"]
 
 
-def test_a_system_turn_of_ones_own_stands_first() -> None:
+@pytest.mark.parametrize(
+    ("placement", "expected"),
+    [
+        ("system", "system:P\n\nBe {prompt}.|user:\ue000 How?|"),
+        ("before-query", "system:Be {prompt}.|user:P\n\ue000 How?|"),
+        ("both-sides", "system:P\n\nBe {prompt}.|user:\ue000 How?\nP|"),
+    ],
+)
+def test_a_system_turn_of_ones_own_stands_first_or_is_joined(placement: str, expected: str) -> None:
     tokenizer = make_model().tokenizer
-    turns = [{"role": "system", "content": "Be brief."}, *user("\ue000 How?")]
-    text = render_turns(turns, PLACEMENTS["before-query"], ["P"], tokenizer, True).text
-    assert text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nP\n\ue000 How?<|im_end|>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}|{% endfor %}"
+    turns = [{"role": "system", "content": "Be {prompt}."}, *user("\ue000 How?")]
+    rendered = render_turns(turns, PLACEMENTS[placement], ["P", "P"], tokenizer, True)
+    assert rendered.text == expected
+    assert {rendered.text[a:b] for a, b in rendered.slots} == {"P"}
+
+
+def test_a_prompt_that_cannot_stand_apart_is_not_joined(tmp_path: Path) -> None:
+    """A tokenizer that rewrites its input has no text for the slot's tokens, and merges the line breaks with them."""
+    from tokenizers import AddedToken, normalizers
+
+    model = make_model()
+    model.tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    model.tokenizer.add_tokens([AddedToken(".\n\n", normalized=False, special=False)])
+    model.network.resize_token_embeddings(len(model.tokenizer))
+    prompt, _, _ = saved(tmp_path, model, "system")
+    with pytest.raises(TemplateError, match="straddles the edge"):
+        prompt.apply(model.network, model.tokenizer, [{"role": "system", "content": "Be brief."}, *user("a")])
 
 
 def test_examples_in_a_template_stand_before_the_conversation() -> None:
@@ -145,7 +168,6 @@ def test_examples_in_a_template_stand_before_the_conversation() -> None:
         ([{"role": "user"}], "messages[0] is {'role': 'user'}"),
         ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], "'role' and 'content'"),
         ([*user("a"), {"role": "assistant", "content": "b"}], "the last turn has the role 'assistant'"),
-        ([{"role": "system", "content": "a"}, *user("b")], "the prompt's template has one too"),
     ],
 )
 def test_conversations_without_a_place_for_the_prompt(turns: Any, words: str, tmp_path: Path) -> None:

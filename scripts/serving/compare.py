@@ -19,7 +19,7 @@ TIE = 1e-3  # logits this close may change places in float32: engines add number
 
 @dataclass(frozen=True)
 class Reference:
-    """What embedgrad itself answers: rows, their encodings, and the answers' token ids."""
+    """What embedgrad itself answers, as token ids; `reported` of the answers are correct by results.json."""
 
     rows: Sequence[Row]
     examples: Sequence[Example]
@@ -27,6 +27,11 @@ class Reference:
     forward: Forward
     prompt: SoftPrompt
     grader: Grader
+    reported: int
+
+    @property
+    def queries(self) -> list[str]:
+        return [row.query for row in self.rows]
 
     @property
     def end_ids(self) -> set[int]:
@@ -35,11 +40,17 @@ class Reference:
 
 @dataclass
 class Comparison:
-    """One route. `differences` has, for each other answer, the place, both tokens and the gap between their logits."""
+    """One route for one prompt.
+
+    `differences` has, for each other answer, the place, both tokens, the gap between their logits, and what the other
+    answer changes in the number of correct ones (1, 0 or -1). `reported` is how many are correct by results.json.
+    """
 
     route: str
+    prompt: str
     total: int
-    accuracy: float
+    correct: int
+    reported: int
     differences: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -48,23 +59,30 @@ class Comparison:
 
     @property
     def is_explained(self) -> bool:
-        """Whether every difference begins with a tie."""
-        return all(one["gap"] < TIE for one in self.differences)
+        """Whether every difference begins with a tie, and these alone change the accuracy."""
+        return self.correct - self.reported == sum(one["correct"] for one in self.differences) and all(
+            one["gap"] < TIE for one in self.differences
+        )
 
 
-def compare(route: str, found: Sequence[Sequence[int]], reference: Reference) -> Comparison:
+def compare(route: str, prompt: str, found: Sequence[Sequence[int]], reference: Reference) -> Comparison:
     """Compare token ids; `found` may hold the token that ended an answer."""
     answers = [_until_end(ids, reference.end_ids) for ids in found]
-    decode = reference.forward.model.tokenizer.batch_decode
-    texts = decode(answers, skip_special_tokens=True)
-    grades = [reference.grader.judge(row.answer, text) for row, text in zip(reference.rows, texts, strict=True)]
-    result = Comparison(route, len(answers), sum(grade.lenient.correct for grade in grades) / len(answers))
-    for row, example, expected, answer in zip(
-        reference.rows, reference.examples, reference.answers, answers, strict=True
-    ):
+    grades, expected_grades = _grades(answers, reference), _grades(reference.answers, reference)
+    result = Comparison(route, prompt, len(answers), sum(grades), reference.reported)
+    for i, (expected, answer) in enumerate(zip(reference.answers, answers, strict=True)):
         if list(expected) != list(answer):
-            result.differences.append({"id": row.id, **_first_difference(example, expected, answer, reference)})
+            difference = _first_difference(reference.examples[i], expected, answer, reference)
+            result.differences.append(
+                {"id": reference.rows[i].id, "correct": grades[i] - expected_grades[i], **difference}
+            )
     return result
+
+
+def _grades(answers: Sequence[Sequence[int]], reference: Reference) -> list[bool]:
+    texts = reference.forward.model.tokenizer.batch_decode(answers, skip_special_tokens=True)
+    pairs = zip(reference.rows, texts, strict=True)
+    return [reference.grader.judge(row.answer, text).lenient.correct for row, text in pairs]
 
 
 def _first_difference(

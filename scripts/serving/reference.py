@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import yaml
@@ -18,18 +19,20 @@ from embedgrad_cli.tasks.data import load
 from serving.compare import Reference
 
 
-def reference_of(folder: Path, examples: int) -> Reference:
+def reference_of(folder: Path) -> Reference:
     """Answer the test rows of a run, in the way `embedgrad evaluate` does."""
     config, problems = build("optimize", yaml.safe_load((folder / "config.yaml").read_text()))
     if not isinstance(config, OptimizeConfig):
         raise ValueError(problems)
     splits = load(config.task, config.seed)
-    rows = splits.test[:examples]
     model = load_model(config.model, pick_device("cpu"))
     prompt = load_artifact(folder / "prompt.safetensors").prompt
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     prompts = {"optimized": ArmPrompt(seeds_of(config.prompt), prompt)}
-    arm = examine(rows, model, template, config.task, prompts).arms["optimized"]
+    arm = examine(splits.test, model, template, config.task, prompts).arms["optimized"]
     answers = generate(arm.forward, arm.examples, prompt, config.task.max_new_tokens, config.evaluation.batch_size)
     grader = graders.get(config.task.grader, config.task.choices)
-    return Reference(rows, arm.examples, [answer for (answer,) in answers], arm.forward, prompt, grader)
+    reported = json.loads((folder / "results.json").read_text())["arms"]["optimized"]["correct"]
+    return Reference(
+        splits.test, arm.examples, [answer for (answer,) in answers], arm.forward, prompt, grader, reported
+    )

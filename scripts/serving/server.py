@@ -1,4 +1,4 @@
-"""A vLLM server on this machine's CPU, in its own environment, reachable from this machine alone."""
+"""vLLM on this machine's CPU, in its own environment: a server that this machine alone can reach, or one job."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-STARTS_WITHIN = 900  # seconds; one minute is usual on two idle cores
+STARTS_WITHIN = 900  # seconds; half a minute is usual on two idle cores
+OFFLINE = Path(__file__).with_name("offline.py")
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -34,16 +35,35 @@ def vllm_server(python: Path, model: Path, log: Path, *flags: str) -> Iterator[s
         RuntimeError: the server ended, or did not answer in time; its log says why.
     """
     port = _free_port()
+    # What `vllm serve` runs. The command itself looks for a package named vllm; the one for the CPU is named vllm-cpu.
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--enforce-eager"]
     command += ["--dtype", "float32", "--max-model-len", "512", "--host", "127.0.0.1", "--port", str(port), *flags]
+    with _running(command, log) as process:
+        _wait(process, f"http://127.0.0.1:{port}/health", log)
+        yield f"http://127.0.0.1:{port}"
+
+
+def vllm_offline(python: Path, model: Path, requests: Path, answers: Path, max_tokens: int) -> None:
+    """Let `vllm.LLM.generate` answer a file of prompt embeddings, see offline.py.
+
+    Raises:
+        RuntimeError: it failed; its log, beside the answers, says why.
+    """
+    log = answers.with_suffix(".log")
+    with _running([str(python), str(OFFLINE), *map(str, (model, requests, answers, max_tokens))], log) as process:
+        if process.wait() != 0:
+            raise RuntimeError(f"vLLM failed; {_end_of(log)}")
+
+
+@contextmanager
+def _running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own, because vLLM starts an engine process that has to end with it."""
     with log.open("wb") as output:
-        # In a session of its own, because it starts an engine process that has to end with it.
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env={**os.environ, **ENVIRONMENT}, start_new_session=True
         )
         try:
-            _wait(process, f"http://127.0.0.1:{port}/health", log)
-            yield f"http://127.0.0.1:{port}"
+            yield process
         finally:
             _stop(process)
 
@@ -64,8 +84,12 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(1)
+    raise RuntimeError(f"vLLM did not start; {_end_of(log)}")
+
+
+def _end_of(log: Path) -> str:
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise RuntimeError(f"vLLM did not start; the end of {log}:\n{tail}")
+    return f"the end of {log}:\n{tail}"
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMMANDS = ("optimize", "evaluate", "export", "inspect", "compare", "tasks")
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 MODES = {"--predict-only": "mode=predict-only", "--regrade": "mode=regrade"}
+PUSH = "--push"
 INTERRUPTED = 130
 
 
@@ -75,6 +76,8 @@ def _run(command: str, argv: list[str]) -> int:
         if set(MODES) <= set(argv):
             raise ConfigError(["--predict-only only answers and --regrade only grades: give one of them, or neither."])
         argv = [quote_texts(MODES.get(word, word)) for word in argv]
+    if command == "export":
+        argv = _export_settings(argv)
     args = _parse(argv)
     if args.help:
         print(command_help(command, args.config_dir, args.overrides), end="")
@@ -95,6 +98,22 @@ def _run(command: str, argv: list[str]) -> int:
     flags = [word for word in argv if word not in args.overrides]
     _run_hydra(command, [*flags, *args.overrides])
     return 0
+
+
+def _export_settings(argv: list[str]) -> list[str]:
+    """`--push OWNER/NAME` and `export.weights=copy` as the settings they are, `push=` and `weights=`.
+
+    Raises:
+        ConfigError: `--push` names no repository.
+    """
+    settings = [word.removeprefix("export.") for word in argv]
+    while PUSH in settings:
+        at = settings.index(PUSH)
+        repository = "".join(settings[at + 1 : at + 2])
+        if not repository or "=" in repository or repository.startswith("-"):
+            raise ConfigError([f"{PUSH} needs the repository to upload to: {PUSH} OWNER/NAME."])
+        settings[at : at + 2] = [f"push={repository}"]
+    return [word.removeprefix("--") if word.startswith(f"{PUSH}=") else word for word in settings]
 
 
 def _run_hydra(command: str, argv: list[str]) -> None:

@@ -117,7 +117,7 @@ embedgrad evaluate artifact=prompt.safetensors task=sst2 task.data_dir=DIR""",
 embedgrad export artifact=prompt.safetensors
 embedgrad export artifact=prompt.safetensors format=embeds output_dir=DIR
 embedgrad export artifact=prompt.safetensors format=text search.budget=20000
-embedgrad export artifact=prompt.safetensors format=hub push=OWNER/NAME""",
+embedgrad export artifact=prompt.safetensors format=hub --push OWNER/NAME""",
 }
 FLAGS = """\
 --help, -h             this text
@@ -129,6 +129,8 @@ FLAGS = """\
 FLAGS_OF_EVALUATE = """
 --predict-only         write the answers without grading them (mode=predict-only)
 --regrade              grade the answers in output_dir again, without the model (mode=regrade)"""
+FLAGS_OF_EXPORT = """
+--push OWNER/NAME      upload to the hub (push=OWNER/NAME)"""
 WIDTH = 110
 
 
@@ -167,7 +169,7 @@ def command_help(command: str, config_dir: str | None = None, overrides: list[st
         shown = "(the artifact's)" if own else one_line(_at(plain, key))
         rows.append((f"{key}={shown}", item.metadata["words"]))
     parts.append("settings (??? is yours to give):\n" + "\n".join(_row(left, words) for left, words in rows))
-    flags = FLAGS + (FLAGS_OF_EVALUATE if command == "evaluate" else "")
+    flags = FLAGS + {"evaluate": FLAGS_OF_EVALUATE, "export": FLAGS_OF_EXPORT}.get(command, "")
     parts.append("flags:\n" + textwrap.indent(flags, "  "))
     return "\n\n".join(parts) + "\n"
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from embedgrad_cli.core.artifact import check_fingerprint, load_artifact
-from embedgrad_cli.core.encoding import tokenise
+from embedgrad_cli.core.encoding import tokenise, tokenise_apart
 from embedgrad_cli.core.forward import Forward
 from embedgrad_cli.core.model import LanguageModel
-from embedgrad_cli.core.turns import Turns, render_turns
+from embedgrad_cli.core.turns import Turns, joins_system_turn, render_turns
 from embedgrad_cli.errors import TemplateError
 from embedgrad_cli.schema import Message, TemplateConfig
 
@@ -115,12 +115,19 @@ class Prompt:
         """The conversation's tokens, those of the slots marked as in `Example.tokens`."""
         seeds = [self.seed_text] if isinstance(self.seed_text, str) else self.seed_text
         rendered = render_turns(turns, self._template, seeds, model.tokenizer, model.is_chat)
+        made_for = self._artifact.prompt.slots
+        if model.is_chat and joins_system_turn(turns, self._template):
+            # The empty line behind the prompt may merge with its last token (".\n\n" is one in many vocabularies),
+            # which no example of training did.
+            apart = tokenise_apart(rendered, model.tokenizer, made_for)
+            if apart is not None:
+                return apart
         ((tokens, slots),) = tokenise([rendered], model.tokenizer, adds_special_tokens=not model.is_chat)
-        if slots != self._artifact.prompt.slots:
+        if slots != made_for:
             raise TemplateError(
                 f"in this conversation the prompt's text has the tokens {_names(slots.flat_ids, model)}, but the "
-                f"vectors were made for {_names(self._artifact.prompt.slots.flat_ids, model)}: a token straddles the "
-                "edge of the prompt. Begin or end the turn beside it with other characters."
+                f"vectors were made for {_names(made_for.flat_ids, model)}: a token straddles the edge of the prompt. "
+                "Begin or end the turn beside it with other characters."
             )
         return tokens
 

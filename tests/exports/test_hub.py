@@ -221,3 +221,18 @@ def test_a_repository_has_an_owner(
 ) -> None:
     assert cli.main(line(trained, more)) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", [["--push", "someone/prompts"], ["--push=someone/prompts"]])
+def test_push_is_a_flag_as_well(
+    flag: list[str], trained: OptimizeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("sys.stdin", (tmp_path / "empty").open("w+"))
+    assert cli.main(line(trained, *flag, f"output_dir={tmp_path}/out")) == 2
+    assert "push=someone/prompts: an upload asks first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("after", [[], ["output_dir=out"], ["--multirun"]])
+def test_the_flag_needs_a_repository(after: list[str], trained: OptimizeConfig, capsys: Any) -> None:
+    assert cli.main(line(trained, "--push", *after)) == 2
+    assert capsys.readouterr().err == "embedgrad: --push needs the repository to upload to: --push OWNER/NAME.\n"

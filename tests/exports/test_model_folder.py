@@ -135,16 +135,16 @@ def test_half_precision_keeps_its_type_and_rounds_like_embedgrad(
     torch.testing.assert_close(network(ids).logits[0, -1, : len(make_tokenizer())], case.logits()[0], rtol=0, atol=0.05)
 
 
-@pytest.mark.parametrize("weights", ["link", "copy"])
-def test_shards_without_an_embedding_are_linked_or_copied(weights: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", ["weights=link", "weights=copy", "export.weights=copy"])
+def test_shards_without_an_embedding_are_linked_or_copied(setting: str, tmp_path: Path) -> None:
     case = make_case(tmp_path, "llama", tied=False, max_shard_size="40KB")
-    assert case.export("model", tmp_path / "out", f"weights={weights}") == 0
+    assert case.export("model", tmp_path / "out", setting) == 0
     shards = sorted(path.name for path in (tmp_path / "base").glob("*.safetensors"))
     assert len(shards) > 2
     same = [name for name in shards if (tmp_path / "out" / name).samefile(tmp_path / "base" / name)]
     index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
     changed = {index["weight_map"][name] for name in ("model.embed_tokens.weight", "lm_head.weight")}
-    assert set(same) == (set(shards) - changed if weights == "link" else set())
+    assert set(same) == (set(shards) - changed if setting == "weights=link" else set())
     assert_same(case, tmp_path / "out")
 
 

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import make_model
 from tests.exports.conftest import Case
 
+from embedgrad_cli.cli import main
+
 FORMATS = ["model", "peft", "embeds"]
 
 
@@ -76,12 +78,48 @@ def test_a_folder_with_files_in_it_is_left_alone(
     assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
 
 
-def test_an_artifact_of_a_newer_format(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_folder_one_is_in_is_not_replaced(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert_refused(case.export("embeds", Path()), tmp_path, capsys.readouterr().err, "the folder you are in")
+
+
+def test_what_stands_where_an_export_grows_is_not_removed(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine.partial/thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("years of work")
+    assert_refused(case.export("embeds", tmp_path / "mine"), tmp_path, capsys.readouterr().err, "mine.partial, which")
+    assert mine.read_text() == "years of work"
+
+
+def test_folders_made_on_the_way_are_taken_back(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "there").mkdir()
+    (case.folder / "model.safetensors").unlink()
+    code = case.export("model", tmp_path / "there/out/deep/down")
+    assert_refused(code, tmp_path / "there", capsys.readouterr().err, "weights in")
+    assert (tmp_path / "there").is_dir()
+
+
+def test_a_folder_below_a_file(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = case.export("model", case.artifact / "out")
+    assert_refused(code, tmp_path, capsys.readouterr().err, "cannot be written: Not a directory")
+
+
+@pytest.mark.parametrize("format", [*FORMATS, "text", "hub"])
+def test_an_artifact_of_a_newer_format(
+    format: str, case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with safe_open(case.artifact, "pt") as file:
         metadata = json.loads(file.metadata()["embedgrad"])
     newer = json.dumps({**metadata, "format_version": 99})
     save_file(load_file(case.artifact), case.artifact, {"embedgrad": newer})
-    assert_refused(case.export("model", tmp_path / "out"), tmp_path, capsys.readouterr().err, "format version 99")
+    assert_refused(case.export(format, tmp_path / "out"), tmp_path, capsys.readouterr().err, "format version 99")
+    assert main(["inspect", str(case.artifact)]) == 2
+    assert "format version 99" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("format", FORMATS)

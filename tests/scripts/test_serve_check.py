@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     case = make_case(tmp_path_factory.mktemp("case"))
     rows = [Row(f"test:{number}", query, "7", "7") for number, query in enumerate(QUERIES)]
     forward = Forward(case.model, case.examples)
-    return Reference(rows, case.examples, case.answers(), forward, case.prompt, graders.get("last-number", None))
+    grader = graders.get("last-number", None)
+    return Reference(rows, case.examples, case.answers(), forward, case.prompt, grader, reported=0)
 
 
 def test_equal_answers_with_or_without_the_token_that_ends_them(reference: Reference) -> None:
     end = min(reference.end_ids)
-    found = compare("route", [[*answer, end] for answer in reference.answers], reference)
+    found = compare("route", "system", [[*answer, end] for answer in reference.answers], reference)
     assert (found.equal, found.total, found.differences) == (len(QUERIES), len(QUERIES), [])
 
 
@@ -41,7 +43,7 @@ def test_another_token_is_reported_with_the_gap_between_the_logits(reference: Re
     worst = int(logits.argmin())
     expected = (logits[answers[0][2]] - logits[worst]).item()
     answers[0][2] = worst
-    found = compare("route", answers, reference)
+    found = compare("route", "system", answers, reference)
     assert found.equal == len(QUERIES) - 1
     assert found.differences[0]["place"] == 2
     assert found.differences[0]["gap"] == pytest.approx(expected, rel=1e-4)
@@ -52,5 +54,28 @@ def test_another_token_is_reported_with_the_gap_between_the_logits(reference: Re
 def test_an_answer_that_stops_early_is_a_difference(reference: Reference) -> None:
     answers = [list(answer) for answer in reference.answers]
     answers[1] = answers[1][:3]
-    found = compare("route", answers, reference)
+    found = compare("route", "system", answers, reference)
     assert [one["place"] for one in found.differences] == [3]
+
+
+def test_the_accuracy_is_that_of_the_results_but_for_ties(reference: Reference) -> None:
+    assert compare("route", "system", reference.answers, reference).is_explained
+    assert not compare("route", "system", reference.answers, replace(reference, reported=1)).is_explained
+
+
+def test_a_tie_that_changes_a_grade_explains_it(reference: Reference) -> None:
+    """A model whose logits are all equal answers by nothing but ties."""
+    network = reference.forward.model.network
+    head = network.get_output_embeddings()
+    before = head.weight.data.clone()
+    head.weight.data.zero_()
+    try:
+        right = reference.forward.model.tokenizer("#### 7", add_special_tokens=False)["input_ids"]
+        found = compare("route", "system", [right, *reference.answers[1:]], reference)
+    finally:
+        head.weight.data.copy_(before)
+    assert [one["correct"] for one in found.differences] == [1]
+    assert found.correct == 1
+    assert found.is_explained
+    found.reported = 1
+    assert not found.is_explained

@@ -8,10 +8,14 @@ exactly where they share a number, and the trunk is their longest common prefix.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
+
+from tokenizers import AddedToken
 
 from embedgrad_cli.core.model import LanguageModel
 from embedgrad_cli.core.template import Conversation, Rendered
@@ -20,6 +24,7 @@ from embedgrad_cli.errors import DataError, TemplateError
 log = logging.getLogger(__name__)
 
 TOKENIZER_BATCH = 1_000
+PLACEHOLDER = "<|embedgrad|>"
 
 
 class HasTokenizer(Protocol):
@@ -164,6 +169,34 @@ def tokenise(
                 tokens[i], row = -1 - row, row + 1
         results.append((tuple(tokens), Slots(tuple(slots))))
     return results
+
+
+def tokenise_apart(rendered: Rendered, tokenizer: Any, slots: Slots) -> tuple[int, ...] | None:
+    """The tokens of a chat whose slots merge with nothing beside them, as added tokens do; marked as by `tokenise`.
+
+    Returns: None where the slots' tokens are not the seed's text and nothing else, so that they cannot stand apart.
+    """
+    text, end_of_last = "", 0
+    for (begin, end), ids in zip(rendered.slots, slots.ids, strict=True):
+        if tokenizer.decode(list(ids)) != rendered.text[begin:end]:
+            return None
+        text += rendered.text[end_of_last:begin] + PLACEHOLDER
+        end_of_last = end
+    with_placeholder = _with_placeholder(tokenizer)
+    ids = with_placeholder(text + rendered.text[end_of_last:], add_special_tokens=False)["input_ids"]
+    placeholder = with_placeholder.convert_tokens_to_ids(PLACEHOLDER)
+    if ids.count(placeholder) != len(slots.ids):  # a conversation about placeholders
+        return None
+    rows = iter(range(slots.num_tokens))
+    groups = iter([[-1 - next(rows) for _ in slot] for slot in slots.ids])
+    return tuple(token for one in ids for token in (next(groups) if one == placeholder else [one]))
+
+
+@lru_cache(maxsize=1)
+def _with_placeholder(tokenizer: Any) -> Any:
+    copied = copy.deepcopy(tokenizer)
+    copied.add_tokens([AddedToken(PLACEHOLDER, special=True, normalized=False)], special_tokens=True)
+    return copied
 
 
 def _straddling(expected: Slots, found: Slots, example_id: str, tokenizer: Any) -> TemplateError:

@@ -18,26 +18,23 @@ def render_turns(
 ) -> Rendered:
     """Render a conversation around the prompt's template, up to where the model's answer begins.
 
-    The last turn is the query. What the template has before its query stands in front of the whole conversation (after
-    a system turn of the conversation's own); the turns before the last stand between that and the query. So one user
-    turn is rendered as in training, and a longer conversation keeps its prompt where it was learnt: beside the query,
-    or at the very beginning.
+    The last turn is the query. What the template has before its query stands in front of the whole conversation; the
+    turns before the last stand between that and the query. So one user turn is rendered as in training, and a longer
+    conversation keeps its prompt where it was learnt: beside the query, or at the very beginning. A system turn of the
+    conversation's own follows the same rule as in `exports.chat_template`: it stands first or, if the template begins
+    with one too, is joined to that one after an empty line.
 
     Raises:
-        TemplateError: the turns are not a conversation, do not end with the query's role, or have a system turn where
-            the template has one; or the tokenizer's chat template refuses or rewrites them.
+        TemplateError: the turns are not a conversation or do not end with the query's role, or the tokenizer's chat
+            template refuses or rewrites them.
     """
     _check(turns)
     if not is_chat:
         return _plain(turns, template, list(seeds), tokenizer)
 
     def render(value: Callable[[str], str]) -> str:
-        messages = [
-            {"role": m.role, "content": FIELD.sub(lambda field: value(field[1]), m.content)}
-            if isinstance(m, Message)
-            else {"role": m["role"], "content": m["content"]}
-            for m in _around(turns, template)
-        ]
+        own = [Message(m.role, FIELD.sub(lambda field: value(field[1]), m.content)) for m in template.messages]
+        messages = _around(turns, own, _query_at(template))
         try:
             return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:
@@ -83,23 +80,33 @@ def _plain(turns: Turns, template: TemplateConfig, seeds: list[str], tokenizer: 
     return Conversation(template, seeds, tokenizer, is_chat=False).render(turns[0]["content"])
 
 
-def _around(turns: Turns, template: TemplateConfig) -> list[Message | Mapping[str, str]]:
-    """The template's messages around the turns: its own still with their fields, the last turn in `{query}`."""
-    at = next(i for i, message in enumerate(template.messages) if "{query}" in message.content)
-    before, query, after = template.messages[:at], template.messages[at], template.messages[at + 1 :]
-    history = list(turns[:-1])
-    if turns[-1]["role"] != query.role:
+def joins_system_turn(turns: Turns, template: TemplateConfig) -> bool:
+    """Whether a system turn of the conversation's own becomes part of the template's."""
+    first = template.messages[0]
+    return len(turns) > 1 and turns[0]["role"] == first.role == "system" and _query_at(template) > 0
+
+
+def _query_at(template: TemplateConfig) -> int:
+    return next(i for i, message in enumerate(template.messages) if "{query}" in message.content)
+
+
+def _around(turns: Turns, own: Sequence[Message], at: int) -> list[dict[str, str]]:
+    """The turns between the template's messages, whose fields are filled already; `at` is the query's."""
+    if turns[-1]["role"] != own[at].role:
         raise TemplateError(
             f"the last turn has the role {turns[-1]['role']!r}, but the prompt was optimised for queries of the role "
-            f"{query.role!r}. End the conversation with the turn that the model shall answer."
+            f"{own[at].role!r}. End the conversation with the turn that the model shall answer."
         )
-    own_system = [history.pop(0)] if history and history[0]["role"] == "system" else []
-    if own_system and any(message.role == "system" for message in template.messages):
-        raise TemplateError(
-            "the conversation has a system turn, but the prompt's template has one too, and a conversation has one at "
-            "most. Leave yours out, or optimise a prompt with template=before-query or template=after-query."
-        )
-    return [*own_system, *before, *history, query, *after]
+    messages = [{"role": message.role, "content": message.content} for message in own]
+    history = [{"role": turn["role"], "content": turn["content"]} for turn in turns[:-1]]
+    before, after = messages[:at], messages[at:]
+    if history and history[0]["role"] == "system":
+        system = history.pop(0)
+        if before and before[0]["role"] == "system":
+            before[0]["content"] += f"\n\n{system['content']}"
+        else:
+            before.insert(0, system)
+    return [*before, *history, *after]
 
 
 def _seed(name: str, seeds: Sequence[str]) -> str:
