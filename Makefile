@@ -5,8 +5,8 @@ BIN := .venv/bin
 LM_EVAL := .venv-lm-eval
 SERVING := .venv-serving
 
-.PHONY: setup demo lab compare-methods test test-lm-eval test-serving lint bench bench-step bench-evaluation bench-trainer
-.PHONY: bench-growth train-tiny clean
+.PHONY: setup demo lab compare-methods test test-lm-eval test-serving lint bench bench-step bench-parts bench-evaluation
+.PHONY: bench-trainer bench-growth train-tiny clean
 
 setup: .venv/.installed
 
@@ -69,9 +69,9 @@ lint: setup
 # make bench DATA=DIR adds real rows: DIR holds sst2/, gsm8k/ and tokenizers/qwen2.5/.
 # On a GPU: make bench MODEL='--device cuda --config FILE' GROWTH='--models FILE FILE', FILE a model's config.json.
 BENCH := outputs/bench
-bench: bench-step bench-evaluation bench-trainer bench-growth
+bench: bench-step bench-parts bench-evaluation bench-trainer bench-growth
 
-bench-step bench-evaluation: bench-%: setup
+bench-step bench-parts bench-evaluation: bench-%: setup
 	$(BIN)/python scripts/bench_$*.py $(MODEL) --json $(BENCH)/$*.json
 
 bench-trainer: setup

@@ -6,6 +6,7 @@ no trunk           every example is computed in full, with all logits, in one pa
 trunk per row      attention reads a copy of the trunk per row; rows are padded, in micro-batches of similar length
 one padded batch   as before, and the batch is not split
 all logits         the logits of all targets at once, and their gradient by autograd
+PyTorch's loss     torch.nn.functional.linear_cross_entropy, where it exists, instead of core/losses.py
 whole last layer   its MLP runs at every place
 queries each time  queries before a slot are computed in every step (where the prompt stands behind them)
 
@@ -21,6 +22,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bench.batches import Shape, make_vectors
 from bench.measure import medians
@@ -32,7 +34,8 @@ from embedgrad_cli.core import forward as product
 from embedgrad_cli.core.model import LanguageModel
 from embedgrad_cli.core.query_cache import QueryCache
 
-PARTS = ["no trunk", "trunk per row", "one padded batch", "all logits", "whole last layer", "queries each time"]
+FUSED = "PyTorch's loss"
+PARTS = ["no trunk", "trunk per row", "one padded batch", "all logits", FUSED, "whole last layer", "queries each time"]
 COLUMNS = ["prompt", "query", "target", "batch", "placement", *PARTS, "grad_error", "seconds"]
 
 
@@ -47,9 +50,15 @@ def without(part: str, model: LanguageModel) -> Iterator[None]:
             left_out.enter_context(patch.object(product, "split_by_length", whole))
         if part == "all logits":
             left_out.enter_context(patch.dict(vars(model), has_plain_head=False))
+        if part == FUSED:
+            left_out.enter_context(patch.object(product, "frozen_head_losses", fused_losses))
         if part == "whole last layer":
             left_out.enter_context(patch.object(product, "last_mlp_at", lambda *_: nullcontext()))
         yield
+
+
+def fused_losses(hidden: Tensor, layer: torch.nn.Linear, targets: Tensor) -> Tensor:
+    return functional.linear_cross_entropy(hidden, layer.weight, targets, linear_bias=layer.bias, reduction="none")
 
 
 def step_without(part: str, model: LanguageModel, shape: Shape) -> Step:
@@ -71,7 +80,9 @@ def step_without(part: str, model: LanguageModel, shape: Shape) -> Step:
 def compare(spec: ModelSpec, network: Any, shape: Shape, repeats: int) -> dict[str, Any]:
     model = language_model(network)
     _ = model.has_plain_head, model.reads_trunk_in_place  # asked before anything is left out
-    parts = [part for part in PARTS if part != "queries each time" or shape.placement == "after"]
+    left_out = [] if hasattr(functional, "linear_cross_entropy") else [FUSED]
+    left_out += [] if shape.placement == "after" else ["queries each time"]
+    parts = [part for part in PARTS if part not in left_out]
     steps = [step_without(part, model, shape) for part in ["", *parts]]
     gradients = [step() for step in steps]
     whole, *seconds = medians(steps, repeats)

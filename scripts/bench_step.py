@@ -9,7 +9,7 @@ labels on the target alone. With the prompt after the query, our step is one of 
 kept); PEFT can only put a prompt in front, so its time is that of a prefix of the same length, and our gradient is
 compared with the plain forward's.
 
-ratio          PEFT's seconds over ours; both are medians of rounds that alternate
+ratio          PEFT's seconds over ours; both are medians of rounds that alternate, on a CPU in a process each
 floor_ratio    the largest ratio that counting operations allows (bench/floor.py)
 memory_ratio   our peak memory beyond what was held before the step over PEFT's; on a CPU in a fresh process each
 grad_error     relative difference of the gradients
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from bench.batches import Shape, make_vectors
 from bench.floor import Costs, needed_operations, plain_operations
-from bench.measure import added_memory, in_fresh_process, matmul_rate, medians, unless_out_of_memory
+from bench.measure import added_memory, in_fresh_process, matmul_rate, medians, medians_apart, unless_out_of_memory
 from bench.models import ModelSpec
 from bench.output import machine, parser, ratio, show, spec_of
 from bench.steps import Step, our_step, peft_step, plain_gradient
@@ -55,7 +55,7 @@ def compare(spec: ModelSpec, network: Any, shape: Shape, repeats: int, rate: flo
     peft = peft_step(network, in_front, vectors)
     gradients, theirs = [ours(), ours()], unless_out_of_memory(peft)  # our first step fills the cache
     expected = theirs if shape.placement == "before" else plain_gradient(network, examples, vectors)
-    seconds, peft_seconds = [*medians([ours, peft] if theirs is not None else [ours], repeats), None][:2]
+    seconds, peft_seconds = step_seconds(spec, shape, [ours, peft], repeats, theirs is not None)
     costs = Costs.of(network)
     needed, plain = needed_operations(costs, examples, queries_kept=True), plain_operations(costs, in_front)
     memory, peft_memory = (step_memory(spec, network, shape, side) for side in ("ours", "peft"))
@@ -84,8 +84,35 @@ def largest_error(gradients: Sequence[Tensor], expected: Tensor | None) -> float
     return max(((gradient - expected).norm() / expected.norm()).item() for gradient in gradients)
 
 
+def step_seconds(
+    spec: ModelSpec, shape: Shape, steps: Sequence[Step], repeats: int, peft_fits: bool
+) -> tuple[float, float | None]:
+    """Ours and PEFT's, in turns; on a CPU each in a process of its own."""
+    sides = ["ours", "peft"][: 1 + peft_fits]
+    if spec.device == "cuda":
+        found = medians(steps[: len(sides)], repeats)
+    else:
+        found = medians_apart([(step_of, (spec, shape, side)) for side in sides], repeats)
+    return found[0], found[1] if peft_fits else None
+
+
+def step_of(spec: ModelSpec, shape: Shape, side: str) -> Step:
+    return make_step(spec.make(), shape, side)[0]
+
+
 def share(operations: int, seconds: float | None, rate: float) -> float | None:
     return operations / seconds / rate if seconds else None
+
+
+def eight_passes_apart(spec: ModelSpec, network: Any, shape: Shape, repeats: int) -> float | None:
+    """`eight_passes`, on a CPU in a fresh process."""
+    if spec.device == "cuda":
+        return eight_passes(network, shape, repeats)
+    return in_fresh_process(eight_passes_here, spec, shape, repeats)
+
+
+def eight_passes_here(spec: ModelSpec, shape: Shape, repeats: int) -> float | None:
+    return eight_passes(spec.make(), shape, repeats)
 
 
 def eight_passes(network: Any, shape: Shape, repeats: int) -> float | None:
@@ -137,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for shape in options.shapes:
         row = compare(spec, network, shape, options.repeats, rate)
-        rows.append({**row, "eight_passes": eight_passes(network, shape, options.repeats)})
+        rows.append({**row, "eight_passes": eight_passes_apart(spec, network, shape, options.repeats)})
     title = f"one step against PEFT: {machine(spec)}, matrix products {rate / 1e9:.0f} GFLOP/s"
     show(title, rows, COLUMNS, options.json)
 

@@ -33,9 +33,60 @@ def timed(function: Callable[[], Any]) -> float:
 
 
 def medians(functions: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
-    """Median seconds of each, taken in turns, so that a slow minute of the machine meets all of them."""
-    rounds = [[timed(function) for function in functions] for _ in range(repeats)]
+    """Median seconds of each, taken in turns, so that a slow minute of the machine meets all of them.
+
+    Before each measured call comes one that is not: steps follow steps of their own kind, and what another function
+    left in the caches and the memory allocator should not be in the figure.
+    """
+
+    def second(function: Callable[[], Any]) -> float:
+        function()
+        return timed(function)
+
+    rounds = [[second(function) for function in functions] for _ in range(repeats)]
     return [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def medians_apart(
+    makers: Sequence[tuple[Callable[..., Callable[[], Any]], tuple[Any, ...]]], repeats: int
+) -> list[Any]:
+    """`medians` of functions that live in a process each, as users run them: in one process the larger one leaves its
+    marks in the memory that the other works in. None where the system killed the process, as it does for memory.
+
+    Args:
+        makers: functions at the top of a module, and their arguments; each gives, in its process, what is measured.
+    """
+    context = get_context("spawn")
+    workers = []
+    for maker, arguments in makers:
+        here, there = context.Pipe()
+        process = context.Process(target=_measure_on_request, args=(there, maker, arguments))
+        process.start()
+        there.close()
+        workers.append((process, here))
+    rounds = [[_ask(connection) for _, connection in workers] for _ in range(repeats)]
+    for process, connection in workers:
+        connection.close()
+        process.join()
+    columns = list(zip(*rounds, strict=True))
+    return [None if None in column else statistics.median(column) for column in columns]
+
+
+def _ask(connection: Any) -> float | None:
+    try:
+        connection.send(None)
+        return connection.recv()
+    except (EOFError, OSError):
+        return None
+
+
+def _measure_on_request(connection: Any, maker: Callable[..., Callable[[], Any]], arguments: Sequence[Any]) -> None:
+    function = maker(*arguments)
+    with suppress(EOFError):  # the other end closes when it has seen enough
+        while True:
+            connection.recv()
+            function()
+            connection.send(timed(function))
 
 
 def matmul_rate(device: str, dtype: str, size: int | None = None, repeats: int = 20) -> float:

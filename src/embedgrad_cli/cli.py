@@ -24,6 +24,7 @@ COMMANDS = ("optimize", "evaluate", "export", "inspect", "compare", "tasks")
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 MODES = {"--predict-only": "mode=predict-only", "--regrade": "mode=regrade"}
 PUSH = "--push"
+SEARCH = {"search=true": "search.budget=10000", "search=false": "search.budget=0"}
 INTERRUPTED = 130
 
 
@@ -101,12 +102,14 @@ def _run(command: str, argv: list[str]) -> int:
 
 
 def _export_settings(argv: list[str]) -> list[str]:
-    """`--push OWNER/NAME` and `export.weights=copy` as the settings they are, `push=` and `weights=`.
+    """`--push OWNER/NAME`, `search=true` and `export.weights=copy` as the settings they are: `push=`, `search.budget=`,
+    `weights=`.
 
     Raises:
         ConfigError: `--push` names no repository.
     """
     settings = [word.removeprefix("export.") for word in argv]
+    settings = [SEARCH.get(word, word) for word in settings]
     while PUSH in settings:
         at = settings.index(PUSH)
         repository = "".join(settings[at + 1 : at + 2])

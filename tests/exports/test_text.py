@@ -210,6 +210,7 @@ def test_tokens_that_are_no_text_are_never_read() -> None:
         (["search.budget=-1"], "search.budget: -1 is not 0 or more"),
         (["data_dir=nowhere"], "data_dir: 'nowhere' does not exist"),
         (["format=embeds", "search.budget=9"], "format=embeds does not search"),
+        (["format=embeds", "export.search=true"], "format=embeds does not search"),
         (["format=embeds", "data_dir=."], "format=embeds reads no data"),
         (["push=a/b"], "format=text is not uploaded"),
     ],

@@ -6,8 +6,10 @@ import json
 import math
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,11 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def call(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
+    def apart(makers: Any, repeats: int) -> list[float]:
+        return measure.medians([maker(*arguments) for maker, arguments in makers], repeats)
+
     monkeypatch.setattr(bench_step, "in_fresh_process", call)
+    monkeypatch.setattr(bench_step, "medians_apart", apart)
     monkeypatch.setitem(measure.MATMUL_SIZES, "cpu", 64)
 
 
@@ -213,3 +219,10 @@ def test_a_process_of_its_own_answers_fails_or_is_killed() -> None:
     assert measure.in_fresh_process(signal.raise_signal, signal.SIGKILL) is None
     with pytest.raises(RuntimeError, match="sqrt failed"):
         measure.in_fresh_process(math.sqrt, -1.0)
+
+
+def test_functions_in_processes_of_their_own_are_timed_in_turns() -> None:
+    makers = [(partial, (time.sleep, 0.02)), (partial, (signal.raise_signal, signal.SIGKILL))]
+    slept, killed = measure.medians_apart(makers, repeats=2)
+    assert slept >= 0.02
+    assert killed is None
