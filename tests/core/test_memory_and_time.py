@@ -12,7 +12,7 @@ import torch
 from tests.conftest import PLACEMENTS, make_model
 from tests.core.test_forward import ARCHITECTURES, encoded_rows, gradient_of
 
-from embedgrad_cli.core.encoding import Encoded
+from embedgrad_cli.core.encoding import Encoded, Example
 from embedgrad_cli.core.forward import WORTH_SHARING, Forward
 from embedgrad_cli.core.memory import OutOfMemory
 from embedgrad_cli.core.model import LanguageModel
@@ -64,6 +64,23 @@ def test_kept_queries_give_the_plain_gradient_in_every_epoch(architecture: str, 
     assert torch.equal(gradient_by(forward, encoded, prompt), first)
     assert forward.queries is not None
     assert forward.queries.size <= budget
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt2", "mistral"])
+def test_a_query_that_another_one_begins_with(architecture: str) -> None:
+    """Nothing of it is left between trunk and slot."""
+    model = make_model(architecture)
+    slots = encoded_rows(model, "after-query").slots
+    slot = tuple(-1 - i for i in range(slots.num_tokens))
+    tokens = [(5, 6, *slot, 9), (5, 6, 11, 12, *slot, 9), (5, 6, 13, *slot, 9)]
+    encoded = Encoded([Example(str(i), t, (7, 8)[: i + 1]) for i, t in enumerate(tokens)], slots, [])
+    prompt = moved_prompt(encoded, model)
+    expected = plain_gradient(model, encoded, prompt)
+    for queries in (None, QueryCache(PLENTY)):
+        forward = Forward(model, encoded.examples, queries=queries)
+        for _ in range(2):
+            gradient = gradient_by(forward, encoded, prompt)
+            assert (gradient - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_a_kept_query_is_not_computed_again() -> None:

@@ -221,7 +221,7 @@ class Forward:
         if self.queries is None or past.width != len(self.trunk):  # kept is what follows the whole run's trunk
             return self.run(queries, past, prompt)[1]
         rows = [self.queries.get(query) for query in queries]
-        new = [i for i, row in enumerate(rows) if row is None]
+        new = [i for i, row in enumerate(rows) if row is None and queries[i]]
         # On a CPU one by one: their numbers must not depend on what they were batched with, or a resumed run, which
         # meets them in other batches, would differ from an uninterrupted one by rounding.
         for part in [[i] for i in new] if self.model.device.type == "cpu" else [new] * bool(new):
@@ -230,7 +230,9 @@ class Forward:
             for i, row in zip(part, rows_of(computed.layers, past.mask.shape[1], lengths), strict=True):
                 rows[i] = row
                 self.queries.put(queries[i], row)
-        kept = stack([row for row in rows if row is not None])
+        known = next(row for row in rows if row is not None)
+        nothing = [(k[:, :, :0], v[:, :, :0]) for k, v in known]  # of a query that the trunk holds as a whole
+        kept = stack([nothing if row is None else row for row in rows])
         mask = torch.cat([past.mask, Rows.of(queries, self.model.device).mask], dim=1)
         return Past(_concatenate(past.layers, kept), mask, past.shared)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rows:
-    """Token sequences, none of them empty. Padding stands on the right.
+    """Token sequences, not all of them empty. Padding stands on the right.
 
     Args:
         tokens: packed, `[total]`.
