@@ -9,9 +9,9 @@ from embedgrad_cli.core.losses import frozen_head_losses
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("chunk", [1, 60, 10_000])
+@pytest.mark.parametrize("chunk", [1, 3, 10_000])
 def test_losses_and_gradient_are_cross_entropys(bias: bool, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(losses, "CHUNK_ROWS", chunk)
     torch.manual_seed(0)
     layer = torch.nn.Linear(8, 20, bias=bias).requires_grad_(False)
     hidden = torch.randn(7, 8, requires_grad=True)

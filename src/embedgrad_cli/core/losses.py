@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-CHUNK_LOGITS = 2**23  # logits held at once: 32 MB in float32
+# Rows of logits held at once. Fewer make poor matrix products, more bring nothing: measured on 2 CPU cores with
+# vocabularies of 32,000 and 152,000.
+CHUNK_ROWS = 256
 
 
 class _FrozenHeadLosses(torch.autograd.Function):
@@ -20,8 +22,7 @@ class _FrozenHeadLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
         losses, gradients = [], []
-        rows = max(CHUNK_LOGITS // len(weight), 1)
-        for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+        for part, wanted in zip(hidden.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True):
             logits = linear(part, weight, bias).float()
             normaliser = logits.logsumexp(dim=1, keepdim=True)
             losses.append((normaliser - logits.gather(1, wanted[:, None])).squeeze(1))
