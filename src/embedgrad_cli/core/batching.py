@@ -64,10 +64,8 @@ def split_by_length(lengths: Sequence[int], max_size: int | None = None) -> list
     Returns: the row numbers of each micro-batch, shortest rows first.
     """
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    best, begin_of = (
-        [0.0],
-        [0],
-    )  # the least cost of the first `end` rows, and where its last micro-batch begins
+    # The least cost of the first `end` rows, and where its last micro-batch begins.
+    best, begin_of = [0.0], [0]
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]
         begins = range(max(0, end - (max_size or end)), end)
