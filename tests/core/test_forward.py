@@ -85,6 +85,18 @@ def test_trunk_gives_the_plain_loss_and_gradient(
     assert (prompt.vectors.grad - expected).norm() <= 1e-5 * expected.norm()
 
 
+def test_the_gradient_is_the_same_to_the_last_bit_every_time() -> None:
+    """On as many tokens as make PyTorch divide the work among threads."""
+    model = make_model()
+    encoded = encoded_rows(model, "both-sides")
+    prompt, forward = SoftPrompt.from_seed(encoded.slots, model), Forward(model, encoded.examples)
+    generator = torch.Generator().manual_seed(0)
+    tokens = -1 - torch.randint(encoded.slots.num_tokens, (64, 100), generator=generator)
+    weights = torch.randn(*tokens.shape, model.hidden_size, generator=generator)
+    gradients = [gradient_of((forward.embed(tokens, prompt) * weights).sum(), prompt) for _ in range(50)]
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nothing_but_the_prompt_is_trained(architecture: str) -> None:
     model = make_model(architecture)

@@ -29,7 +29,7 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, embedding
 
 from embedgrad_cli.core.batching import split_by_length, split_packed
 from embedgrad_cli.core.encoding import Example, trunk_length
@@ -299,7 +299,8 @@ class Forward:
         embeds = self.model.embed(tokens.clamp(min=0))
         if not prompt.slots.num_tokens:
             return embeds
-        vectors = prompt.vectors.to(embeds.dtype)[(-1 - tokens).clamp(min=0)]
+        # Not `prompt.vectors[...]`: on a CPU the threads of its backward pass add up in whatever order they come.
+        vectors = embedding((-1 - tokens).clamp(min=0), prompt.vectors).to(embeds.dtype)
         return torch.where((tokens < 0).unsqueeze(-1), vectors, embeds)
 
     def pad(self, sequences: Sequence[Sequence[int]], left: bool = False) -> tuple[Tensor, Tensor]:
