@@ -6,6 +6,7 @@ no trunk           every example is computed in full, with all logits, in one pa
 trunk per row      attention reads a copy of the trunk per row; rows are padded, in micro-batches of similar length
 one padded batch   as before, and the batch is not split
 all logits         the logits of all targets at once, and their gradient by autograd
+some logits        as elsewhere than on a CPU: the logits of some rows at a time
 PyTorch's loss     torch.nn.functional.linear_cross_entropy, where it exists, instead of core/losses.py
 whole last layer   its MLP runs at every place
 queries each time  queries before a slot are computed in every step (where the prompt stands behind them)
@@ -31,11 +32,13 @@ from bench.output import machine, parser, ratio, show, spec_of
 from bench.steps import Step, make_prompt
 from bench_step import QUERY_BUDGET, SHAPES, largest_error
 from embedgrad_cli.core import forward as product
+from embedgrad_cli.core import losses
 from embedgrad_cli.core.model import LanguageModel
 from embedgrad_cli.core.query_cache import QueryCache
 
 FUSED = "PyTorch's loss"
-PARTS = ["no trunk", "trunk per row", "one padded batch", "all logits", FUSED, "whole last layer", "queries each time"]
+LOSSES = ["all logits", "some logits", FUSED]
+PARTS = ["no trunk", "trunk per row", "one padded batch", *LOSSES, "whole last layer", "queries each time"]
 COLUMNS = ["prompt", "query", "target", "batch", "placement", *PARTS, "grad_error", "seconds"]
 
 
@@ -50,11 +53,18 @@ def without(part: str, model: LanguageModel) -> Iterator[None]:
             left_out.enter_context(patch.object(product, "split_by_length", whole))
         if part == "all logits":
             left_out.enter_context(patch.dict(vars(model), has_plain_head=False))
+        if part == "some logits":
+            some: dict[str, Any] = {"_by_attention": by_logits, "ATTENTION_ROWS": losses.LOGIT_ROWS}
+            left_out.enter_context(patch.multiple(losses, **some))
         if part == FUSED:
             left_out.enter_context(patch.object(product, "frozen_head_losses", fused_losses))
         if part == "whole last layer":
             left_out.enter_context(patch.object(product, "last_mlp_at", lambda *_: nullcontext()))
         yield
+
+
+def by_logits(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    return losses._by_logits(hidden, weight, None, targets, wants_gradient=True)
 
 
 def fused_losses(hidden: Tensor, layer: torch.nn.Linear, targets: Tensor) -> Tensor:

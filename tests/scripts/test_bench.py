@@ -99,6 +99,7 @@ def test_counted_operations_are_those_that_run(network: Any) -> None:
     vectors, costs = make_vectors(3, network.config.hidden_size), replace(Costs.of(network), attention=0)
     assert products(peft_step(network, examples, vectors)) == plain_operations(costs, examples)
     needed, ours = needed_operations(costs, examples), products(our_step(network, examples, vectors))
+    ours += costs.predictions(sum(len(e.target) for e in examples))  # these run inside an attention kernel
     assert 0.5 * needed < ours <= needed
 
 
