@@ -54,8 +54,9 @@ class _FrozenHeadLosses(torch.autograd.Function):
 
 
 def _by_attention(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses `[n]` and their gradients `[n, hidden_size]`; the vocabulary's parts are merged by their normalisers."""
     parts = math.gcd(len(weight), PARTS)
-    vocabulary = weight.view(1, parts, -1, weight.shape[1])
+    vocabulary = weight.unflatten(0, (parts, -1)).unsqueeze(0)
     means, norms = _attend(hidden.expand(1, parts, -1, -1), vocabulary, vocabulary, scale=1.0)
     norms = norms.view(parts, -1, 1)
     norm = norms.logsumexp(0)
