@@ -54,17 +54,12 @@ def without(part: str, model: LanguageModel) -> Iterator[None]:
         if part == "all logits":
             left_out.enter_context(patch.dict(vars(model), has_plain_head=False))
         if part == "some logits":
-            some: dict[str, Any] = {"_by_attention": by_logits, "ATTENTION_ROWS": losses.LOGIT_ROWS}
-            left_out.enter_context(patch.multiple(losses, **some))
+            left_out.enter_context(patch.object(losses, "_suits_attention", lambda *_: False))
         if part == FUSED:
             left_out.enter_context(patch.object(product, "frozen_head_losses", fused_losses))
         if part == "whole last layer":
             left_out.enter_context(patch.object(product, "last_mlp_at", lambda *_: nullcontext()))
         yield
-
-
-def by_logits(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    return losses._by_logits(hidden, weight, None, targets, wants_gradient=True)
 
 
 def fused_losses(hidden: Tensor, layer: torch.nn.Linear, targets: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ def test_a_part_that_is_left_out_is_not_run(network: Any) -> None:
     model = bench_parts.language_model(network)
     _ = model.has_plain_head, model.reads_trunk_in_place
     whole = products(bench_parts.step_without("", model, shape))
-    for part in ("no trunk", "one padded batch", "whole last layer"):
+    for part in ("no trunk", "one padded batch", "some logits", "whole last layer"):
         assert products(bench_parts.step_without(part, model, shape)) > whole, part
 
 

@@ -23,7 +23,7 @@ from embedgrad_cli.core.rows import Rows
 
 NAME = "embedgrad_trunk"
 
-_attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
@@ -67,8 +67,8 @@ class _TrunkAttention(torch.autograd.Function):
         heads, group = keys.shape[1], query.shape[1] // keys.shape[1]
         causal = mask is None and rows.mask.shape[1] > 1
         mask = None if mask is None else mask.repeat_interleave(heads, 0)
-        by_trunk, trunk_norm = _attend(_as_one_row(query, heads), trunk_keys, trunk_values, scale=scale)
-        by_own, own_norm = _attend(
+        by_trunk, trunk_norm = attend(_as_one_row(query, heads), trunk_keys, trunk_values, scale=scale)
+        by_own, own_norm = attend(
             _grouped(rows.spread(query), heads),
             _for_group(keys, group),
             _for_group(values, group),
