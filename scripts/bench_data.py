@@ -21,12 +21,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from embedgrad_cli.compose import Request, config_of
-from embedgrad_cli.core.encoding import encode
-from embedgrad_cli.core.model import load_model, pick_device
-from embedgrad_cli.core.template import Conversation
-from embedgrad_cli.schema import OptimizeConfig
-from embedgrad_cli.tasks.data import load
+from embedgrad_cli.config.compose import Request, config_of
+from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.core.model.language_model import load_model, pick_device
+from embedgrad_cli.core.text.encoding import encode
+from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.tasks.load import load
 
 WORDS = ("the", "film", "plot", "actor", "slow", "bright", "dull", "never", "gripping", "scene", "music", "ends")
 TASK = """\

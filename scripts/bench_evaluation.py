@@ -31,9 +31,9 @@ from bench.measure import medians
 from bench.models import ModelSpec, language_model
 from bench.output import machine, parser, ratio, show, spec_of
 from bench.steps import IGNORED, make_prompt, peft_model
-from embedgrad_cli.core.decoding import generate, score_choices
-from embedgrad_cli.core.encoding import Example
-from embedgrad_cli.core.forward import Forward
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.scoring import generate, score_choices
+from embedgrad_cli.core.text.encoding import Example
 
 # by their number of tokens
 LABELS: dict[int, list[tuple[int, ...]]] = {1: [(11,), (12,)], 3: [(11, 13, 14), (12, 13, 15)]}

@@ -31,10 +31,10 @@ from bench.models import ModelSpec, language_model
 from bench.output import machine, parser, ratio, show, spec_of
 from bench.steps import Step, make_prompt
 from bench_step import QUERY_BUDGET, SHAPES, largest_error
-from embedgrad_cli.core import forward as product
-from embedgrad_cli.core import losses
-from embedgrad_cli.core.model import LanguageModel
-from embedgrad_cli.core.query_cache import QueryCache
+from embedgrad_cli.core.kernels import frozen_head_loss as losses
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.passes import forward as product
+from embedgrad_cli.core.passes.query_cache import QueryCache
 
 FUSED = "PyTorch's loss"
 LOSSES = ["all logits", "some logits", FUSED]

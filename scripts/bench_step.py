@@ -31,7 +31,7 @@ from bench.measure import added_memory, in_fresh_process, matmul_rate, medians, 
 from bench.models import ModelSpec
 from bench.output import machine, parser, ratio, show, spec_of
 from bench.steps import Step, our_step, peft_step, plain_gradient
-from embedgrad_cli.core.query_cache import QueryCache
+from embedgrad_cli.core.passes.query_cache import QueryCache
 
 SHAPES = [
     Shape(20, 25, 1, 32),

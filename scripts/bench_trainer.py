@@ -38,14 +38,14 @@ from transformers import AutoTokenizer, DataCollatorForSeq2Seq, Trainer, Trainer
 from bench.models import ModelSpec, language_model
 from bench.output import machine, parser, ratio, show, spec_of
 from bench.steps import IGNORED, peft_model
-from embedgrad_cli.core.batching import training_batches
-from embedgrad_cli.core.encoding import Encoded, Example, encode
-from embedgrad_cli.core.forward import Forward
-from embedgrad_cli.core.soft_prompt import SoftPrompt
-from embedgrad_cli.core.template import Conversation
-from embedgrad_cli.core.updates import make_optimizer
-from embedgrad_cli.schema import OptimizeConfig
-from embedgrad_cli.tasks.data import load
+from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.core.passes.batching import training_batches
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.core.text.encoding import Encoded, Example, encode
+from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.tasks.load import load
+from embedgrad_cli.training.optimizer import make_optimizer
 from methods.problem import compose
 
 TASKS = {"sst2": ("sentiment", 32), "gsm8k": ("step-by-step", 8)}  # seed prompt, examples per batch

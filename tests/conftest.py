@@ -20,8 +20,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from embedgrad_cli.core.model import LanguageModel
-from embedgrad_cli.schema import (
+from embedgrad_cli.config.schema import (
     EvaluateConfig,
     EvaluationConfig,
     GenerationConfig,
@@ -38,6 +37,7 @@ from embedgrad_cli.schema import (
     TrainConfig,
     TrustRegionConfig,
 )
+from embedgrad_cli.core.model.language_model import LanguageModel
 
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 

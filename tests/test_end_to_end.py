@@ -10,8 +10,8 @@ import pytest
 import torch
 from tests.conftest import SHARED_DATA, make_network, shared_data
 
-from embedgrad_cli.cli import main
-from embedgrad_cli.config import conf_dir
+from embedgrad_cli.cli.main import main
+from embedgrad_cli.config.build import conf_dir
 
 SMALL = ["train.steps=2", "train.batch_size=4", "train.eval_every=2", "task.split.num_train=16"]
 SMALL += ["task.split.num_validation=8", "task.split.num_test=12", "log_level=warning", "device=cpu"]
@@ -108,14 +108,14 @@ def test_step_0_parity_with_the_real_qwen_tokenizer(task: str, placement: str) -
     from omegaconf import OmegaConf
     from transformers import AutoTokenizer
 
-    from embedgrad_cli.compose import Composer
-    from embedgrad_cli.config import build
-    from embedgrad_cli.core.encoding import encode
-    from embedgrad_cli.core.forward import Forward
-    from embedgrad_cli.core.model import LanguageModel
-    from embedgrad_cli.core.soft_prompt import SoftPrompt
-    from embedgrad_cli.core.template import Conversation
-    from embedgrad_cli.tasks.data import load
+    from embedgrad_cli.config.build import build
+    from embedgrad_cli.config.compose import Composer
+    from embedgrad_cli.core.model.language_model import LanguageModel
+    from embedgrad_cli.core.passes.forward import Forward
+    from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+    from embedgrad_cli.core.text.encoding import encode
+    from embedgrad_cli.core.text.template import Conversation
+    from embedgrad_cli.tasks.load import load
 
     overrides = [f"task={task}", f"task.data_dir={shared_data(TASKS[task])}", f"template={placement}"]
     cfg = Composer().compose("optimize", overrides)

@@ -14,18 +14,18 @@ import torch
 from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model, make_network, optimize_config
 
 import embedgrad_cli
-from embedgrad_cli import cli
 from embedgrad_cli.assets import resolve
-from embedgrad_cli.core.artifact import describe, save_artifact
-from embedgrad_cli.core.encoding import encode
-from embedgrad_cli.core.forward import Forward
-from embedgrad_cli.core.model import LanguageModel
-from embedgrad_cli.core.soft_prompt import SoftPrompt
-from embedgrad_cli.core.template import Conversation
-from embedgrad_cli.core.turns import render_turns
+from embedgrad_cli.cli import main as cli
+from embedgrad_cli.config.schema import Message, TemplateConfig
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.prompt.artifact import describe, save_artifact
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.core.text.conversation import render_turns
+from embedgrad_cli.core.text.encoding import encode
+from embedgrad_cli.core.text.template import Conversation
 from embedgrad_cli.errors import ArtifactError, TemplateError
 from embedgrad_cli.prompt import Prompt
-from embedgrad_cli.schema import Message, TemplateConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
 FENCE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -26,7 +26,8 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 
     code = (
-        "import sys, embedgrad_cli; print(embedgrad_cli.__file__); from embedgrad_cli.cli import main; sys.exit(main())"
+        "import sys, embedgrad_cli; print(embedgrad_cli.__file__);"
+        "from embedgrad_cli.cli.main import main; sys.exit(main())"
     )
     command = [sys.executable, "-c", code, "optimize", "experiment=debug", "output_dir=run"]
     environment = {**os.environ, "PYTHONPATH": str(site)}  # comes before the checkout the tests run from

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import nn
 
-from embedgrad_cli.core.encoding import Example, trunk_length
-from embedgrad_cli.core.recompute import decoder_layers
+from embedgrad_cli.core.kernels.activation_checkpointing import decoder_layers
+from embedgrad_cli.core.text.encoding import Example, trunk_length
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from embedgrad_cli.core.memory import is_out_of_memory
+from embedgrad_cli.core.kernels.memory import is_out_of_memory
 
 T = TypeVar("T")
 MATMUL_SIZES = {"cpu": 1024, "cuda": 8192}

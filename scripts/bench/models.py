@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from embedgrad_cli.core.model import LanguageModel
+from embedgrad_cli.core.model.language_model import LanguageModel
 
 VOCABULARY = 32_000
 # hidden, intermediate, layers, heads, key-value heads; named by their parameters with a vocabulary of 32,000

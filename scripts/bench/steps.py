@@ -9,10 +9,10 @@ import torch
 from peft import PromptTuningConfig, TaskType, get_peft_model
 from torch import Tensor
 
-from embedgrad_cli.core.encoding import Example, Slots
-from embedgrad_cli.core.forward import Forward
-from embedgrad_cli.core.query_cache import QueryCache
-from embedgrad_cli.core.soft_prompt import SoftPrompt
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.query_cache import QueryCache
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.core.text.encoding import Example, Slots
 
 from .models import language_model
 

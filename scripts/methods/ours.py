@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from embedgrad_cli.arms import Arm, ArmPrompt, examine, seeds_of
-from embedgrad_cli.core.artifact import load_artifact
-from embedgrad_cli.optimize import NonFiniteLoss, Training
-from embedgrad_cli.run_directory import RunDirectory
-from embedgrad_cli.tasks.data import Row
+from embedgrad_cli.commands.optimize import NonFiniteLoss, Training
+from embedgrad_cli.core.prompt.artifact import load_artifact
+from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, examine, seeds_of
+from embedgrad_cli.storage.run_directory import RunDirectory
+from embedgrad_cli.tasks.load import Row
 
 from .problem import Method, Problem, Trial, weights_hash
 

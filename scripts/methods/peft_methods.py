@@ -22,17 +22,17 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_para
 from torch.nn.utils.rnn import pad_sequence
 
 from embedgrad_cli import assets
-from embedgrad_cli.arms import Arm, seeds_of
-from embedgrad_cli.core.batching import training_batches
-from embedgrad_cli.core.checkpoint import TrainingState
-from embedgrad_cli.core.encoding import Example, Slots, continuation, encode
-from embedgrad_cli.core.forward import Forward
-from embedgrad_cli.core.model import LanguageModel
-from embedgrad_cli.core.soft_prompt import SoftPrompt
-from embedgrad_cli.core.template import Conversation
-from embedgrad_cli.core.updates import learning_rate, make_optimizer
-from embedgrad_cli.grading import answer_and_grade
-from embedgrad_cli.tasks.data import Row
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.passes.batching import training_batches
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.core.text.encoding import Example, Slots, continuation, encode
+from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.evaluation.arms import Arm, seeds_of
+from embedgrad_cli.evaluation.outcomes import answer_and_grade
+from embedgrad_cli.tasks.load import Row
+from embedgrad_cli.training.checkpoint import TrainingState
+from embedgrad_cli.training.optimizer import learning_rate, make_optimizer
 
 from .problem import Method, Problem, Trial, weights_hash
 

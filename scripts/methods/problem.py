@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from embedgrad_cli.arms import Arm
-from embedgrad_cli.compose import Composer
-from embedgrad_cli.config import build
-from embedgrad_cli.core.model import LanguageModel, load_model
+from embedgrad_cli.config.build import build
+from embedgrad_cli.config.compose import Composer
+from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.core.model.language_model import LanguageModel, load_model
 from embedgrad_cli.errors import ConfigError
-from embedgrad_cli.schema import OptimizeConfig
-from embedgrad_cli.tasks.data import Row, Splits, load
+from embedgrad_cli.evaluation.arms import Arm
+from embedgrad_cli.tasks.load import Row, Splits, load
 
 SEED_PROMPTS = {
     "word-problems": "step-by-step",

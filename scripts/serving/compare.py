@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from embedgrad_cli.core.encoding import Example
-from embedgrad_cli.core.forward import Forward
-from embedgrad_cli.core.soft_prompt import SoftPrompt
-from embedgrad_cli.tasks.data import Row
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.tasks.graders import Grader
+from embedgrad_cli.tasks.load import Row
 
 TIE = 1e-3  # logits this close may change places in float32: engines add numbers up in different orders
 

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 
 import embedgrad_cli
-from embedgrad_cli.core.artifact import load_artifact
+from embedgrad_cli.core.prompt.artifact import load_artifact
 from embedgrad_cli.exports import vllm_client
+from embedgrad_cli.exports.artifact_source import open_source
 from embedgrad_cli.exports.embeds import embed_query
-from embedgrad_cli.exports.source import open_source
 from serving.server import vllm_offline
 
 AT_ONCE = 8  # requests in flight

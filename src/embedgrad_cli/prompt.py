@@ -16,13 +16,13 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from embedgrad_cli.core.artifact import check_fingerprint, load_artifact
-from embedgrad_cli.core.encoding import tokenise, tokenise_apart
-from embedgrad_cli.core.forward import Forward
-from embedgrad_cli.core.model import LanguageModel
-from embedgrad_cli.core.turns import Turns, joins_system_turn, render_turns
+from embedgrad_cli.config.schema import Message, TemplateConfig
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact
+from embedgrad_cli.core.text.conversation import Turns, joins_system_turn, render_turns
+from embedgrad_cli.core.text.encoding import tokenise, tokenise_apart
 from embedgrad_cli.errors import TemplateError
-from embedgrad_cli.schema import Message, TemplateConfig
 
 
 class Prompt:

@@ -12,15 +12,15 @@ import torch
 from tests.conftest import PLACEMENTS, SEEDS, Row, make_network, make_tokenizer, optimize_config
 from torch import Tensor
 
-from embedgrad_cli.cli import main
-from embedgrad_cli.core.artifact import describe, save_artifact
-from embedgrad_cli.core.decoding import generate
-from embedgrad_cli.core.encoding import Example, encode
-from embedgrad_cli.core.forward import Forward
-from embedgrad_cli.core.model import LanguageModel, load_model
-from embedgrad_cli.core.soft_prompt import SoftPrompt
-from embedgrad_cli.core.template import Conversation
-from embedgrad_cli.schema import ModelConfig, PromptConfig
+from embedgrad_cli.cli.main import main
+from embedgrad_cli.config.schema import ModelConfig, PromptConfig
+from embedgrad_cli.core.model.language_model import LanguageModel, load_model
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.scoring import generate
+from embedgrad_cli.core.prompt.artifact import describe, save_artifact
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.core.text.encoding import Example, encode
+from embedgrad_cli.core.text.template import Conversation
 
 QUERIES = ["Tom has 3 apples.", "How many apples does he have now?", "a gripping, funny film", "7 for 7"]
 NEW_TOKENS = 12

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from tests.conftest import PLACEMENTS
 from tests.exports.conftest import QUERIES, Case, make_case, merging_tokenizer
 
-from embedgrad_cli.core.forward import Forward
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.exports.artifact_source import open_source
 from embedgrad_cli.exports.embeds import embed_query
-from embedgrad_cli.exports.source import open_source
 
 PLACEHOLDER = "<prompt_embeds>"
 

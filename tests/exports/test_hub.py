@@ -19,10 +19,11 @@ import yaml
 from huggingface_hub import ModelCard
 from tests.conftest import optimize_config
 
-from embedgrad_cli import cli, optimize
-from embedgrad_cli.core.artifact import load_artifact, save_artifact
-from embedgrad_cli.model_card import hub_id, model_card
-from embedgrad_cli.schema import OptimizeConfig
+from embedgrad_cli.cli import main as cli
+from embedgrad_cli.commands import optimize
+from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact
+from embedgrad_cli.exports.model_card import hub_id, model_card
 
 FILES = ["README.md", "config.yaml", "prompt.safetensors"]
 
@@ -140,7 +141,7 @@ def push(
     environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "home")}
     environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_TOKEN": token}
     words = line(trained, "push=someone/prompts", f"output_dir={folder}/out", *more)
-    command = [sys.executable, "-m", "embedgrad_cli.cli", *words]
+    command = [sys.executable, "-m", "embedgrad_cli.cli.main", *words]
     ours, theirs = pty.openpty()
     if answer is not None:
         os.write(ours, f"{answer}\n".encode())

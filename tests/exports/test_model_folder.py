@@ -12,8 +12,8 @@ from tests.conftest import PLACEMENTS, make_tokenizer
 from tests.exports.conftest import NEW_TOKENS, QUERIES, Case, ids_of, make_case, merging_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from embedgrad_cli.exports.artifact_source import open_source
 from embedgrad_cli.exports.model import model_settings
-from embedgrad_cli.exports.source import open_source
 
 TIED = {"qwen2": True, "llama": False, "gemma": True, "gemma2": True, "gpt2": True}
 
@@ -89,8 +89,8 @@ def test_an_added_token_is_never_the_likeliest_even_where_all_logits_are_negativ
 
 def make_artifact_again(case: Case) -> Case:
     """The artifact for weights that were changed after it was made."""
-    from embedgrad_cli.core.artifact import load_artifact, save_artifact
-    from embedgrad_cli.core.soft_prompt import SoftPrompt
+    from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact
+    from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 
     prompt = SoftPrompt(
         case.prompt.slots, SoftPrompt.from_seed(case.prompt.slots, case.model).seed, case.prompt.vectors

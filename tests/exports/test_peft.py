@@ -11,7 +11,7 @@ from tests.conftest import PLACEMENTS, SEEDS
 from tests.exports.conftest import NEW_TOKENS, QUERIES, Case, ids_of, make_case, merging_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from embedgrad_cli.schema import Message, TemplateConfig
+from embedgrad_cli.config.schema import Message, TemplateConfig
 
 TWO_BEFORE = TemplateConfig(
     [Message("system", "{prompt.0}"), Message("user", "{prompt.1}\n{query}")], "{prompt.0}\n{prompt.1}\n{query}\n"

@@ -13,7 +13,7 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import embedgrad_cli
-from embedgrad_cli.schema import Message, TemplateConfig
+from embedgrad_cli.config.schema import Message, TemplateConfig
 
 OWN = {"role": "system", "content": "Be brief. {prompt} {query}"}  # what looks like a field is the client's text
 ASKS = {"role": "user", "content": "How many?"}

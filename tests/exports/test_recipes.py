@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from embedgrad_cli import assets
-from embedgrad_cli.cli import main
+from embedgrad_cli.cli.main import main
 from serving.recipes import blocks, run_block
 
 

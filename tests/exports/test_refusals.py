@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import make_model
 from tests.exports.conftest import Case
 
-from embedgrad_cli.cli import main
+from embedgrad_cli.cli.main import main
 
 FORMATS = ["model", "peft", "embeds"]
 
@@ -128,7 +128,7 @@ def test_files_that_cannot_be_written_in_full(format: str, room: int, case: Case
     """The system itself stops every file at so many bytes, which Python and Rust report in their own ways."""
     program = (
         f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}));"
-        "from embedgrad_cli.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from embedgrad_cli.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     words = ["export", f"artifact={case.artifact}", f"format={format}", f"output_dir={tmp_path}/out"]
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
@@ -152,7 +152,7 @@ def test_a_full_disk(format: str, case: Case, tmp_path: Path) -> None:
     """A file system of 64 kB, in a name space of its own: it is gone when the command ends, however that ends."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    program = "import sys; from embedgrad_cli.cli import main; sys.exit(main(sys.argv[1:]))"
+    program = "import sys; from embedgrad_cli.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = ["export", f"artifact={case.artifact}", f"format={format}", f"output_dir={disk}/out"]
     command = ["unshare", "--mount", "sh", "-c", FILL_AND_RUN, "sh", str(disk), sys.executable, "-c", program, *words]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "DISK": str(disk)})

@@ -11,20 +11,21 @@ import pytest
 import torch
 from tests.conftest import PLACEMENTS, SEEDS, make_model, optimize_config
 
-from embedgrad_cli import cli, optimize
-from embedgrad_cli.arms import ArmPrompt, examine
-from embedgrad_cli.core.artifact import load_artifact, save_artifact
-from embedgrad_cli.core.encoding import Slots
-from embedgrad_cli.core.forward import Forward
-from embedgrad_cli.core.model import load_model
-from embedgrad_cli.core.nearest import best_tokens
-from embedgrad_cli.core.reading import one_text_per_slot, read, texts_of, unwritable
-from embedgrad_cli.core.soft_prompt import SoftPrompt
+from embedgrad_cli.cli import main as cli
+from embedgrad_cli.commands import optimize
+from embedgrad_cli.config.schema import Message, OptimizeConfig, TemplateConfig
+from embedgrad_cli.core.model.language_model import load_model
+from embedgrad_cli.core.model.nearest_tokens import best_tokens
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact
+from embedgrad_cli.core.prompt.nearest_text import one_text_per_slot, read, texts_of, unwritable
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.core.text.encoding import Slots
 from embedgrad_cli.errors import UserError
-from embedgrad_cli.grading import answer_and_grade
-from embedgrad_cli.schema import Message, OptimizeConfig, TemplateConfig
-from embedgrad_cli.statistics import paired_difference
-from embedgrad_cli.tasks.data import load
+from embedgrad_cli.evaluation.arms import ArmPrompt, examine
+from embedgrad_cli.evaluation.outcomes import answer_and_grade
+from embedgrad_cli.evaluation.significance import paired_difference
+from embedgrad_cli.tasks.load import load
 
 SEARCH = ["search.budget=1500", "search.candidates=8", "search.top_k=16", "search.batch_size=8", "search.eval_every=3"]
 Export = Callable[..., dict[str, Any]]
@@ -144,8 +145,8 @@ def test_the_gradient_proposes_the_swaps_with_the_steepest_slope() -> None:
     """The score of a token is the derivative of the loss towards it, by finite differences on the plain forward."""
     from tests.conftest import ROWS
 
-    from embedgrad_cli.core.encoding import encode
-    from embedgrad_cli.core.template import Conversation
+    from embedgrad_cli.core.text.encoding import encode
+    from embedgrad_cli.core.text.template import Conversation
 
     model = make_model()
     model.network.double()

@@ -35,9 +35,9 @@ from bench.countdown import answered_with, teach_countdown, without_countdown  #
 from bench.floor import Costs, Run, needed_operations, plain_operations  # noqa: E402
 from bench.models import ModelSpec  # noqa: E402
 from bench.steps import make_prompt, our_step, peft_model, peft_step  # noqa: E402
-from embedgrad_cli.core.decoding import generate  # noqa: E402
-from embedgrad_cli.core.encoding import Example  # noqa: E402
-from embedgrad_cli.core.forward import Forward  # noqa: E402
+from embedgrad_cli.core.passes.forward import Forward  # noqa: E402
+from embedgrad_cli.core.passes.scoring import generate  # noqa: E402
+from embedgrad_cli.core.text.encoding import Example  # noqa: E402
 
 SPEC = ModelSpec("1M", vocabulary=400)
 PROMISED = {

@@ -16,8 +16,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import check_lm_eval  # noqa: E402
 from check_lm_eval import TASKS, Answer, compare, explain, harness_task, match, score_gap  # noqa: E402
-from embedgrad_cli.core.model import LanguageModel  # noqa: E402
-from embedgrad_cli.core.template import Conversation  # noqa: E402
+from embedgrad_cli.core.model.language_model import LanguageModel  # noqa: E402
+from embedgrad_cli.core.text.template import Conversation  # noqa: E402
 
 PROGRAM = ROOT / ".venv-lm-eval/bin/lm_eval"
 CHOICES = ["negative", "positive"]

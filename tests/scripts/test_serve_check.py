@@ -12,9 +12,9 @@ from tests.exports.conftest import QUERIES, make_case
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from embedgrad_cli.core.forward import Forward
+from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.tasks import graders
-from embedgrad_cli.tasks.data import Row
+from embedgrad_cli.tasks.load import Row
 from serving.compare import TIE, Reference, compare
 
 

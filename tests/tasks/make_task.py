@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from embedgrad_cli.schema import HubConfig, SplitConfig, TaskConfig
+from embedgrad_cli.config.schema import HubConfig, SplitConfig, TaskConfig
 
 
 def make_task(data_dir: Path | str | None = None, split: dict[str, Any] | None = None, **changes: Any) -> TaskConfig:

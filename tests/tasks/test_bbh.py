@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from tests.conftest import SHARED_DATA, make_tokenizer, shared_data
 
-from embedgrad_cli.compose import Request, config_of
-from embedgrad_cli.core.template import Conversation
+from embedgrad_cli.config.compose import Request, config_of
+from embedgrad_cli.config.schema import TaskConfig, TemplateConfig
+from embedgrad_cli.core.text.template import Conversation
 from embedgrad_cli.errors import DataError
-from embedgrad_cli.schema import TaskConfig, TemplateConfig
 from embedgrad_cli.tasks import graders
-from embedgrad_cli.tasks.data import Row, Splits, load
+from embedgrad_cli.tasks.load import Row, Splits, load
 
 NAMES = sorted(path.stem for path in (SHARED_DATA / "bbh").glob("*.json")) or ["no files"]
 WORDS = ("boolean_expressions", "dyck_languages", "multistep_arithmetic_two", "object_counting", "word_sorting")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tests.tasks.make_task import HELD_OUT, make_task, write_lines, write_reviews
 
+from embedgrad_cli.config.schema import WorkedExample
 from embedgrad_cli.errors import ConfigError, DataError
-from embedgrad_cli.schema import WorkedExample
-from embedgrad_cli.tasks.data import Splits, load
+from embedgrad_cli.tasks.load import Splits, load
 
 
 def film_folder(folder: Path, count: int = 43) -> Path:

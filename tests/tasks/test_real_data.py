@@ -11,9 +11,9 @@ import pytest
 from tests.conftest import shared_data
 from tests.tasks.make_task import make_task, words_task
 
-from embedgrad_cli.schema import TaskConfig
+from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.tasks import graders
-from embedgrad_cli.tasks.data import load
+from embedgrad_cli.tasks.load import load
 
 
 def sst2() -> TaskConfig:

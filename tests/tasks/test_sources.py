@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tests.tasks.make_task import HELD_OUT, make_task, words_task, write_lines, write_reviews
 
+from embedgrad_cli.config.schema import HubConfig
 from embedgrad_cli.errors import ConfigError, DataError
-from embedgrad_cli.schema import HubConfig
-from embedgrad_cli.tasks.data import load
 from embedgrad_cli.tasks.defects import Defects, Record
+from embedgrad_cli.tasks.load import load
 from embedgrad_cli.tasks.readers import read_file
 
 RECORDS = [{"text": 'he said "fine', "label": "0"}, {"text": "NA", "label": "1"}, {"text": "2020-01-01", "label": "1"}]

@@ -10,7 +10,7 @@ import pytest
 from tests.tasks.make_task import HELD_OUT, make_task, words_task, write_lines, write_reviews
 
 from embedgrad_cli.errors import ConfigError, DataError
-from embedgrad_cli.tasks.data import Row, Splits, load, rows_hash
+from embedgrad_cli.tasks.load import Row, Splits, load, rows_hash
 from embedgrad_cli.tasks.splits import normalise
 
 

@@ -16,7 +16,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from embedgrad_cli.exports.placement import Turn
+from embedgrad_cli.exports.slot_text import Turn
 
 Templates = str | dict[str, str]
 

@@ -19,12 +19,12 @@ from safetensors.torch import save
 from tokenizers import AddedToken
 from torch import Tensor
 
-from embedgrad_cli.core.artifact import Artifact
-from embedgrad_cli.core.encoding import Example
-from embedgrad_cli.exports.placement import Edges, Turn, fill_slots, find_edges
-from embedgrad_cli.exports.source import Source, open_source
-from embedgrad_cli.run_directory import write_atomically, write_json
-from embedgrad_cli.schema import ExportConfig
+from embedgrad_cli.config.schema import ExportConfig
+from embedgrad_cli.core.prompt.artifact import Artifact
+from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.exports.artifact_source import Source, open_source
+from embedgrad_cli.exports.slot_text import Edges, Turn, fill_slots, find_edges
+from embedgrad_cli.storage.run_directory import write_atomically, write_json
 
 PLACEHOLDER = "<prompt_embeds>"  # vLLM's own special token, which stands for one part
 SEPARATOR = "\n"  # vLLM joins the parts of a message with it

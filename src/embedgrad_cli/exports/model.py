@@ -26,10 +26,13 @@ import torch
 from tokenizers import AddedToken
 from torch import Tensor
 
-from embedgrad_cli.core.artifact import Artifact
+from embedgrad_cli.config.schema import ExportConfig
+from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.exports import chat_template
-from embedgrad_cli.exports.checkpoint import (
+from embedgrad_cli.exports.artifact_source import Source, is_tied, open_source
+from embedgrad_cli.exports.slot_text import Edges, fill_slots, find_edges
+from embedgrad_cli.exports.weight_files import (
     DTYPES,
     INDEX,
     NAMES,
@@ -41,10 +44,7 @@ from embedgrad_cli.exports.checkpoint import (
     with_rows,
     write_safetensors,
 )
-from embedgrad_cli.exports.placement import Edges, fill_slots, find_edges
-from embedgrad_cli.exports.source import Source, is_tied, open_source
-from embedgrad_cli.run_directory import write_json
-from embedgrad_cli.schema import ExportConfig
+from embedgrad_cli.storage.run_directory import write_json
 
 CARRIED_FILES = ("LICENSE*", "NOTICE*", "*.py")  # beside weights, configs and tokenizer
 

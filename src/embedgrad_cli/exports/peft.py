@@ -13,14 +13,14 @@ from typing import Any
 
 from safetensors.torch import save
 
-from embedgrad_cli.core.artifact import Artifact
+from embedgrad_cli.config.schema import ExportConfig
+from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.exports import chat_template
+from embedgrad_cli.exports.artifact_source import Source, open_source
 from embedgrad_cli.exports.model import begin_of_text, renders_probes
-from embedgrad_cli.exports.placement import Edges, fill_slots, find_edges
-from embedgrad_cli.exports.source import Source, open_source
-from embedgrad_cli.run_directory import write_atomically, write_json
-from embedgrad_cli.schema import ExportConfig
+from embedgrad_cli.exports.slot_text import Edges, fill_slots, find_edges
+from embedgrad_cli.storage.run_directory import write_atomically, write_json
 
 MARK = "\ue020"  # from Unicode's private use area: no text has it
 

@@ -10,17 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from embedgrad_cli.arms import ArmPrompt
-from embedgrad_cli.core.artifact import Artifact
-from embedgrad_cli.core.reading import Reading, read
-from embedgrad_cli.core.soft_prompt import relative_drift
-from embedgrad_cli.grading import grade_answers
-from embedgrad_cli.measurement import Measurement, Texts
-from embedgrad_cli.progress import TestDisplay
-from embedgrad_cli.results import results_of, sample_lines
-from embedgrad_cli.run_directory import write_atomically, write_json, write_json_lines
-from embedgrad_cli.schema import ExportConfig
-from embedgrad_cli.text_search import SearchResult, TextSearch
+from embedgrad_cli.config.schema import ExportConfig
+from embedgrad_cli.core.prompt.artifact import Artifact
+from embedgrad_cli.core.prompt.nearest_text import Reading, read
+from embedgrad_cli.core.prompt.soft_prompt import relative_drift
+from embedgrad_cli.evaluation.arms import ArmPrompt
+from embedgrad_cli.evaluation.outcomes import grade_answers
+from embedgrad_cli.evaluation.results import results_of, sample_lines
+from embedgrad_cli.storage.run_directory import write_atomically, write_json, write_json_lines
+from embedgrad_cli.terminal.progress import TestDisplay
+from embedgrad_cli.text_search.search import SearchResult, TextSearch
+from embedgrad_cli.text_search.workbench import Measurement, Texts
 
 WARNING = (
     "Nearest tokens are not meanings. An optimised prompt may do what its reading does not say, and the reading may "

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from embedgrad_cli.assets import resolve
+from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.errors import DataError
-from embedgrad_cli.hub import offline_if_out_of_reach
-from embedgrad_cli.schema import TaskConfig
+from embedgrad_cli.storage.hub_access import offline_if_out_of_reach
 from embedgrad_cli.tasks.defects import Source
 from embedgrad_cli.tasks.readers import cause, read_file
 

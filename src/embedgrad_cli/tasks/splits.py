@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedgrad_cli.config.schema import TaskConfig, WorkedExample
 from embedgrad_cli.errors import ConfigError, DataError
-from embedgrad_cli.schema import TaskConfig, WorkedExample
-from embedgrad_cli.tasks.clean import clean, normalise
+from embedgrad_cli.tasks.deduplicate import clean, normalise
 from embedgrad_cli.tasks.rows import Row
 
 SPLITS = ("train", "validation", "test")

@@ -1,0 +1,1 @@
+"""One module per subcommand: each reads from top to bottom like what the command does."""

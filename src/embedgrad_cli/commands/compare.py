@@ -1,0 +1,171 @@
+"""`embedgrad compare`: one table over finished runs, and only over runs that can be compared.
+
+Needs neither Hydra nor torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from embedgrad_cli.cli.help import COMPARE
+from embedgrad_cli.comparison.runs import Run, find_runs, natural, pool_folds, read_run
+from embedgrad_cli.comparison.table import FORMATS, HEADINGS, differing_settings, heading, keys_of, record, title
+from embedgrad_cli.config.build import nearest
+from embedgrad_cli.errors import CompareError, UserError
+
+SHOWN_RUNS = 4
+CANDIDATE = "candidate"  # sorts by the accuracy of each run's own candidate
+
+
+def main(argv: list[str]) -> int:
+    """Print the table of the command line's folders. Returns: exit code 0.
+
+    Raises:
+        CompareError: a flag or a folder is wrong, a run cannot be read, or the runs were tested on different rows.
+    """
+    if "-h" in argv or "--help" in argv:
+        print(COMPARE, end="")
+        return 0
+    args, problems = _parse(argv)
+    runs, unfinished, more = _read(args.folders)
+    if problems or more:
+        raise CompareError(problems + more)
+    rows = pool_folds(runs)
+    groups = _by_test_set(rows)
+    if len(groups) > 1 and not args.mixed:
+        problems = [_not_comparable(groups)]
+    descending, name = args.sort.startswith("-"), args.sort.removeprefix("-")
+    try:
+        key = _sort_key(rows, name)
+    except UserError as error:
+        problems.append(str(error))
+    if problems:
+        raise CompareError(problems)
+    if unfinished:
+        print(f"embedgrad: not finished and left out: {', '.join(map(str, unfinished))}", file=sys.stderr)
+    FORMATS[args.format]([_sorted(group, key, descending) for group in groups])
+    return 0
+
+
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags and folders in any order, and what is wrong with them."""
+
+    def fail(message: str) -> Any:
+        raise CompareError([f"{message}. `embedgrad compare --help` lists the flags."])
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = fail  # type: ignore[method-assign]
+    parser.add_argument("folders", nargs="*")
+    parser.add_argument("--format", default="table")
+    parser.add_argument("--sort", default=f"-{CANDIDATE}")
+    parser.add_argument("--mixed", action="store_true")
+    args, unknown = parser.parse_known_intermixed_args(_join_sort(argv))
+    flags = [word for word in unknown if word.startswith("-")]  # the others may be the values of these
+    problems = [f"{flag}: there is no such flag. Flags are --format, --sort, --mixed and --help." for flag in flags]
+    if args.format not in FORMATS:
+        close = nearest(args.format, FORMATS)
+        hint = f" Did you mean {close}?" if close else ""
+        problems.append(f"--format {args.format}: there is no such format.{hint} Formats are {', '.join(FORMATS)}.")
+    if not args.folders:
+        problems.append("no folder is given. Name run directories or folders of them: embedgrad compare outputs/sweep")
+    return args, problems
+
+
+def _join_sort(argv: list[str]) -> list[str]:
+    """`--sort -lr` as `--sort=-lr`, so that the parser does not take the key for a flag."""
+    if "--sort" not in argv[:-1]:
+        return argv
+    at = argv.index("--sort")
+    return [*argv[:at], f"--sort={argv[at + 1]}", *argv[at + 2 :]]
+
+
+def _read(folders: Sequence[str]) -> tuple[list[Run], list[Path], list[str]]:
+    """The finished runs of all folders, each once; the unfinished ones; and every problem."""
+    finished, unfinished = dict[Path, Path](), dict[Path, Path]()
+    problems, runs = [], []
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            what = "this is a file; give its folder" if folder.exists() else "there is no such folder"
+            problems.append(f"{folder}: {what}.")
+            continue
+        done, begun = find_runs(folder)
+        for path in done:
+            finished.setdefault(path.resolve(), path)
+        for path in begun:
+            unfinished.setdefault(path.resolve(), path)
+        if not done and not begun:
+            problems.append(
+                f"{folder}: no run directory (with config.yaml and results.json) is here or below. Give the output_dir "
+                "of a run, or a folder that holds some."
+            )
+    for path in finished.values():
+        try:
+            runs.append(read_run(path))
+        except UserError as error:
+            problems.append(str(error))
+    if unfinished and not finished:
+        problems.append(f"no run is finished: {_few(list(unfinished.values()))} have no results.json yet.")
+    return runs, list(unfinished.values()), problems
+
+
+def _by_test_set(rows: Sequence[Run]) -> list[list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for row in rows:
+        groups.setdefault(row.results["test_hash"], []).append(row)
+    return list(groups.values())
+
+
+def _not_comparable(groups: Sequence[Sequence[Run]]) -> str:
+    named = "; ".join(f"{title(group[0])}: {_few([run.paths[0] for run in group])}" for group in groups)
+    return (
+        f"the runs were tested on different rows, so their accuracies cannot be compared. {named}. Give the runs of "
+        "one test set, or add --mixed for one table per test set."
+    )
+
+
+def _few(paths: Sequence[Path]) -> str:
+    more = len(paths) - SHOWN_RUNS
+    return ", ".join(map(str, paths[:SHOWN_RUNS])) + (f" and {more} more" if more > 0 else "")
+
+
+def _sort_key(rows: Sequence[Run], name: str) -> str:
+    """The key of `record` that is meant: in full, as a column is called, or by its last part.
+
+    Raises:
+        UserError: there is no such key, or several.
+    """
+    records = [record(row) for row in rows]
+    keys = keys_of(records)
+    if name in (CANDIDATE, *keys):
+        return name
+    accuracies = [key for key in keys if key.startswith("arms.") and key.endswith(".accuracy")]
+    columns = {key: heading(key, keys) for key in [*differing_settings(records), *accuracies, *HEADINGS]}
+    found = [key for key, shown in columns.items() if shown == name] or [k for k in keys if k.endswith(f".{name}")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"--sort {name}: this may be {' or '.join(found)}. Give the one that is meant.")
+    known = ["run", *columns.values()]
+    close = nearest(name, [*known, *(heading(key, keys) for key in keys if key.startswith("config."))])
+    hint = f" Did you mean {close}?" if close else ""
+    raise UserError(f"--sort {name}: there is no such column or setting.{hint} Columns are {', '.join(known)}.")
+
+
+def _sorted(group: Sequence[Run], key: str, descending: bool) -> list[Run]:
+    """Numbers before texts, and runs without a value last; what is equal stays in natural order."""
+
+    def value(run: Run) -> Any:
+        if key == CANDIDATE:
+            return run.results["arms"][run.compared[-1]]["accuracy"]
+        return record(run).get(key)
+
+    def rank(run: Run) -> tuple[int, Any]:
+        found = value(run)
+        return (0, found) if isinstance(found, int | float) else (1, natural(found))
+
+    present = sorted((run for run in group if value(run) is not None), key=rank, reverse=descending)
+    return present + [run for run in group if value(run) is None]

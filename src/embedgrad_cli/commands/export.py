@@ -1,0 +1,72 @@
+"""`embedgrad export`: a saved prompt in a form that other programs take."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+from embedgrad_cli.config.schema import ExportConfig
+from embedgrad_cli.core.prompt.artifact import load_artifact
+from embedgrad_cli.errors import UserError
+
+
+def run(config: ExportConfig) -> None:
+    """Write the export into `output_dir`, whole or not at all.
+
+    Raises:
+        ArtifactError: the artifact cannot be read.
+        UserError: the folder is not empty or cannot be written, or the format cannot carry this prompt.
+    """
+    artifact = load_artifact(Path(config.artifact))
+    output_dir = Path(config.output_dir)
+    partial = _place_beside(output_dir)
+    missing = [folder for folder in (partial, *partial.parents) if not folder.exists()]
+    try:
+        partial.mkdir(parents=True)
+        # The config check has seen that the format is one of checks.FORMATS; each is a module.
+        written = import_module(f"embedgrad_cli.exports.{config.format}").write(artifact, config, partial)
+        partial.replace(output_dir)  # an empty folder of that name gives way
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        for folder in missing[1:]:
+            with suppress(OSError):  # it was never made, or someone else has put something into it
+                folder.rmdir()
+        # Libraries written in Rust pass the system's error on as text: "… (os error 28)".
+        if isinstance(error, OSError) or "(os error" in str(error):
+            raise _cannot_write(output_dir, error) from error
+        raise
+    print(f"wrote {output_dir}: {written}")
+
+
+def _place_beside(output_dir: Path) -> Path:
+    """Where the export grows until it is whole.
+
+    Raises:
+        UserError: it would replace or remove something.
+    """
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise UserError(
+            f"output_dir={output_dir} exists and is not an empty folder. Give another; nothing was changed."
+        )
+    if output_dir.exists() and output_dir.samefile(Path.cwd()):
+        raise UserError(
+            f"output_dir={output_dir} is the folder you are in, and would be replaced. Give the name of a new one; "
+            "nothing was changed."
+        )
+    partial = output_dir.with_name(f"{output_dir.name}.partial")
+    if partial.exists():
+        raise UserError(
+            f"output_dir={output_dir}: an export grows in {partial}, which exists. If a stopped export left it, remove "
+            "it; or give another output_dir. Nothing was changed."
+        )
+    return partial
+
+
+def _cannot_write(output_dir: Path, error: BaseException) -> UserError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition(" (os error")[0]
+    return UserError(
+        f"output_dir={output_dir} cannot be written: {why}. Give a folder on a disk with room for "
+        "the export; nothing was left behind."
+    )

@@ -1,0 +1,103 @@
+"""`embedgrad tasks show NAME`: three examples as the model will read them, and what each part costs in tokens."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
+from embedgrad_cli.core.text.encoding import continuation
+from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.template import Conversation, Rendered
+from embedgrad_cli.tasks.load import Row, Splits, load
+
+SHOWN_ROWS = 3
+COLOURS = {"prompt": "bold green", "query": "cyan", "target": "bold yellow"}
+
+
+def show(config: Any) -> None:
+    """Print what a task makes of its first rows with this prompt, template and model. No weights are loaded.
+
+    Args:
+        config: the checked config of `optimize`.
+
+    Raises:
+        DataError: the data is not what the task's settings say.
+        ModelError: the tokenizer cannot be loaded.
+        TemplateError: the template cannot carry prompt and query.
+    """
+    task = config.task
+    splits, model = load(task, config.seed), load_tokenizer(config.model)
+    seeds = [config.prompt.text] if isinstance(config.prompt.text, str) else config.prompt.text
+    bare = Conversation(config.template, seeds, model.tokenizer, model.is_chat)
+    template = with_examples(config.template, splits.fewshot, task.fewshot_style)
+    conversation = Conversation(template, seeds, model.tokenizer, model.is_chat) if splits.fewshot else bare
+    end = model.turn_end_id if task.kind == "generation" else None
+
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    kind = "chat template" if model.is_chat else "plain text"
+    console.print(f"{task.name}: {task.kind}, on the tokenizer of {config.model.path}, {kind}", soft_wrap=True)
+    console.print(_about(splits), soft_wrap=True)
+    for row in splits.train[:SHOWN_ROWS]:
+        rendered = conversation.render(row.query)
+        counts = count_tokens(rendered, conversation)
+        if splits.fewshot:
+            counts["worked examples"] = counts["template"] - count_tokens(bare.render(row.query), bare)["template"]
+            counts["template"] -= counts["worked examples"]
+        target = (*continuation(row.target, conversation, model), *([] if end is None else [end]))
+        console.print(f"\n{row.id} · {_tokens(counts, len(target))}{_choices(row)}", style="bold", soft_wrap=True)
+        console.print(marked(rendered, row, _end_text(model, end)), soft_wrap=True)
+
+
+def count_tokens(rendered: Rendered, conversation: Conversation) -> dict[str, int]:
+    """Tokens of template, prompt and query. One that straddles an edge is the prompt's, else the query's."""
+    encoded = conversation.tokenizer(
+        rendered.text, add_special_tokens=conversation.adds_special_tokens, return_offsets_mapping=True
+    )
+    counts = {"template": 0, "prompt": 0, "query": 0}
+    for begin, end in encoded["offset_mapping"]:
+        in_slot = any(begin < b and end > a for a, b in rendered.slots)
+        in_query = any(begin < b and end > a for a, b in rendered.queries)
+        counts["prompt" if in_slot else "query" if in_query else "template"] += 1
+    return counts
+
+
+def marked(rendered: Rendered, row: Row, end: str) -> Text:
+    """The conversation and its target, with `[prompt: …]`, `[query: …]`, `[target: …]` around the parts."""
+    text, at = Text(), 0
+    parts = [(*span, "prompt") for span in rendered.slots] + [(*span, "query") for span in rendered.queries]
+    for begin, stop, name in sorted(parts):
+        text.append(rendered.text[at:begin], "dim")
+        text.append(f"[{name}: {rendered.text[begin:stop]}]", COLOURS[name])
+        at = stop
+    text.append(rendered.text[at:], "dim")
+    return text.append(f"[target: {row.target}{end}]", COLOURS["target"])
+
+
+def _about(splits: Splits) -> str:
+    report = splits.report
+    counts = ", ".join(f"{count:,} {name}" for name, count in report["counts"].items())
+    lines = [f"rows: {counts}; {report['duplicates_removed']} repetitions removed"]
+    if report["contradictions"]:
+        lines.append(f"contradictory rows left out: {', '.join(report['contradictions'])}")
+    if any(report["overlaps_removed"].values()):
+        lines.append(f"rows that a later split also holds, left out: {report['overlaps_removed']}")
+    if report.get("broken_rows_skipped"):
+        lines += ["broken rows left out:", *report["broken_rows_skipped"]["rows"]]
+    return "\n".join(lines)
+
+
+def _tokens(counts: dict[str, int], target: int) -> str:
+    parts = " + ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{sum(counts.values())} tokens = {parts}; then {target} target"
+
+
+def _choices(row: Row) -> str:
+    return f" · choices: {', '.join(row.choices)}" if row.choices else ""
+
+
+def _end_text(model: ModelTokenizer, end: int | None) -> str:
+    return "" if end is None else model.tokenizer.decode([end])

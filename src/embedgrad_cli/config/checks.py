@@ -1,0 +1,152 @@
+"""Checks of a config that a type cannot express: parts that belong together, and paths. No torch, no network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from embedgrad_cli import assets
+from embedgrad_cli.config.evaluation_checks import SLOT, check_breakdown, check_generation, num_prompts
+from embedgrad_cli.config.schema import (
+    Message,
+    ModelConfig,
+    OptimizerConfig,
+    PromptConfig,
+    SearchConfig,
+    SeedConfig,
+    TemplateConfig,
+)
+from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_task
+
+ROLES = ("system", "user", "assistant")
+DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
+FORMATS = ("model", "peft", "embeds", "text", "hub")
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def check_model(model: ModelConfig) -> list[str]:
+    """A local folder must exist; what has no sign of a local folder is left to the hub."""
+    path = model.path
+    if path.startswith(assets.PREFIX):
+        return check_embedded("model.path", path)
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if (folder / "config.json").is_file():
+            return []
+        return [f"model.path: the folder {path!r} has no config.json. Give the folder that a model was saved into."]
+    if folder.exists():
+        return [f"model.path: {path!r} is a file. Give the folder that a model was saved into."]
+    # A hub id is NAME or OWNER/NAME.
+    if path.startswith((".", "/", "~")) or path.count("/") > 1 or not path.strip():
+        return [
+            f"model.path: there is no folder {path!r}. Give an existing folder, or a hub id such as Qwen/Qwen2.5-0.5B."
+        ]
+    return []
+
+
+def check_template(template: TemplateConfig, prompt: PromptConfig | SeedConfig, model: ModelConfig) -> list[str]:
+    """Prompt and query must have a place in every form of the template that the model may need."""
+    problems = []
+    seeds = [prompt.text] if isinstance(prompt.text, str) else prompt.text
+    if seeds is None:  # has no value yet, which is reported already, or needs none
+        seeds = ["…"] * num_prompts(template)
+    elif not seeds or any(not seed.strip() for seed in seeds):
+        problems.append("prompt.text: it is empty. Give the words to start from: 'prompt.text=\"Think first.\"'.")
+    forms = {"template.messages": [m.content for m in template.messages], "template.text": [template.text]}
+    unused = {"chat": "template.text", "plain": "template.messages"}.get(model.template)
+    used: set[int] = set()
+    for key, contents in forms.items():
+        if key == unused:
+            continue
+        numbers = {int(number or 0) for content in contents for number in SLOT.findall(content)}
+        used |= numbers
+        if not numbers:
+            problems.append(f"{key}: it has no place for the prompt. Write {{prompt}} where the prompt stands.")
+        if not any("{query}" in content for content in contents):
+            problems.append(f"{key}: it has no place for the query. Write {{query}} where each example's input stands.")
+        if numbers and max(numbers) >= len(seeds):
+            problems.append(
+                f"{key}: it asks for {{prompt.{max(numbers)}}}, but prompt.text holds {len(seeds)} text(s), counted "
+                "from 0. Give prompt.text as a list with one text per number."
+            )
+    idle = [number for number in range(len(seeds)) if number not in used]
+    if used and idle:
+        problems.append(f"prompt.text: text {idle[0]} has no place in the template. Write {{prompt.{idle[0]}}} there.")
+    if unused != "template.messages":
+        problems += [p for number, m in enumerate(template.messages) for p in _check_role(number, m)]
+    return problems
+
+
+def check_optimizer(optimizer: OptimizerConfig) -> list[str]:
+    """Adam's two decays."""
+    if len(optimizer.betas) == 2 and all(0 <= beta < 1 for beta in optimizer.betas):
+        return []
+    return [f"optimizer.betas: {optimizer.betas} are not two numbers from 0 up to but not including 1."]
+
+
+def check_device(device: str) -> list[str]:
+    """The name only; whether the device is there is known once torch is loaded."""
+    if DEVICE.fullmatch(device):
+        return []
+    return [f"device: {device!r} is not one of auto, cpu, cuda, cuda:N, mps."]
+
+
+def check_output_dir(output_dir: str) -> list[str]:
+    """A run directory may exist or not, but it cannot be a file."""
+    if output_dir and not Path(output_dir).is_file():
+        return []
+    return [f"output_dir: {output_dir!r} is {'a file' if output_dir else 'empty'}. Give a folder; it may be a new one."]
+
+
+def check_format(format: str) -> list[str]:
+    """The export formats that exist."""
+    if format in FORMATS:
+        return []
+    return [f"format: {format!r} does not exist. Formats are {', '.join(FORMATS)}."]
+
+
+def check_search(search: SearchConfig, format: str) -> list[str]:
+    """Only a text is searched for."""
+    if search.budget and format != "text":
+        return [f"search.budget: format={format} does not search. Leave it out, or give format=text."]
+    return []
+
+
+def check_data_dir(data_dir: str, format: str) -> list[str]:
+    """Only a text is measured on data."""
+    if format != "text":
+        return [f"data_dir: format={format} reads no data. Leave it out, or give format=text."]
+    return check_folder("data_dir", data_dir)
+
+
+def check_push(push: str, format: str) -> list[str]:
+    """Only a folder made for the hub is uploaded, and to a repository with an owner."""
+    if format != "hub":
+        return [f"push: format={format} is not uploaded. Leave it out, or give format=hub."]
+    if REPOSITORY.fullmatch(push):
+        return []
+    return [f"push: {push!r} is no repository. Give its owner and name: push=OWNER/NAME."]
+
+
+# Which parts of a config a check reads. It runs if the subcommand has them and the first is right so far.
+CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
+    (("output_dir",), check_output_dir),
+    (("device",), check_device),
+    (("model",), check_model),
+    (("template", "prompt", "model"), check_template),
+    (("task",), check_task),
+    (("evaluation", "task"), check_breakdown),
+    (("generation", "task"), check_generation),
+    (("optimizer",), check_optimizer),
+    (("format",), check_format),
+    (("search", "format"), check_search),
+    (("data_dir", "format"), check_data_dir),
+    (("push", "format"), check_push),
+]
+
+
+def _check_role(number: int, message: Message) -> list[str]:
+    if message.role in ROLES:
+        return []
+    return [f"template.messages[{number}].role: {message.role!r} is not one of {', '.join(ROLES)}."]

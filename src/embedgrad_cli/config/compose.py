@@ -1,0 +1,239 @@
+"""From a command line in Hydra's grammar to a checked config.
+
+`hydra.main` stops at the first mistake and knows nothing of types. So `problems_of` looks at the same command line
+first and gathers everything that is wrong; only a command line without a problem is handed to Hydra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.utils import setup_globals
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+from embedgrad_cli.config.arm_spec import SUFFIX
+from embedgrad_cli.config.build import MISSING_VALUE, NO_VALUE, Config, build, conf_dir, over
+from embedgrad_cli.config.overrides import OverrideChecker
+from embedgrad_cli.errors import ArtifactError, ConfigError
+from embedgrad_cli.storage.artifact_header import read_header
+
+VERSION_BASE = "1.3"
+WITH_ARTIFACT = ("evaluate", "export")  # commands in which the artifact fills what the command line does not name
+FROM_ARTIFACT = ("model", "template", "prompt", "task")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command line, taken apart: `embedgrad COMMAND [flags] [overrides]`."""
+
+    command: str
+    overrides: list[str]
+    config_dir: str | None = None
+    config_name: str | None = None
+    multirun: bool = False
+
+
+class Composer:
+    """Hydra's config loader over `conf/` and the user's own folder.
+
+    Raises:
+        ConfigError: the folder of `--config-dir` does not exist.
+    """
+
+    def __init__(self, config_dir: str | None = None) -> None:
+        version.setbase(VERSION_BASE)
+        setup_globals()
+        search_path = create_config_search_path(str(conf_dir()))
+        if config_dir is not None:
+            folder = Path(config_dir).absolute()
+            if not folder.is_dir():
+                raise ConfigError([f"--config-dir: there is no folder {config_dir!r}. Give a folder of YAML files."])
+            search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+        self.loader = ConfigLoaderImpl(search_path)
+
+    def groups(self) -> dict[str, list[str]]:
+        """Every config group with its choices, those in folders as `folder/name`; Hydra's own left out."""
+        names = [name for name in self.loader.get_group_options("", ObjectType.GROUP) if name != "hydra"]
+        return {name: self._choices(name) for name in names}
+
+    def _choices(self, group: str) -> list[str]:
+        inner = self.loader.get_group_options(group, ObjectType.GROUP)
+        nested = [f"{folder}/{choice}" for folder in inner for choice in self._choices(f"{group}/{folder}")]
+        return self.loader.get_group_options(group, ObjectType.CONFIG) + nested
+
+    def file_of(self, group: str, choice: str) -> Path | None:
+        """The YAML file of a choice: the user's own comes before ours."""
+        folders = [Path(source.path) for source in self.loader.get_sources() if source.scheme() == "file"]
+        files = [folder / group / f"{choice}.yaml" for folder in folders]
+        return next((file for file in files if file.is_file()), None)
+
+    def default_groups(self, config_name: str) -> list[str]:
+        """The groups that a command's defaults list names, in its order."""
+        known = self.loader.compute_defaults_list(config_name, [], RunMode.RUN).overrides.known_choices
+        return [name for name in reversed(known) if not name.startswith("hydra/")]
+
+    def compose(self, config_name: str, overrides: list[str]) -> DictConfig:
+        """The composed config with its `hydra` part.
+
+        Raises:
+            ConfigError: a YAML file or an override does not compose.
+        """
+        try:
+            return self.loader.load_configuration(config_name, overrides, RunMode.RUN)
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+            raise ConfigError([_plain_words(error)]) from error
+
+
+def problems_of(request: Request, *, values: bool = True) -> list[str]:
+    """Everything that is wrong with a command line, without running it.
+
+    Args:
+        request: the command line.
+        values: also check that the settings are complete, of the right type and in range, and that paths exist.
+    """
+    return _compose_and_build(request, values)[1]
+
+
+def config_of(request: Request) -> Config:
+    """The checked config of a command line that Hydra does not run.
+
+    Raises:
+        ConfigError: holds every problem.
+    """
+    config, problems = _compose_and_build(request)
+    if config is None or problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _compose_and_build(request: Request, values: bool = True) -> tuple[Config | None, list[str]]:
+    name = request.config_name or request.command
+    try:
+        composer = Composer(request.config_dir)
+        checker = OverrideChecker(request.command, composer.groups(), composer.default_groups(name), request.multirun)
+        accepted = checker.check(request.overrides)
+        cfg = composer.compose(name, accepted)
+    except ConfigError as error:
+        return None, error.problems
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        return None, [_plain_words(error)]
+    if not values:
+        return None, checker.problems
+    HydraConfig.instance().set_config(cfg)  # for ${hydra:…} in a user's config
+    body = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    config, more = _try_build(request.command, body, cfg.hydra)
+    return config, list(dict.fromkeys(checker.problems + more))
+
+
+def config_of_job(command: str, cfg: DictConfig) -> Config:
+    """The checked config of the job that Hydra runs now.
+
+    Raises:
+        ConfigError: holds every problem.
+    """
+    hydra: Any = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:  # each job of a sweep has its own run directory
+        cfg = cfg.copy()
+        cfg.output_dir = hydra.runtime.output_dir
+    config, problems = _try_build(command, cfg, hydra)
+    if config is None:
+        raise ConfigError(problems)
+    return config
+
+
+def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> tuple[Config | None, list[str]]:
+    try:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    except InterpolationToMissingValueError as error:  # a setting that others are made of
+        key = str(error).splitlines()[0].rpartition(" ")[2]
+        return None, [f"{key}: {NO_VALUE}, and other settings are made of it. Give {key}=…."]
+    except OmegaConfBaseException as error:
+        return None, [_plain_words(error)]
+    if plain.get("mode") == "regrade":
+        return _try_regrade(plain, hydra)
+    named = _artifacts(plain)
+    headers, problems = [], list[str]()
+    for file in (name for name in named if name != MISSING_VALUE):
+        try:
+            headers.append(read_header(file))
+        except ArtifactError as error:
+            problems.append(str(error))
+    if headers and not problems:
+        parts = [part for part in (*FROM_ARTIFACT, "seed") if part in plain]
+        return build(command, _with_recorded(plain, headers[0]["config"], hydra, parts))
+    config, more = build(command, plain)
+    if named or "optimized" in (plain.get("arms") or []):
+        # What the artifact would have filled is not the user's omission.
+        more = [p for p in more if not (p.startswith(FROM_ARTIFACT) and NO_VALUE in p)]
+    problems += more
+    return (None if problems else config), problems
+
+
+def _artifacts(plain: dict[str, Any]) -> list[str]:
+    """The files that a config names: the first of them has the settings that the user does not give."""
+    arms = plain.get("arms")
+    files = [item for item in (arms if isinstance(arms, list) else []) if str(item).endswith(SUFFIX)]
+    return [file for file in (plain.get("artifact"), *files) if isinstance(file, str)]
+
+
+def _try_regrade(plain: dict[str, Any], hydra: DictConfig) -> tuple[Config | None, list[str]]:
+    """The settings of the evaluation in `output_dir`, under what the command line names."""
+    file = Path(plain["output_dir"]).expanduser() / "config.yaml"
+    try:
+        recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(recorded, dict) or "arms" not in recorded:
+            raise ValueError("it is not the config of an evaluation")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        problem = f"output_dir: {file} cannot be read: {why}. --regrade grades the answers of an evaluation again: "
+        return None, [problem + "give its folder, output_dir=DIR."]
+    parts = tuple(key for key in recorded if key in plain and key not in ("output_dir", "log_level", "mode"))
+    return build("evaluate", _with_recorded(plain, recorded, hydra, parts))
+
+
+def _with_recorded(
+    plain: dict[str, Any], recorded: dict[str, Any], hydra: DictConfig, parts: Sequence[str]
+) -> dict[str, Any]:
+    """The recorded settings of these parts, under the groups and keys that the command line names."""
+    merged = dict(plain)
+    choices = {group for group, choice in hydra.runtime.choices.items() if choice is not None}
+    for part in parts:
+        if part not in choices and part in recorded:
+            merged[part] = over(plain[part], recorded[part])
+    for line in hydra.overrides.task:
+        part, _, rest = line.lstrip("+~").partition("=")[0].partition(".")
+        if part in parts and part not in choices:
+            merged[part] = _replace(merged[part], plain[part], rest.split(".") if rest else [])
+    return merged
+
+
+def _replace(target: Any, source: Any, path: list[str]) -> Any:
+    """`target` with the value that `source` has at `path`; `target` itself stays as it is."""
+    if not path or not isinstance(source, dict) or path[0] not in source:
+        return source if not path else target
+    inner = target.get(path[0]) if isinstance(target, dict) else None
+    base = target if isinstance(target, dict) else {}
+    return {**base, path[0]: _replace(inner, source[path[0]], path[1:])}
+
+
+def _plain_words(error: Exception) -> str:
+    """An error of Hydra, OmegaConf or YAML in one line."""
+    cause = error.__cause__
+    text = str(error).strip() or str(cause or type(error).__name__)
+    if cause is not None and isinstance(cause, OmegaConfBaseException) and str(cause) not in text:
+        text += f": {cause}"
+    lines = [line.strip() for line in text.splitlines()]
+    return "the configs do not compose: " + " ".join(line for line in lines if line)

@@ -1,0 +1,213 @@
+"""Every setting: its type, its range and a few words. The defaults stand in `conf/`.
+
+One dataclass per config group, one per subcommand. `config.build` turns a composed Hydra config into these and reports
+every problem at once; the rest of the program sees only these classes. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def setting(
+    words: str, *, minimum: float | None = None, above: float | None = None, maximum: float | None = None
+) -> Any:
+    """A dataclass field with a few words for `--help` and an optional range (both ends inclusive, `above` not)."""
+    return field(metadata={"words": words, "minimum": minimum, "above": above, "maximum": maximum})
+
+
+@dataclass
+class Message:
+    """One turn of a conversation template."""
+
+    role: str = setting("system, user or assistant")
+    content: str = setting("text with {prompt} and/or {query}")
+
+
+@dataclass
+class ModelConfig:
+    path: str = setting("hub id, local folder, or embedded:tiny")
+    revision: str | None = setting("hub revision (branch, tag or commit)")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("precision of the frozen weights")
+    template: Literal["auto", "chat", "plain"] = setting("chat template, plain text, or what the tokenizer has")
+    trust_remote_code: bool = setting("run Python code that comes with the model")
+
+
+@dataclass
+class TemplateConfig:
+    messages: list[Message] = setting("the conversation, for models with a chat template")
+    text: str = setting("the plain text, for models without one")
+
+
+@dataclass
+class PromptConfig:
+    text: str | list[str] = setting("the seed prompt; a list fills {prompt.0}, {prompt.1}, …")
+
+
+@dataclass
+class SeedConfig:
+    """`PromptConfig` for a command that may do without a seed."""
+
+    text: str | list[str] | None = setting("the seed prompt, for the arm seed; a list fills {prompt.0}, {prompt.1}, …")
+
+
+@dataclass
+class HubConfig:
+    path: str | None = setting("data set id on the hub")
+    name: str | None = setting("configuration of the data set")
+    revision: str | None = setting("hub revision of the data set")
+
+
+@dataclass
+class SplitConfig:
+    train: list[str] = setting("names of the training split; the first that exists is read")
+    validation: list[str] | None = setting("names of the validation split; null holds rows out of train")
+    test: list[str] | None = setting("names of the test split; null holds rows out of train")
+    num_train: int | None = setting("use at most so many training examples", minimum=1)
+    num_validation: int | float | None = setting("so many validation examples; below 1, a fraction", above=0)
+    num_test: int | float | None = setting("so many test examples; below 1, a fraction of the rows", above=0)
+    folds: int | None = setting("cut train into so many folds, of which task.fold is the test set", minimum=2)
+
+
+@dataclass
+class WorkedExample:
+    """One solved example that is shown to the model before the query."""
+
+    query: str = setting("its input")
+    target: str = setting("its answer")
+
+
+@dataclass
+class TaskConfig:
+    name: str = setting("name of the task, for reports")
+    kind: Literal["choice", "generation"] = setting("score the choices, or generate and grade an answer")
+    data_dir: str | None = setting("folder with one file per split (jsonl, json, csv, tsv, parquet)")
+    hub: HubConfig = setting("where the data is when data_dir is not given")
+    field: str | None = setting("key under which a json file holds its rows")
+    query: str = setting("per-example input, from the row's fields: '{question}'")
+    target: str = setting("text the loss is taken on, from the row's fields: '{answer}'")
+    remove: str | None = setting("regular expression whose matches are removed from the target")
+    target_pattern: str | None = setting("regular expression; its last match in the target is the target")
+    labels: dict[str, str] | None = setting("what the target's values are called: {0: negative, 1: positive}")
+    choices: list[str] | None = setting("the labels to choose from; '{field}' is the row's own")
+    choices_pattern: str | None = setting("regular expression whose matches in the query are the row's own choices")
+    keep: list[str] = setting("fields of the data kept with each row, for breakdowns")
+    fewshot: int | list[WorkedExample] = setting(
+        "worked examples before the query: so many of train, or these", minimum=0
+    )
+    fewshot_style: Literal["text", "turns"] = setting("before the query in its turn, or as turns of their own")
+    grader: Literal["label", "last-number", "boxed"] = setting("how a generated answer is extracted and compared")
+    extraction: Literal["lenient", "strict"] = setting("which of the two extractions counts as correct")
+    split: SplitConfig = setting("which rows train, select and test")
+    fold: int | None = setting("the fold that is the test set, from 0 to task.split.folds - 1", minimum=0)
+    broken: Literal["error", "skip"] = setting("what to do with rows that are not what these settings say")
+    max_new_tokens: int = setting("longest answer generated, in tokens", minimum=1)
+    too_long: Literal["error", "skip"] = setting("what to do with an example longer than the model's context")
+
+
+@dataclass
+class OptimizerConfig:
+    name: Literal["adamw", "adam", "sgd"] = setting("the update rule")
+    lr: float = setting("learning rate, in units of the embedding table's root mean square", above=0)
+    betas: list[float] = setting("decay of Adam's two moments")
+    momentum: float = setting("momentum of sgd", minimum=0)
+    weight_decay: float = setting("pull towards zero (adamw decouples it)", minimum=0)
+    schedule: Literal["constant", "linear", "cosine"] = setting("course of the learning rate after warm-up")
+    warmup_steps: int = setting("steps over which the learning rate rises from 0", minimum=0)
+    max_grad_norm: float | None = setting("clip the gradient to this norm; null does not", above=0)
+
+
+@dataclass
+class TrustRegionConfig:
+    kind: Literal["ball", "none", "penalty"] = setting("how the prompt is kept near its seed")
+    radius: float = setting("ball: largest distance per token, in RMS x sqrt(hidden size)", above=0)
+    weight: float = setting("penalty: weight of the mean squared distance in the loss", minimum=0)
+
+
+@dataclass
+class TrainConfig:
+    steps: int = setting("optimiser steps", minimum=0)
+    batch_size: int = setting("examples per optimiser step", minimum=1)
+    tokens_per_batch: int | None = setting("tokens per optimiser step, if batch_size is not reached first", minimum=1)
+    micro_batch_size: int | Literal["auto"] = setting("examples per forward pass; auto decides by length", minimum=1)
+    cache_queries: Literal["auto", "never"] = setting("keep what stands before the prompt in memory, across epochs")
+    checkpoint_activations: bool = setting("compute activations again in the backward pass: less memory, more time")
+    eval_every: int = setting("steps between validations", minimum=1)
+    patience: int | None = setting("stop after so many validations without a better one", minimum=1)
+    checkpoint_every: int = setting("steps between checkpoints", minimum=1)
+
+
+@dataclass
+class EvaluationConfig:
+    batch_size: int = setting("examples per forward pass in validation and test", minimum=1)
+    breakdown: list[str] | None = setting("fields, kept by task.keep, by which results are broken down: [level]")
+
+
+@dataclass
+class GenerationConfig:
+    num_samples: int = setting("answers to each question", minimum=1)
+    temperature: float = setting("0 takes the likeliest token; above it tokens are drawn", minimum=0)
+    top_p: float = setting("draw from the likeliest tokens that hold so much probability", above=0, maximum=1)
+
+
+@dataclass
+class OptimizeConfig:
+    output_dir: str = setting("the run directory; the same one again resumes")
+    seed: int = setting("seeds the split and the order of examples", minimum=0)
+    device: str = setting("auto, cpu, cuda, cuda:1, mps")
+    log_level: Literal["debug", "info", "warning", "error"] = setting("how much is logged")
+    model: ModelConfig = setting("the frozen model")
+    template: TemplateConfig = setting("where prompt and query stand in the conversation")
+    prompt: PromptConfig = setting("the seed prompt")
+    task: TaskConfig = setting("data, splits and grading")
+    optimizer: OptimizerConfig = setting("how the vectors move")
+    trust_region: TrustRegionConfig = setting("how far the vectors move")
+    train: TrainConfig = setting("how long and how much at once")
+    evaluation: EvaluationConfig = setting("validation and test")
+
+
+@dataclass
+class EvaluateConfig:
+    """Model, template, prompt and task are the artifact's own unless overridden."""
+
+    output_dir: str = setting("the run directory; the same one again resumes")
+    seed: int = setting("seeds the split, sampled answers and the bootstrap", minimum=0)
+    device: str = setting("auto, cpu, cuda, cuda:1, mps")
+    log_level: Literal["debug", "info", "warning", "error"] = setting("how much is logged")
+    artifact: str | None = setting("the prompt.safetensors of the arm optimized")
+    arms: list[str] = setting('prompts to compare: none, bare, seed, optimized, text:"…", FILE.safetensors')
+    baseline: str | None = setting("the arm that the others are compared with; null: seed, or else the first")
+    split: Literal["train", "validation", "test"] = setting("which split to evaluate on")
+    mode: Literal["full", "predict-only", "regrade"] = setting("answer and grade, only answer, or only grade again")
+    model: ModelConfig = setting("the frozen model")
+    template: TemplateConfig = setting("where prompt and query stand in the conversation")
+    prompt: SeedConfig = setting("the seed prompt")
+    task: TaskConfig = setting("data, splits and grading")
+    generation: GenerationConfig = setting("how answers are drawn")
+    evaluation: EvaluationConfig = setting("batching and breakdowns")
+
+
+@dataclass
+class SearchConfig:
+    budget: int = setting("text: forward evaluations (a prompt on a row) of a search; 0 does not search", minimum=0)
+    candidates: int = setting("text: swaps of one token that are tried per step", minimum=1)
+    top_k: int = setting("text: tokens that the gradient proposes per place", minimum=1)
+    batch_size: int = setting("text: training rows on which the swaps of a step are compared", minimum=1)
+    eval_every: int = setting("text: steps between validations", minimum=1)
+
+
+@dataclass
+class ExportConfig:
+    output_dir: str = setting("where the export goes")
+    log_level: Literal["debug", "info", "warning", "error"] = setting("how much is logged")
+    seed: int = setting("text: seeds the search", minimum=0)
+    device: str = setting("auto, cpu, cuda, cuda:1, mps")
+    artifact: str = setting("the prompt.safetensors to export")
+    format: str = setting("model, peft, embeds, text or hub")
+    model: ModelConfig = setting("the model the artifact was made for")
+    weights: Literal["link", "copy"] = setting("model: unchanged weight files are hard links, or copies")
+    data_dir: str | None = setting("text: folder of the task's data; null: where the artifact says")
+    search: SearchConfig = setting("text: the search for the best text")
+    push: str | None = setting("hub: upload to this repository, OWNER/NAME")
+    yes: bool = setting("hub: upload without asking")

@@ -1,0 +1,35 @@
+"""Activation checkpointing (Chen et al. 2016) of decoder layers that read a cache.
+
+The models' own switch drops the cache, and with it the trunk. Here every decoder layer is checkpointed from outside,
+over a cache that is only read (`kv_cache`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+@contextmanager
+def recomputed(network: nn.Module) -> Iterator[None]:
+    """Within it, every decoder layer keeps its input alone and runs again in the backward pass."""
+    layers = decoder_layers(network)
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward  # the class's own shows again
+
+
+def decoder_layers(network: Any) -> list[nn.Module]:
+    """The stack of equal blocks that a causal language model consists of."""
+    depth = network.config.get_text_config().num_hidden_layers
+    stacks = [m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    return list(stacks[0]) if stacks else []

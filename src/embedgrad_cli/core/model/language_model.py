@@ -1,0 +1,221 @@
+"""The frozen language model: loading, its embedding table, its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedgrad_cli import assets
+from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.core.kernels.shared_prefix_attention import reads_trunk_in_place
+from embedgrad_cli.core.model.tokenizer import ModelTokenizer, from_pretrained, load_tokenizer, loading
+from embedgrad_cli.errors import UserError
+
+log = logging.getLogger(__name__)
+
+# Config entries that say what a model is. Not all of them: libraries add some with every release.
+IDENTITY_KEYS = (
+    "model_type",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+    "tie_word_embeddings",
+)
+TABLE_CHUNK = 16_384  # rows of the embedding table looked at in one go
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model whose weights never change, with its tokenizer.
+
+    `network` is a `transformers` causal LM in eval mode, `path` and `revision` say where it came from (they go into
+    artifacts), `is_chat` whether conversations are rendered with the tokenizer's chat template.
+    """
+
+    network: Any
+    tokenizer: Any
+    path: str
+    revision: str | None
+    is_chat: bool
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.get_input_embeddings().weight.dtype
+
+    @property
+    def hidden_size(self) -> int:
+        return self.network.get_input_embeddings().weight.shape[1]
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest sequence the model was built for, in tokens; None when its config does not say."""
+        return getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def sliding_window(self) -> int | None:
+        """Tokens a sliding-window layer looks back; None when every layer sees everything."""
+        config = self.network.config.get_text_config()
+        layer_types = getattr(config, "layer_types", None)
+        if layer_types is not None and "sliding_attention" not in layer_types:
+            return None
+        return getattr(config, "sliding_window", None)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings as the network itself would compute them: the *module's* output, scaled where it scales.
+
+        Args: ids `[...]`. Returns: `[..., hidden_size]` in the model's dtype.
+        """
+        return self.network.get_input_embeddings()(ids)
+
+    @cached_property
+    @torch.no_grad()
+    def has_plain_head(self) -> bool:
+        """Whether logits are the output layer's and nothing else: some models cap or scale them afterwards.
+
+        Looked at in numbers, because no config says it for all models: on a few tokens, with what goes into the layer
+        enlarged, so that a cap shows.
+        """
+        layer = self.network.get_output_embeddings()
+        if not isinstance(layer, torch.nn.Linear):
+            return False
+        seen: list[Tensor] = []
+
+        def enlarge(_: torch.nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+            seen.append(arguments[0] * 32)
+            return (seen[0],)
+
+        handle = layer.register_forward_pre_hook(enlarge)
+        try:
+            logits = self.network(input_ids=torch.arange(8, device=self.device)[None], use_cache=False).logits
+        finally:
+            handle.remove()
+        return torch.equal(layer(seen[0]), logits)
+
+    @cached_property
+    def reads_trunk_in_place(self) -> bool:
+        """Whether attention reads a trunk without a copy per row; the first question arranges it, if it can be."""
+        return self.sliding_window is None and reads_trunk_in_place(self.network)
+
+    @cached_property
+    def embedding_rms(self) -> float:
+        """Root mean square over all entries of the embedding table: the unit of learning rates and radii."""
+        total, count = 0.0, 0
+        with torch.no_grad():
+            for _, rows in self.embedding_table():
+                total += rows.float().square().sum().item()
+                count += rows.numel()
+        return (total / count) ** 0.5
+
+    def embedding_table(self) -> Any:
+        """Yield `(first id, rows [n, hidden_size])` over the whole vocabulary, as `embed` gives them."""
+        size = self.network.get_input_embeddings().weight.shape[0]
+        for start in range(0, size, TABLE_CHUNK):
+            yield start, self.embed(torch.arange(start, min(start + TABLE_CHUNK, size), device=self.device))
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """Hashes of what must not differ between the model an artifact was made for and the one it is used with."""
+        config = {key: getattr(self.network.config, key, None) for key in IDENTITY_KEYS}
+        tokenizer = {"vocabulary": self.tokenizer.get_vocab(), "template": self.tokenizer.chat_template}
+        return {"config": _digest(config), "tokenizer": _digest(tokenizer)}
+
+    @cached_property
+    def end_ids(self) -> set[int]:
+        """Token ids that end an answer: the chat turn's end and whatever the model itself calls the end."""
+        ends = {self.tokenizer.eos_token_id, self.turn_end_id}
+        configured = getattr(self.network.generation_config, "eos_token_id", None)
+        ends.update(configured if isinstance(configured, list) else [configured])
+        return {end for end in ends if end is not None}
+
+    @cached_property
+    def turn_end_id(self) -> int | None:
+        """The token after an assistant's answer: what training targets of `kind: generation` end with."""
+        return ModelTokenizer(self.tokenizer, self.is_chat).turn_end_id
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device, else Apple's, else the CPU.
+
+    Raises:
+        UserError: the named device does not exist here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except Exception as error:
+        raise UserError(
+            f"device={name} cannot be used here: {str(error).splitlines()[0]} Use device=cpu, or device=auto."
+        ) from error
+    return device
+
+
+def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
+    """Load a model and its tokenizer from a hub id or a local folder and freeze it.
+
+    Raises:
+        ModelError: it cannot be found, read, or is not a causal LM with a fast tokenizer.
+    """
+    from transformers import AutoModelForCausalLM
+
+    known = load_tokenizer(config)
+    # Safetensors only: a pickled checkpoint can run code while it is read.
+    network = from_pretrained(AutoModelForCausalLM, config, dtype=config.dtype, use_safetensors=True)
+    network.requires_grad_(False).eval().to(device)
+    kind = "chat" if known.is_chat else "plain"
+    log.info("model %s: %s on %s, %s template", config.path, network.dtype, device, kind)
+    return LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat)
+
+
+def load_outline(config: ModelConfig) -> tuple[LanguageModel, Path]:
+    """A model without its weights: tokenizer, config and the network's shape, its parameters on the meta device.
+
+    Returns: the model, and the folder with its files (a snapshot in the hub's cache, if it comes from there).
+
+    Raises:
+        ModelError: as `load_model`.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    with loading(config):
+        folder = _folder_of(config)
+        local = replace(config, path=str(folder), revision=None)
+        known = load_tokenizer(local)
+        trusts = config.trust_remote_code
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(from_pretrained(AutoConfig, local), trust_remote_code=trusts)
+        if (folder / "generation_config.json").is_file():
+            network.generation_config = GenerationConfig.from_pretrained(folder)
+    return LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat), folder
+
+
+def _folder_of(config: ModelConfig) -> Path:
+    """The model's own folder, or the snapshot of a hub id, downloaded if it is not in the cache."""
+    path = Path(assets.resolve(config.path))
+    if path.is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*"]
+    wanted += ["*.py"] if config.trust_remote_code else []
+    return Path(snapshot_download(config.path, revision=config.revision, allow_patterns=wanted))

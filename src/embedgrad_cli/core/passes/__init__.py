@@ -1,0 +1,1 @@
+"""Passes through the frozen model: loss and gradient, scores, answers."""

@@ -1,0 +1,148 @@
+"""Scoring of labels and generation of answers, on the trunk's keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from embedgrad_cli.core.kernels.kv_cache import Past
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.generation import Generation
+from embedgrad_cli.core.passes.sampling import Sampling
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.core.text.encoding import Example
+
+GREEDY = Sampling()
+REFILLED = 4  # batches whose rows take each other's places while answers are generated
+
+
+class Decoder:
+    """Answers batches of examples with one prompt; the trunk is computed with the first batch that needs it."""
+
+    def __init__(self, forward: Forward, prompt: SoftPrompt) -> None:
+        self.forward, self.prompt = forward, prompt
+
+    @cached_property
+    def trunk(self) -> Past:
+        return self.forward.compute_trunk(self.prompt)
+
+    @torch.no_grad()
+    def score_choices(self, batch: Sequence[Example], choices: Sequence[tuple[int, ...]]) -> list[list[float]]:
+        """Log-likelihood of every choice (the sum over its tokens) after every example: `[examples][choices]`.
+
+        The query is computed once. Its last place predicts every choice's first token; only what choices hold beyond
+        that is computed per choice.
+        """
+        if not self.forward.shares_trunk:
+            return [_plain_scores(self.forward, example, choices, self.prompt) for example in batch]
+        logits, past = self.forward.prefill(batch, self.prompt, self.trunk)
+        first = logits.float().log_softmax(-1)
+        columns = []
+        for choice in choices:
+            column = first[:, choice[0]]
+            if len(choice) > 1:
+                column = column + _score_rest(self.forward, choice, past, self.prompt)
+            columns.append(column)
+        return torch.stack(columns, dim=1).tolist()
+
+    @torch.no_grad()
+    def generate(
+        self, examples: Sequence[Example], max_new_tokens: int, at_once: int, sampling: Sampling = GREEDY
+    ) -> list[list[list[int]]]:
+        """`sampling.num_samples` answers to every example as token ids, without the token that ended them.
+
+        `at_once` answers grow at the same time; see `generation`.
+        """
+        if not self.forward.shares_trunk:
+            return [_plain_generate(self.forward, e, self.prompt, max_new_tokens, sampling) for e in examples]
+        work = (self.forward, examples, self.prompt, self.trunk, max_new_tokens, at_once, sampling)
+        answers, k = Generation(*work).run(), sampling.num_samples
+        return [answers[start : start + k] for start in range(0, len(answers), k)]
+
+
+def score_choices(
+    forward: Forward,
+    examples: Sequence[Example],
+    choices: Sequence[tuple[int, ...]],
+    prompt: SoftPrompt,
+    batch_size: int,
+) -> list[list[float]]:
+    """`Decoder.score_choices` for any number of examples, in batches of similar length."""
+    decoder, scores = Decoder(forward, prompt), dict[int, list[float]]()
+    for rows in batches_by_length(forward, examples, batch_size):
+        batch = [examples[i] for i in rows]
+        scores |= zip(rows, decoder.score_choices(batch, choices), strict=True)
+    return [scores[i] for i in range(len(examples))]
+
+
+def generate(
+    forward: Forward,
+    examples: Sequence[Example],
+    prompt: SoftPrompt,
+    max_new_tokens: int,
+    batch_size: int,
+    sampling: Sampling = GREEDY,
+) -> list[list[list[int]]]:
+    """`Decoder.generate` for any number of examples, `batch_size` of them at once."""
+    decoder, answers = Decoder(forward, prompt), dict[int, list[list[int]]]()
+    for rows in batches_by_length(forward, examples, batch_size * REFILLED):
+        batch, at_once = [examples[i] for i in rows], batch_size * sampling.num_samples
+        answers |= zip(rows, decoder.generate(batch, max_new_tokens, at_once, sampling), strict=True)
+    return [answers[i] for i in range(len(examples))]
+
+
+def batches_by_length(forward: Forward, examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length; of one length where a gap would change the result."""
+    order = sorted(range(len(examples)), key=lambda i: (len(examples[i].tokens), i))
+    batch: list[int] = []
+    for row in order:
+        lengths = [len(examples[i].tokens) for i in (*batch[:1], row)]
+        if batch and (len(batch) == batch_size or not forward.allows_gaps(lengths)):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _score_rest(forward: Forward, choice: tuple[int, ...], past: Past, prompt: SoftPrompt) -> Tensor:
+    """Log-likelihood of a choice's tokens after the first, `[batch]`."""
+    rows, length = len(past.mask), len(choice) - 1
+    logits, _ = forward.run([choice[:-1]] * rows, past, prompt, range(rows * length), is_last=True)
+    targets = torch.tensor(choice[1:], device=logits.device).repeat(rows)
+    likelihoods = logits.float().log_softmax(-1).gather(1, targets[:, None])
+    return likelihoods.view(rows, length).sum(dim=1)
+
+
+def _plain_scores(
+    forward: Forward, example: Example, choices: Sequence[tuple[int, ...]], prompt: SoftPrompt
+) -> list[float]:
+    return [-forward.plain_losses([replace(example, target=c)], prompt).sum().item() for c in choices]
+
+
+def _plain_generate(
+    forward: Forward, example: Example, prompt: SoftPrompt, max_new_tokens: int, sampling: Sampling
+) -> list[list[int]]:
+    """Let the model generate by itself, one answer at a time: nothing is known of its cache, padding included."""
+    tokens, mask = forward.pad([example.tokens])
+    model, answers = forward.model, []
+    drawing = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    for number in range(sampling.num_samples):
+        with torch.random.fork_rng():
+            torch.manual_seed(sampling.seed_of(example.id, number))
+            output = model.network.generate(
+                inputs_embeds=forward.embed(tokens, prompt),
+                attention_mask=mask.long(),
+                max_new_tokens=max_new_tokens,
+                eos_token_id=sorted(model.end_ids),
+                pad_token_id=min(model.end_ids),
+                **({"do_sample": False} if sampling.is_greedy else drawing),
+            )
+        answer = output[0].tolist()
+        end = next((i for i, token in enumerate(answer) if token in model.end_ids), len(answer))
+        answers.append(answer[:end])
+    return answers

@@ -1,0 +1,218 @@
+"""From rendered conversations to token sequences in which the slots' tokens are marked.
+
+Every example is tokenised in full with the seed text in its place, exactly as a user's text prompt would be. A slot is
+the set of tokens that overlap the seed's characters. In `Example.tokens` a slot token is the negative number
+`-1 - i`, where i counts rows of the soft prompt; every other number is a vocabulary id. So two examples share a token
+exactly where they share a number, and the trunk is their longest common prefix.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+from tokenizers import AddedToken
+
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.text.template import Conversation, Rendered
+from embedgrad_cli.errors import DataError, TemplateError
+
+log = logging.getLogger(__name__)
+
+TOKENIZER_BATCH = 1_000
+PLACEHOLDER = "<|embedgrad|>"
+
+
+class HasTokenizer(Protocol):
+    """A model, or its tokenizer alone."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+
+class Row(Protocol):
+    """What this module needs of a data row (see `tasks.rows.Row`)."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def query(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One tokenised row: `tokens` up to where the answer begins, `target` the tokens the loss is taken on."""
+
+    id: str
+    tokens: tuple[int, ...]
+    target: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens) + len(self.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The token ids of the seed, slot by slot: what the soft prompt starts from."""
+
+    ids: tuple[tuple[int, ...], ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(ids) for ids in self.ids)
+
+    @property
+    def flat_ids(self) -> list[int]:
+        return [token for ids in self.ids for token in ids]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    examples: list[Example]
+    slots: Slots
+    skipped: list[str]
+
+
+def encode(
+    rows: Sequence[Row],
+    conversation: Conversation,
+    model: LanguageModel,
+    *,
+    ends_turn: bool,
+    room: int | None = None,
+    too_long: str = "error",
+) -> Encoded:
+    """Tokenise rows.
+
+    Args:
+        ends_turn: add the end-of-turn token to every target (`kind: generation`; a label is scored without it).
+        room: tokens that must fit behind the conversation; None: the target's own length.
+        too_long: `error`, or `skip` an example that does not fit the model's context and list it.
+
+    Raises:
+        TemplateError: a slot's tokens differ between examples because the query touches the prompt.
+        DataError: an example is longer than the model's context.
+    """
+    end = (model.turn_end_id,) if ends_turn and model.turn_end_id is not None else ()
+    targets = {row.target for row in rows}
+    target_ids = {text: continuation(text, conversation, model) + end for text in targets}
+    slots: Slots | None = None
+    examples, skipped = [], []
+    for start in range(0, len(rows), TOKENIZER_BATCH):
+        batch = rows[start : start + TOKENIZER_BATCH]
+        rendered = [conversation.render(row.query) for row in batch]
+        tokenised = tokenise(rendered, model.tokenizer, conversation.adds_special_tokens)
+        for row, (tokens, found) in zip(batch, tokenised, strict=True):
+            slots = slots or found
+            if found != slots:
+                raise _straddling(slots, found, row.id, model.tokenizer)
+            example = Example(row.id, tokens, target_ids[row.target])
+            needed = example.length if room is None else len(tokens) + room
+            if model.max_length is not None and needed > model.max_length:
+                if too_long == "error":
+                    raise _too_long(example, needed, model.max_length)
+                skipped.append(row.id)
+            else:
+                examples.append(example)
+    if skipped:
+        log.warning("%d of %d examples skipped: longer than the model's context", len(skipped), len(rows))
+    return Encoded(examples, slots or Slots(()), skipped)
+
+
+def continuation(text: str, conversation: Conversation, model: HasTokenizer) -> tuple[int, ...]:
+    """Token ids of an answer that follows the rendered conversation.
+
+    The conversation's fixed tail is tokenised along, so that a tokenizer that marks the beginning of a text does not
+    do so in the middle of one; where the two would merge, the answer stands alone, as it does when it is generated.
+    """
+    tail = conversation.tail
+    before, joint, alone = model.tokenizer([tail, tail + text, text], add_special_tokens=False)["input_ids"]
+    return tuple(joint[len(before) :] if joint[: len(before)] == before else alone)
+
+
+def trunk_length(examples: Sequence[Example]) -> int:
+    """Length of the longest prefix all examples share, in tokens, short of the last token before an answer."""
+    if not examples:
+        return 0
+    first, limit = examples[0].tokens, min(len(e.tokens) for e in examples) - 1
+    for example in examples:
+        if example.tokens[:limit] != first[:limit]:
+            limit = next(i for i in range(limit) if example.tokens[i] != first[i])
+    return limit
+
+
+def tokenise(
+    rendered: Sequence[Rendered], tokenizer: Any, adds_special_tokens: bool
+) -> list[tuple[tuple[int, ...], Slots]]:
+    """The tokens of each rendering, with its slots' tokens marked as in `Example.tokens`, and what stood there."""
+    batch = tokenizer(
+        [r.text for r in rendered],
+        add_special_tokens=adds_special_tokens,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+    )
+    results = []
+    for ids, offsets, one in zip(batch["input_ids"], batch["offset_mapping"], rendered, strict=True):
+        tokens, slots = list(ids), []
+        row = 0  # of the soft prompt
+        for begin, end in one.slots:
+            inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > begin]
+            slots.append(tuple(ids[i] for i in inside))
+            for i in inside:
+                tokens[i], row = -1 - row, row + 1
+        results.append((tuple(tokens), Slots(tuple(slots))))
+    return results
+
+
+def tokenise_apart(rendered: Rendered, tokenizer: Any, slots: Slots) -> tuple[int, ...] | None:
+    """The tokens of a chat whose slots merge with nothing beside them, as added tokens do; marked as by `tokenise`.
+
+    Returns: None where the slots' tokens are not the seed's text and nothing else, so that they cannot stand apart.
+    """
+    text, end_of_last = "", 0
+    for (begin, end), ids in zip(rendered.slots, slots.ids, strict=True):
+        if tokenizer.decode(list(ids)) != rendered.text[begin:end]:
+            return None
+        text += rendered.text[end_of_last:begin] + PLACEHOLDER
+        end_of_last = end
+    with_placeholder = _with_placeholder(tokenizer)
+    ids = with_placeholder(text + rendered.text[end_of_last:], add_special_tokens=False)["input_ids"]
+    placeholder = with_placeholder.convert_tokens_to_ids(PLACEHOLDER)
+    if ids.count(placeholder) != len(slots.ids):  # a conversation about placeholders
+        return None
+    rows = iter(range(slots.num_tokens))
+    groups = iter([[-1 - next(rows) for _ in slot] for slot in slots.ids])
+    return tuple(token for one in ids for token in (next(groups) if one == placeholder else [one]))
+
+
+@lru_cache(maxsize=1)
+def _with_placeholder(tokenizer: Any) -> Any:
+    copied = copy.deepcopy(tokenizer)
+    copied.add_tokens([AddedToken(PLACEHOLDER, special=True, normalized=False)], special_tokens=True)
+    return copied
+
+
+def _straddling(expected: Slots, found: Slots, example_id: str, tokenizer: Any) -> TemplateError:
+    def show(slots: Slots) -> str:
+        return " | ".join(str(tokenizer.convert_ids_to_tokens(list(ids))) for ids in slots.ids)
+
+    return TemplateError(
+        f"example {example_id}: the prompt's tokens are {show(found)}, but {show(expected)} in the first example. A "
+        "token straddles the edge between prompt and query, so the prompt is not the same for every example. Put a "
+        "line break or a message boundary between {prompt} and {query} in the template."
+    )
+
+
+def _too_long(example: Example, needed: int, limit: int) -> DataError:
+    return DataError(
+        f"example {example.id} needs {needed} tokens ({len(example.tokens)} before the answer), but the model's "
+        f"context is {limit}. Shorten the row, the prompt or task.max_new_tokens, take another model, or leave such "
+        "examples out with task.too_long=skip (they are counted in the results)."
+    )

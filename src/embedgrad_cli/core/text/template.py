@@ -1,0 +1,144 @@
+"""From a template and a query to one text with the prompt's place marked in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedgrad_cli.config.schema import TemplateConfig
+from embedgrad_cli.errors import TemplateError
+
+FIELD = re.compile(r"\{(query|prompt(?:\.\d+)?)\}")
+PROMPT_AND_SPACE = re.compile(r"\{prompt(?:\.\d+)?\}[ \n]?")
+QUERY = "query"
+VERIFIED_EXAMPLES = 8  # renderings compared with the tokenizer's own before the pieces are trusted
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One conversation up to where the model's answer begins; `slots` and `queries` are character ranges of `text`."""
+
+    text: str
+    slots: list[tuple[int, int]]
+    queries: list[tuple[int, int]] = field(default_factory=list)
+
+
+class Conversation:
+    """Renders queries into conversations with the seed prompt in its slots.
+
+    The template is rendered once, with markers for prompt and query, and cut into pieces: literal text, slots, query.
+    A rendering joins the pieces. The first few are compared with what the tokenizer's own template makes of the real
+    texts, so a chat template that rewrites its input (trims it, say) is found rather than silently deviated from.
+
+    Args:
+        template: the messages (chat) or the text (plain).
+        seeds: the seed prompts; `{prompt}` is the first. None is the arm `none`: the template without any prompt.
+        tokenizer: its chat template is used if `is_chat`.
+
+    Raises:
+        TemplateError: a slot or the query is missing, or the chat template refuses or rewrites the messages.
+    """
+
+    def __init__(self, template: TemplateConfig, seeds: list[str] | None, tokenizer: Any, is_chat: bool) -> None:
+        self.template, self.seeds, self.tokenizer, self.is_chat = template, seeds, tokenizer, is_chat
+        self._check_fields([m.content for m in template.messages] if is_chat else [template.text])
+        self._pieces = self._cut(self._fill(_marker))
+        self._unverified = VERIFIED_EXAMPLES
+
+    @property
+    def adds_special_tokens(self) -> bool:
+        """Whether the tokenizer still has to add its own begin of text (a chat template writes it itself)."""
+        return not self.is_chat
+
+    @property
+    def tail(self) -> str:
+        """The literal text between the last query or slot and the answer."""
+        last = self._pieces[-1]
+        return last[1] if last[0] == "text" else ""
+
+    def render(self, query: str) -> Rendered:
+        """Render one query. Raises `TemplateError` if the chat template would have given another text."""
+        text = ""
+        ranges: dict[str, list[tuple[int, int]]] = {"text": [], "slot": [], QUERY: []}
+        for kind, content in self._pieces:
+            added = query if kind == QUERY else content
+            ranges[kind].append((len(text), len(text) + len(added)))
+            text += added
+        if self._unverified:
+            self._unverified -= 1
+            self._verify(text, query)
+        return Rendered(text, ranges["slot"], ranges[QUERY])
+
+    def _fill(self, value: Any) -> str:
+        """The template with `value(name)` in place of each field, through the chat template if there is one."""
+
+        def fill(content: str) -> str:
+            if self.seeds is None:
+                content = (
+                    PROMPT_AND_SPACE.sub("", content).strip() if self.is_chat else PROMPT_AND_SPACE.sub("", content)
+                )
+            return FIELD.sub(lambda match: value(match[1]), content)
+
+        if not self.is_chat:
+            return fill(self.template.text)
+        messages = [{"role": m.role, "content": fill(m.content)} for m in self.template.messages]
+        messages = [m for m in messages if m["content"]]  # the arm `none` has no empty system turn
+        try:
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except Exception as error:
+            roles = ", ".join(m["role"] for m in messages)
+            raise TemplateError(
+                f"the model's chat template refuses messages with the roles {roles}: {error}. "
+                "Put the prompt into the user's turn (template=before-query or template=after-query), "
+                "or use the plain text template (model.template=plain)."
+            ) from error
+
+    def _cut(self, rendered: str) -> list[tuple[str, str]]:
+        """Split a rendering with markers into `(kind, content)`: literal text, slots with their seed, the query."""
+        pieces: list[tuple[str, str]] = []
+        for index, part in enumerate(re.split("\ue000(.*?)\ue001", rendered)):
+            if index % 2 == 0:
+                pieces.append(("text", part))
+            elif part == QUERY:
+                pieces.append((QUERY, ""))
+            else:
+                pieces.append(("slot", self._seed(part)))
+        return [piece for piece in pieces if piece != ("text", "")]
+
+    def _seed(self, name: str) -> str:
+        number = int(name.partition(".")[2] or 0)
+        seeds = self.seeds or []
+        if number >= len(seeds):
+            raise TemplateError(
+                f"the template asks for {{prompt.{number}}}, but prompt.text holds {len(seeds)} text(s); "
+                "count from 0, and give prompt.text as a list with one text per number."
+            )
+        return seeds[number]
+
+    def _check_fields(self, contents: list[str]) -> None:
+        names = [name for content in contents for name in FIELD.findall(content)]
+        where = "template.messages" if self.is_chat else "template.text"
+        missing = [f"{{{kind}}}" for kind in ("prompt", QUERY) if not any(n.startswith(kind) for n in names)]
+        if missing:
+            raise TemplateError(
+                f"{where} has no place for {' and '.join(missing)}: it reads {contents}. "
+                "Write {prompt} where the seed prompt stands and {query} where each example's input stands."
+            )
+        if self.seeds is not None and any(not seed.strip() for seed in self.seeds):
+            raise TemplateError("prompt.text is empty: the seed prompt needs at least one word to start from.")
+
+    def _verify(self, text: str, query: str) -> None:
+        expected = self._fill(lambda name: query if name == QUERY else self._seed(name))
+        if text != expected:
+            at = next((i for i, (a, b) in enumerate(zip(text, expected, strict=False)) if a != b), len(expected))
+            raise TemplateError(
+                f"the model's chat template rewrites what it is given: {text[at : at + 40]!r} was expected, but it "
+                f"rendered {expected[at : at + 40]!r}. Remove white space at the edges of prompt.text, of the query "
+                "and of the template's messages, or use the plain text template (model.template=plain)."
+            )
+
+
+def _marker(name: str) -> str:
+    """A stand-in from Unicode's private use area, which chat templates pass through untouched."""
+    return f"\ue000{name}\ue001"

@@ -1,0 +1,169 @@
+"""What models answer, batch by batch, kept in a file so that a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.core.passes.sampling import Sampling
+from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches_by_length
+from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.evaluation.arms import Arm
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to one row.
+
+    Args:
+        id: the row's.
+        prompt_hash: of what the model read (`Arm.prompt_hashes`).
+        sample: the number of this answer among those to the row, from 0.
+        output: the raw text, or the likeliest choice.
+        tokens: generated; 0 where choices are scored.
+        seconds: this answer's share of the time its batch took.
+        scores: log-likelihood of every choice (kind: choice).
+    """
+
+    id: str
+    prompt_hash: str
+    sample: int
+    output: str
+    tokens: int
+    seconds: float
+    scores: dict[str, float] | None = None
+
+
+class AnswerLog:
+    """All answers so far, by row and prompt hash. Arms that render a row alike share its answers.
+
+    Args:
+        path: finished batches are appended here and flushed to disk; what an earlier run left is read. None keeps
+            them in memory.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._answers: dict[tuple[str, str], list[Answer]] = {}
+        if path is not None and path.exists():
+            self._read(path)
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        return key in self._answers
+
+    def __getitem__(self, key: tuple[str, str]) -> list[Answer]:
+        return self._answers[key]
+
+    def add(self, batch: Sequence[Sequence[Answer]]) -> None:
+        """Keep a finished batch: the answers to each of its rows."""
+        for answers in batch:
+            self._answers[answers[0].id, answers[0].prompt_hash] = list(answers)
+        if self.path is not None:
+            lines = (json.dumps([asdict(one) for one in answers], ensure_ascii=False) + "\n" for answers in batch)
+            with self.path.open("ab") as file:
+                file.write("".join(lines).encode())
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _read(self, path: Path) -> None:
+        """One line per row. A line that a killed run left half-written is cut off."""
+        whole = 0
+        for line in path.read_bytes().splitlines(keepends=True):
+            try:
+                answers = [Answer(**one) for one in json.loads(line)]
+            except (ValueError, TypeError):
+                break
+            self._answers[answers[0].id, answers[0].prompt_hash] = answers
+            whole += len(line)
+        os.truncate(path, whole)
+
+
+def answer_rows(
+    arm: Arm,
+    task: TaskConfig,
+    batch_size: int,
+    log: AnswerLog,
+    sampling: Sampling = GREEDY,
+    progress: Progress = lambda done: None,
+    after_batch: Callable[[], None] = lambda: None,
+) -> list[list[Answer]]:
+    """Let an arm answer every row whose answers are not in the log yet.
+
+    Batches depend on the rows alone, and a batch is answered whole or not at all: so the numbers of a resumed run are
+    those of an uninterrupted one. A batch of generated answers has `REFILLED` times as many rows as are computed at
+    once.
+
+    Args:
+        batch_size: answers computed at once.
+        progress: called with the number of rows done.
+        after_batch: called when a batch is in the log; may raise to stop.
+
+    Returns: the answers to each row, in the order of the rows.
+    """
+    keys = list(zip((example.id for example in arm.examples), arm.prompt_hashes(), strict=True))
+    decoder, tokenizer = Decoder(arm.forward, arm.prompt), arm.forward.model.tokenizer
+    rows_at_once = max(batch_size // sampling.num_samples, 1)
+    for numbers in _batches(arm, rows_at_once * (1 if task.kind == "choice" else REFILLED)):
+        if not all(keys[i] in log for i in numbers):
+            examples = [arm.examples[i] for i in numbers]
+            started = time.perf_counter()
+            if task.kind == "choice":
+                texts = _choose(decoder, examples, arm, arm.options[numbers[0]])
+            else:
+                texts = _generate(decoder, examples, task.max_new_tokens, batch_size, sampling, tokenizer)
+            seconds = round((time.perf_counter() - started) / (len(numbers) * sampling.num_samples), 4)
+            log.add(
+                [
+                    [
+                        Answer(*keys[i], sample, output, tokens, seconds, scores)
+                        for sample, (output, tokens, scores) in enumerate(answers)
+                    ]
+                    for i, answers in zip(numbers, texts, strict=True)
+                ]
+            )
+            after_batch()
+        progress(len(numbers))
+    return [log[key] for key in keys]
+
+
+Answered = tuple[str, int, dict[str, float] | None]  # output, tokens, scores
+
+
+def _batches(arm: Arm, batch_size: int) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length. Rows in a batch have the same choices, so these are scored together."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, options in enumerate(arm.options):
+        groups.setdefault(options, []).append(number)
+    for numbers in groups.values():
+        for batch in batches_by_length(arm.forward, [arm.examples[n] for n in numbers], batch_size):
+            yield [numbers[place] for place in batch]
+
+
+def _choose(decoder: Decoder, examples: Sequence[Example], arm: Arm, names: Sequence[str]) -> list[list[Answered]]:
+    scored = decoder.score_choices(examples, [arm.choices[name] for name in names])
+    likeliest = [names[max(range(len(names)), key=scores.__getitem__)] for scores in scored]
+    rounded = [{name: round(score, 4) for name, score in zip(names, scores, strict=True)} for scores in scored]
+    return [[(best, 0, scores)] for best, scores in zip(likeliest, rounded, strict=True)]
+
+
+def _generate(
+    decoder: Decoder,
+    examples: Sequence[Example],
+    max_new_tokens: int,
+    at_once: int,
+    sampling: Sampling,
+    tokenizer: object,
+) -> list[list[Answered]]:
+    answers = decoder.generate(examples, max_new_tokens, at_once, sampling)
+    decode = tokenizer.batch_decode  # type: ignore[attr-defined]
+    return [
+        [(text, len(ids), None) for text, ids in zip(decode(of_row, skip_special_tokens=True), of_row, strict=True)]
+        for of_row in answers
+    ]

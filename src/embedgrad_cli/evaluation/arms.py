@@ -1,0 +1,156 @@
+"""Several prompts, the same rows: every row rendered with each arm's prompt, encoded, and ready to be answered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from embedgrad_cli.config.schema import PromptConfig, SeedConfig, TaskConfig, TemplateConfig
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.passes.forward import Forward, can_share_trunk
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.core.text.encoding import Encoded, Example, Slots, continuation, encode
+from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.errors import ArtifactError, DataError
+from embedgrad_cli.tasks.load import Row
+
+
+@dataclass(frozen=True)
+class ArmPrompt:
+    """What an arm puts into the template.
+
+    Args:
+        seeds: the texts in its slots; None leaves the prompt out.
+        trained: vectors that stand in the slots instead of the texts' own embeddings.
+        is_bare: plain text, even if the model has a chat template.
+    """
+
+    seeds: tuple[str, ...] | None = None
+    trained: SoftPrompt | None = None
+    is_bare: bool = False
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One prompt under evaluation: rows rendered with it, and the vectors that stand in its slots."""
+
+    name: str
+    forward: Forward
+    examples: list[Example]
+    options: list[tuple[str, ...]]  # each row's choices; empty where answers are generated
+    choices: dict[str, tuple[int, ...]]  # the token ids of every choice
+    prompt: SoftPrompt
+
+    def prompt_hashes(self) -> list[str]:
+        """A sha256 per row of exactly what the model reads: equal hashes, equal input.
+
+        Hashed are the token ids, in decimal with blanks between, then the float32 bytes of the vectors in the slots,
+        unless they are the tokens' own embeddings.
+        """
+        vectors, ids = self.prompt.vectors.detach(), self.prompt.slots.flat_ids
+        moved = b"" if torch.equal(vectors, self.prompt.seed) else vectors.cpu().contiguous().numpy().tobytes()
+        tokens = ((t if t >= 0 else ids[-1 - t] for t in example.tokens) for example in self.examples)
+        return [hashlib.sha256(" ".join(map(str, one)).encode() + moved).hexdigest() for one in tokens]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The rows that every arm answers, the ids of those left out of all, and the arms by name."""
+
+    rows: list[Row]
+    skipped: list[str]
+    arms: dict[str, Arm]
+
+
+def seeds_of(config: PromptConfig | SeedConfig) -> tuple[str, ...]:
+    """The seed prompts, one per `{prompt.N}`."""
+    texts = [config.text] if isinstance(config.text, str) else config.text
+    return tuple(texts or ())
+
+
+def examine(
+    rows: Sequence[Row],
+    model: LanguageModel,
+    template: TemplateConfig,
+    task: TaskConfig,
+    prompts: Mapping[str, ArmPrompt],
+    shares_trunk: bool | None = None,
+) -> Examination:
+    """Render and encode the same rows for every arm; arms with the same texts share one encoding.
+
+    Arms differ in length, so a row may fit the model's context under one and not under another. Such a row is an
+    error or, with `task.too_long=skip`, left out of all arms alike.
+
+    Args:
+        prompts: what each arm puts into the template, by the arm's name.
+        shares_trunk: see `core.passes.forward`; None tries it out.
+
+    Raises:
+        DataError: a row is too long, or no row is left.
+        TemplateError: the template cannot carry a prompt.
+        ArtifactError: in this template the slots do not hold the tokens that an arm's vectors are for.
+    """
+    keys = {name: (prompt.seeds, model.is_chat and not prompt.is_bare) for name, prompt in prompts.items()}
+    conversations = {
+        key: Conversation(template, None if key[0] is None else list(key[0]), model.tokenizer, key[1])
+        for key in dict.fromkeys(keys.values())
+    }
+    kept, encodings = list(rows), dict[object, Encoded]()
+    for key, conversation in conversations.items():
+        encodings[key] = _encode(kept, conversation, model, task)
+        skipped = set(encodings[key].skipped)
+        kept = [row for row in kept if row.id not in skipped]
+    ids = {row.id for row in kept}
+    options = [row.choices if task.kind == "choice" else () for row in kept]
+    arms = {}
+    for name, prompt in prompts.items():
+        encoded, conversation = encodings[keys[name]], conversations[keys[name]]
+        examples = [example for example in encoded.examples if example.id in ids]
+        vectors = _vectors(name, prompt, encoded.slots, model)
+        if shares_trunk is None:
+            shares_trunk = can_share_trunk(model, *_with_a_slot(examples, vectors, model))
+        choices = {choice: continuation(choice, conversation, model) for row in options for choice in row}
+        arms[name] = Arm(name, Forward(model, examples, shares_trunk), examples, options, choices, vectors)
+    return Examination(kept, [row.id for row in rows if row.id not in ids], arms)
+
+
+def _encode(rows: Sequence[Row], conversation: Conversation, model: LanguageModel, task: TaskConfig) -> Encoded:
+    longest_choice = max((len(choice) for row in rows for choice in row.choices), default=1)
+    room = longest_choice if task.kind == "choice" else 1
+    encoded = encode(rows, conversation, model, ends_turn=False, room=room, too_long=task.too_long)
+    if not encoded.examples:
+        raise DataError(
+            f"task {task.name}: no example of this split fits the model's context of {model.max_length} tokens. "
+            "Take a model with a longer context or shorter rows."
+        )
+    return encoded
+
+
+def _vectors(name: str, prompt: ArmPrompt, slots: Slots, model: LanguageModel) -> SoftPrompt:
+    """The vectors of an arm: trained ones, or the embeddings of its texts, or none."""
+    if prompt.trained is None:
+        return SoftPrompt.from_seed(slots, model)
+    if prompt.trained.slots != slots:
+        was, now = (
+            [model.tokenizer.convert_ids_to_tokens(list(ids)) for ids in one.ids]
+            for one in (prompt.trained.slots, slots)
+        )
+        raise ArtifactError(
+            f"the arm {name} holds vectors for the tokens {was}, but in this template and with this prompt.text the "
+            f"slots hold {now}. Use the artifact's own template and prompt."
+        )
+    return prompt.trained
+
+
+def _with_a_slot(
+    examples: Sequence[Example], prompt: SoftPrompt, model: LanguageModel
+) -> tuple[list[Example], SoftPrompt]:
+    """The two shortest examples; without a slot, their first token becomes one, to have a gradient to compare."""
+    shortest = sorted(examples, key=lambda example: example.length)[:2]
+    if prompt.slots.num_tokens:
+        return shortest, prompt
+    first = SoftPrompt.from_seed(Slots((shortest[0].tokens[:1],)), model)
+    return [replace(example, tokens=(-1, *example.tokens[1:])) for example in shortest], first

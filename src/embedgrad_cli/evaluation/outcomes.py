@@ -1,0 +1,80 @@
+"""Answers become outcomes: what was found in each, and whether it is right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_rows
+from embedgrad_cli.evaluation.arms import Arm
+from embedgrad_cli.tasks import graders
+from embedgrad_cli.tasks.graders import Extraction, Grade
+from embedgrad_cli.tasks.load import Row
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A graded answer. `task.extraction` says which of the two extractions counts."""
+
+    answer: Answer
+    grade: Grade
+    extraction: Literal["strict", "lenient"]
+
+    @property
+    def counted(self) -> Extraction:
+        return getattr(self.grade, self.extraction)
+
+    @property
+    def output(self) -> str:
+        return self.answer.output
+
+    @property
+    def extracted(self) -> str | None:
+        """The answer found in the output; None: invalid."""
+        return self.counted.extracted
+
+    @property
+    def correct(self) -> bool:
+        return self.counted.correct
+
+
+def grade_answers(rows: Sequence[Row], answers: Sequence[Sequence[Answer]], task: TaskConfig) -> list[list[Outcome]]:
+    """Grade every answer to every row: `[rows][samples]`."""
+    if task.kind == "choice":
+        return [
+            [Outcome(one, _of_choice(row, one), task.extraction) for one in of_row]
+            for row, of_row in zip(rows, answers, strict=True)
+        ]
+    return [
+        [
+            Outcome(one, graders.get(task.grader, row.choices).judge(row.answer, one.output), task.extraction)
+            for one in of_row
+        ]
+        for row, of_row in zip(rows, answers, strict=True)
+    ]
+
+
+def answer_and_grade(arm: Arm, rows: Sequence[Row], task: TaskConfig, batch_size: int) -> list[Outcome]:
+    """One answer to every row (the likeliest choice, or a greedy one), graded; nothing is written."""
+    answers = answer_rows(arm, task, batch_size, AnswerLog())
+    return [outcome for (outcome,) in grade_answers(rows, answers, task)]
+
+
+def majority(outcomes: Sequence[Outcome]) -> Outcome:
+    """The first outcome with the answer that most samples gave; of equally frequent answers, the one given first.
+
+    Invalid answers have no vote. Of one outcome, it is that outcome.
+    """
+    votes = Counter(outcome.extracted for outcome in outcomes if outcome.extracted is not None)
+    if not votes:
+        return outcomes[0]
+    winner = max(votes, key=votes.__getitem__)
+    return next(outcome for outcome in outcomes if outcome.extracted == winner)
+
+
+def _of_choice(row: Row, answer: Answer) -> Grade:
+    both = Extraction(answer.output, answer.output == row.answer)
+    return Grade(both, both)

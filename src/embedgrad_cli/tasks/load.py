@@ -1,0 +1,45 @@
+"""The data of a task: files -> rows (query, target, answer) -> no repetitions -> train, validation, test.
+
+splits = load(config.task, config.seed)
+splits.train[0].query, splits.train[0].target, splits.report["counts"]
+"""
+
+from __future__ import annotations
+
+import logging
+
+from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.errors import DataError
+from embedgrad_cli.tasks.defects import Defects
+from embedgrad_cli.tasks.rows import Row, RowMaker
+from embedgrad_cli.tasks.sources import read_sources
+from embedgrad_cli.tasks.splits import Splits, make_splits, rows_hash
+
+__all__ = ["Row", "Splits", "load", "rows_hash"]
+
+log = logging.getLogger(__name__)
+
+
+def load(task: TaskConfig, seed: int) -> Splits:
+    """Read the task's data and split it. The same files, settings and seed give the same splits.
+
+    Raises:
+        DataError: a file, a row or a size is not what the task's settings say; all defects of all files are
+            reported together.
+        ConfigError: the task's settings contradict themselves.
+    """
+    maker, defects, rows = RowMaker(task), Defects(), dict[str, list[Row]]()
+    for split, source in read_sources(task).items():
+        try:
+            rows[split] = maker.rows(source, defects)
+        except DataError as error:
+            defects.add_file(str(error).rstrip("."))
+    if not defects.files:
+        maker.check_kept(defects)
+    defects.raise_if_any(skip_rows=task.broken == "skip")
+    splits = make_splits(rows, task, seed)
+    if defects.num_rows:
+        splits.report["broken_rows_skipped"] = {"count": defects.num_rows, "rows": defects.lines}
+        log.warning("%d broken rows left out: %s", defects.num_rows, "; ".join(defects.lines))
+    log.info("task %s: %s", task.name, splits.report)
+    return splits

@@ -1,0 +1,100 @@
+"""What a person sees while a command works: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from embedgrad_cli.config.arm_spec import short_names
+
+PLAIN_LINES = 10  # progress lines per run where there is no terminal
+
+
+def _progress_console() -> Console:
+    """Progress goes to stderr, results to stdout, so that results can be piped."""
+    return Console(stderr=True, highlight=False)
+
+
+class TrainingDisplay:
+    """A progress bar with loss, validation accuracy, drift and speed; plain lines when stderr is no terminal."""
+
+    def __init__(self, steps: int, first_step: int, summary: str) -> None:
+        self.console, self.steps, self.summary = _progress_console(), steps, summary
+        self.first_step, self.accuracy, self.best = first_step, 0.0, 0.0
+        self.progress = Progress(
+            TextColumn("[bold]optimize[/]"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed}/{task.total} · {task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.bar: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self.console.print(self.summary, soft_wrap=True)
+        if self.first_step:
+            self.console.print(f"resumed after step {self.first_step}")
+        self.progress.start()
+        self.bar = self.progress.add_task("", total=self.steps, completed=self.first_step, numbers="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def step(self, row: dict[str, Any]) -> None:
+        numbers = (
+            f"loss {row['loss']:.3f} · validation {self.accuracy:.1%} (best {self.best:.1%}) · "
+            f"drift {row['drift']:.2f} · {row['tokens'] / max(row['seconds'], 1e-9):,.0f} tokens/s"
+        )
+        assert self.bar is not None
+        self.progress.update(self.bar, completed=row["step"], numbers=numbers)
+        every = max(self.steps // PLAIN_LINES, 1)
+        if not self.console.is_terminal and (row["step"] % every == 0 or row["step"] == self.steps):
+            self.console.print(f"step {row['step']}/{self.steps} · {numbers}", soft_wrap=True)
+
+    def validated(self, row: dict[str, Any]) -> None:
+        self.accuracy = row["validation_accuracy"]
+        self.best = max(self.best, self.accuracy)
+        mark = " · best so far" if row["best"] else ""
+        self.console.print(
+            f"step {row['step']}: validation accuracy {self.accuracy:.1%}, loss {row['validation_loss']:.3f}{mark}",
+            soft_wrap=True,
+        )
+
+
+class TestDisplay:
+    """One progress bar per arm; one plain line per arm when stderr is no terminal."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    def __init__(self) -> None:
+        self.console = _progress_console()
+        self.progress = Progress(
+            TextColumn("[bold]test[/] {task.description:<10}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def arm(self, name: str, total: int) -> Callable[[int], None]:
+        """Begin an arm; the returned callback counts its finished rows."""
+        name = short_names([name])[name]
+        if not self.console.is_terminal:
+            self.console.print(f"test: {escape(name)}, {total} examples", soft_wrap=True)
+        bar = self.progress.add_task(escape(name), total=total)
+        return lambda done: self.progress.advance(bar, done)

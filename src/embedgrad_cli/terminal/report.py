@@ -1,0 +1,171 @@
+"""What a person sees in the end: examples, tables, verdicts, and where everything is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from embedgrad_cli.config.arm_spec import short_names
+from embedgrad_cli.evaluation.outcomes import Outcome
+from embedgrad_cli.evaluation.significance import show_p, verdict
+from embedgrad_cli.tasks.load import Row
+
+SHOWN_EXAMPLES = 3
+SHOWN_VALUES = 40  # of a field, in a breakdown
+ANSWER_LINES = 6  # of one answer, in the examples shown
+NARROWEST = 110  # where there is no terminal: tables are not squeezed into 80 columns
+
+
+def results(
+    summary: dict[str, Any],
+    rows: Sequence[Row],
+    outcomes: Mapping[str, Sequence[Sequence[Outcome]]],
+    output_dir: Path,
+) -> None:
+    """Print examples with both answers, the tables, the verdicts, and where everything is."""
+    console = _console()
+    _print_examples(console, rows, outcomes)
+    _print_tables(console, summary)
+    main = (summary["comparison"] or {}).get("candidate")
+    ordered = sorted(summary["comparisons"], key=lambda comparison: comparison["candidate"] != main)
+    short = short_names(list(summary["arms"]))
+    for number, comparison in enumerate(ordered):
+        start = "Verdict: " if number == 0 else "         "
+        named = {**comparison, **{side: short[comparison[side]] for side in ("baseline", "candidate")}}
+        console.print(Text(f"{start}{verdict(named, summary['num_examples'])}."), soft_wrap=True)
+    if "drift" in summary:
+        drift = summary["drift"]
+        console.print(
+            f"Drift from the seed: {drift['mean_relative_l2']:.2f} of a vector's length on average; "
+            f"{drift['nearest_kept']} of {drift['num_tokens']} vectors still have their seed token as nearest "
+            "neighbour.",
+            soft_wrap=True,
+        )
+    if summary["num_skipped"]:
+        console.print(f"{summary['num_skipped']} examples were too long for the model and left out of every arm.")
+    console.print(f"Written to {escape(str(output_dir))}", soft_wrap=True)
+
+
+def already_finished(output_dir: Path, summary: dict[str, Any]) -> None:
+    """Say that nothing is left to do, and what came out."""
+    console = _console()
+    console.print(f"The run in {escape(str(output_dir))} is finished; nothing was changed.", soft_wrap=True)
+    _print_tables(console, summary)
+
+
+def answered(output_dir: Path) -> None:
+    """Say that all answers are written and not graded."""
+    folder = escape(str(output_dir))
+    _console().print(
+        f"Every arm has answered every example; nothing is graded. Written to {folder}/samples.jsonl\n"
+        f"Grade them: embedgrad evaluate --regrade output_dir={folder}",
+        soft_wrap=True,
+    )
+
+
+def _console() -> Console:
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, NARROWEST)
+    return console
+
+
+def _print_tables(console: Console, summary: dict[str, Any]) -> None:
+    console.print(_arms_table(summary))
+    if any("samples" in arm for arm in summary["arms"].values()):
+        console.print(_samples_table(summary))
+    for field, values in summary.get("breakdowns", {}).items():
+        console.print(_breakdown_table(field, values))
+
+
+def _table(title: str, left: str, *right: str) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column(left, overflow="fold")
+    for heading in right:
+        table.add_column(Text(heading), justify="right")
+    return table
+
+
+def _arms_table(summary: dict[str, Any]) -> Table:
+    """One line per arm. Columns that say nothing here are left out: Holm's p of one comparison, equal extractions."""
+    arms = summary["arms"]
+    comparisons = summary.get("comparisons") or [one for one in [summary["comparison"]] if one]
+    baseline = comparisons[0]["baseline"] if comparisons else ""
+    several = len(comparisons) > 1
+    differ = any(arm.get("strict") != arm.get("lenient") for arm in arms.values())
+    title = f"{summary['task']} · {summary['split']} split, {summary['num_examples']} examples · {summary['model']}"
+    short = short_names(list(arms))
+    headings = ["accuracy", "95 % interval", *(["strict", "lenient"] if differ else []), "invalid"]
+    if comparisons:
+        headings += [f"against {short[baseline]}", "95 % interval", "p", *(["p (Holm)"] if several else [])]
+    table = _table(title, "arm", *headings)
+    for name, arm in arms.items():
+        cells = [f"{arm['accuracy']:.1%}", _interval(arm["ci95"])]
+        cells += [f"{arm[one]['accuracy']:.1%}" for one in ("strict", "lenient")] if differ else []
+        cells += [str(arm["invalid"])]
+        for one in comparisons:
+            if one["candidate"] == name:
+                low, high = (100 * limit for limit in one["ci95"])
+                cells += [f"{100 * one['difference']:+.1f} points", f"{low:+.1f} to {high:+.1f}"]
+                cells += [show_p(one["mcnemar_p"]), *([show_p(one["holm_p"])] if several else [])]
+        table.add_row(Text(short[name]), *cells)
+    return table
+
+
+def _samples_table(summary: dict[str, Any]) -> Table:
+    """Several answers to each question: mean accuracy with clustered errors, majority vote, pass@k."""
+    arms = {name: arm["samples"] for name, arm in summary["arms"].items()}
+    first = next(iter(arms.values()))
+    sizes = list(first["pass_at_k"])
+    title = f"{first['num_samples']} answers to each question; errors clustered by question"
+    headings = ("mean accuracy", "standard error", "95 % interval", "majority vote", *(f"pass@{k}" for k in sizes))
+    table = _table(title, "arm", *headings)
+    short = short_names(list(arms))
+    for name, arm in arms.items():
+        cells = [f"{arm['mean_accuracy']:.1%}", f"{arm['standard_error']:.1%}", _interval(arm["ci95"])]
+        cells += [f"{arm['majority_vote']:.1%}", *(f"{arm['pass_at_k'][k]:.1%}" for k in sizes)]
+        table.add_row(Text(short[name]), *cells)
+    return table
+
+
+def _breakdown_table(field: str, values: dict[str, Any]) -> Table:
+    names = short_names(list(next(iter(values.values()))["arms"])).values()
+    table = _table(f"by {field}", field, "examples", *names)
+    for value, part in list(values.items())[:SHOWN_VALUES]:
+        shown = [f"{arm['accuracy']:.1%} ({_interval(arm['ci95'])})" for arm in part["arms"].values()]
+        table.add_row(Text(value or "(none)"), str(part["num_examples"]), *shown)
+    if len(values) > SHOWN_VALUES:
+        table.caption = f"and {len(values) - SHOWN_VALUES} more in results.json"
+    return table
+
+
+def _interval(limits: Sequence[float]) -> str:
+    low, high = limits
+    return f"{low:.1%} to {high:.1%}"
+
+
+def _print_examples(console: Console, rows: Sequence[Row], outcomes: Mapping[str, Sequence[Sequence[Outcome]]]) -> None:
+    """A few rows with the answers of seed and optimised prompt, those first on which the two differ."""
+    if not {"seed", "optimized"} <= outcomes.keys():
+        return
+    firsts = ([of_row[0] for of_row in outcomes[name]] for name in ("seed", "optimized"))
+    triples = list(zip(rows, *firsts, strict=True))
+    triples.sort(key=lambda triple: triple[1].correct == triple[2].correct)
+    for row, seed, optimized in triples[:SHOWN_EXAMPLES]:
+        console.print(f"\n[bold]{escape(row.query)}[/]  [dim](expected: {escape(row.answer)})[/]", soft_wrap=True)
+        for name, outcome in (("seed", seed), ("optimized", optimized)):
+            mark = "[green]right[/]" if outcome.correct else "[red]wrong[/]"
+            lines = outcome.output.strip().splitlines() or ["(no answer)"]
+            shown = lines if len(lines) <= ANSWER_LINES else [*lines[: ANSWER_LINES - 2], "…", lines[-1]]
+            console.print(f"  {name:<10}{mark}  {escape(shown[0])}", soft_wrap=True)
+            for line in shown[1:]:
+                console.print(f"{'':19}{escape(line)}", soft_wrap=True)
+    console.print()

@@ -1,0 +1,1 @@
+"""The search for the best text, beside which optimised vectors are measured."""

@@ -1,0 +1,110 @@
+"""An artifact's own model and task, and any prompts, as vectors or as texts, on the same rows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from embedgrad_cli.config.build import build, conf_dir, over
+from embedgrad_cli.config.evaluation_checks import SLOT
+from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, TemplateConfig
+from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
+from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint
+from embedgrad_cli.core.prompt.nearest_text import one_text_per_slot
+from embedgrad_cli.core.text.encoding import Encoded, encode
+from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.errors import ConfigError
+from embedgrad_cli.evaluation.answers import Answer, AnswerLog, Progress, answer_rows
+from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine, seeds_of
+from embedgrad_cli.tasks.load import Row, Splits, load
+
+Texts = list[str]  # one per slot
+
+
+@dataclass
+class Measurement:
+    """What is needed to try prompts on the task that an artifact was made for.
+
+    `template` holds the task's worked examples and one text per slot; `seed_texts` are the seed's in its order.
+    """
+
+    config: EvaluateConfig
+    splits: Splits
+    model: LanguageModel
+    template: TemplateConfig
+    seed_texts: Texts
+    shares_trunk: bool
+
+    @classmethod
+    def open(cls, config: ExportConfig, artifact: Artifact) -> Measurement:
+        """Load the task's rows and the model.
+
+        Raises:
+            ConfigError: the task's settings or its place are wrong.
+            DataError: its rows are.
+            ModelError: the model cannot be loaded.
+            ArtifactError: it is not the artifact's.
+        """
+        settings = evaluate_config(config, artifact.metadata["config"])
+        splits = load(settings.task, settings.seed)
+        model = load_model(settings.model, pick_device(settings.device))
+        check_fingerprint(artifact, model, config.artifact)
+        artifact.prompt.to(model.device)
+        template = with_examples(settings.template, splits.fewshot, settings.task.fewshot_style)
+        numbered = one_text_per_slot(template)
+        contents = [m.content for m in template.messages] if model.is_chat else [template.text]
+        seeds = seeds_of(settings.prompt)
+        seed_texts = [seeds[int(number or 0)] for content in contents for number in SLOT.findall(content)]
+        arm = {"seed": ArmPrompt(tuple(seed_texts))}
+        tried = examine(splits.validation, model, numbered, settings.task, arm).arms["seed"]
+        return cls(settings, splits, model, numbered, seed_texts, tried.forward.shares_trunk)
+
+    def examine(self, rows: Sequence[Row], prompts: Mapping[str, ArmPrompt]) -> Examination:
+        """The rows with each of these prompts, with one text per slot."""
+        return examine(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk)
+
+    def encode(self, rows: Sequence[Row], texts: Texts) -> Encoded:
+        """The rows with these texts in the slots, and the targets that a loss is taken on."""
+        task = self.config.task
+        conversation = Conversation(self.template, texts, self.model.tokenizer, self.model.is_chat)
+        ends_turn = task.kind == "generation"
+        return encode(rows, conversation, self.model, ends_turn=ends_turn, too_long=task.too_long)
+
+    def answer(
+        self, examination: Examination, progress: Callable[[str, int], Progress]
+    ) -> dict[str, list[list[Answer]]]:
+        """Let every arm answer every row."""
+        log, task, size = AnswerLog(), self.config.task, self.config.evaluation.batch_size
+        return {
+            name: answer_rows(arm, task, size, log, progress=progress(name, len(arm.examples)))
+            for name, arm in examination.arms.items()
+        }
+
+
+def evaluate_config(config: ExportConfig, recorded: Mapping[str, Any]) -> EvaluateConfig:
+    """The settings of `embedgrad evaluate` for the artifact's own task, its places replaced by those of the export.
+
+    What the artifact's version did not know has the defaults of `conf/`.
+
+    Raises:
+        ConfigError: holds every problem.
+    """
+    plain: dict[str, Any] = {}
+    for name in ("base", "problem", "evaluate"):
+        plain |= yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))
+    plain = {key: value for key, value in plain.items() if key not in ("defaults", "hydra")}
+    for part in ("task", "evaluation"):
+        plain[part] = over(plain[part], recorded.get(part, {}))
+    plain |= {key: recorded[key] for key in ("seed", "template", "prompt")}
+    plain |= {"model": vars(config.model), "artifact": config.artifact, "output_dir": config.output_dir}
+    plain |= {"device": config.device, "log_level": config.log_level}
+    if config.data_dir:
+        plain["task"]["data_dir"] = config.data_dir
+    built, problems = build("evaluate", plain)
+    if not isinstance(built, EvaluateConfig):
+        raise ConfigError([problem.replace("task.data_dir=", "data_dir=") for problem in problems])
+    return built

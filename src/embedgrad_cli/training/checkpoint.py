@@ -1,0 +1,78 @@
+"""All that a stopped run needs to go on as if it had not been stopped: tensors and JSON in one `.safetensors` file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.errors import ArtifactError
+from embedgrad_cli.storage.run_directory import write_atomically
+
+
+@dataclass
+class TrainingState:
+    """Where a run stands: steps done, and the best prompt so far by validation accuracy, then loss.
+
+    The order of examples follows from the seed and the step, so no random state is kept.
+    """
+
+    best_vectors: Tensor
+    step: int = 0
+    best_accuracy: float | None = None
+    best_loss: float | None = None
+    best_step: int = 0
+    validations_since_best: int = 0
+
+    def update_best(self, accuracy: float, loss: float, vectors: Tensor) -> bool:
+        """Take these vectors if they are better: more accurate, or as accurate with a smaller loss."""
+        best = None if self.best_accuracy is None or self.best_loss is None else (-self.best_accuracy, self.best_loss)
+        if best is not None and (-accuracy, loss) >= best:
+            self.validations_since_best += 1
+            return False
+        self.best_accuracy, self.best_loss, self.best_step = accuracy, loss, self.step
+        self.best_vectors = vectors.detach().clone()
+        self.validations_since_best = 0
+        return True
+
+
+def save_checkpoint(path: Path, state: TrainingState, prompt: SoftPrompt, optimizer: torch.optim.Optimizer) -> None:
+    """Write state, prompt and the optimiser's moments, whole or not at all."""
+    tensors = {"vectors": prompt.vectors.detach(), "best_vectors": state.best_vectors}
+    for key, value in optimizer.state_dict()["state"].get(0, {}).items():
+        if value is not None:
+            tensors[f"optimizer.{key}"] = torch.as_tensor(value)
+    numbers = {key: value for key, value in vars(state).items() if key != "best_vectors"}
+    content = save({k: t.cpu().contiguous() for k, t in tensors.items()}, {"embedgrad_checkpoint": json.dumps(numbers)})
+    write_atomically(path, content)
+
+
+def load_checkpoint(path: Path, prompt: SoftPrompt, optimizer: torch.optim.Optimizer) -> TrainingState:
+    """Put the prompt and the optimiser where the checkpoint left them.
+
+    Raises:
+        ArtifactError: the file is damaged or belongs to another prompt.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+            numbers = json.loads(file.metadata()["embedgrad_checkpoint"])
+        if tensors["vectors"].shape != prompt.vectors.shape:
+            raise ValueError(f"its prompt is {list(tensors['vectors'].shape)}, not {list(prompt.vectors.shape)}")
+    except Exception as error:
+        raise ArtifactError(
+            f"the checkpoint {path} cannot be used: {error}. Delete it to start this run from the beginning, or give "
+            "another output_dir."
+        ) from error
+    with torch.no_grad():
+        prompt.vectors.copy_(tensors["vectors"])
+    moments = {k.removeprefix("optimizer."): t for k, t in tensors.items() if k.startswith("optimizer.")}
+    if moments:
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: moments}})
+    return TrainingState(best_vectors=tensors["best_vectors"].to(prompt.vectors.device), **numbers)

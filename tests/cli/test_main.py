@@ -1,0 +1,372 @@
+"""The command line from outside: help, exit codes, plain errors, sweeps, completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from embedgrad_cli import __version__
+from embedgrad_cli.cli import main as cli
+from embedgrad_cli.errors import DataError, EmbedgradError
+from embedgrad_cli.storage.interrupts import Stopped
+
+Received = list[Any]
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Received:
+    """Stands in for the subcommands: collects the configs they are called with. Runs in an empty folder."""
+    configs: Received = []
+
+    def subcommand(command: str) -> Callable[[Any], float]:
+        def run(config: Any) -> float:
+            configs.append(config)
+            return 0.5
+
+        return run
+
+    monkeypatch.setattr(cli, "_subcommand", subcommand)
+    monkeypatch.chdir(tmp_path)
+    return configs
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def run(config: Any) -> float:
+        raise error
+
+    monkeypatch.setattr(cli, "_subcommand", lambda command: run)
+
+
+def run_process(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    code = (
+        "import sys; from embedgrad_cli.cli.main import main; code = main(sys.argv[1:]);"
+        "print('heavy:', sorted({'torch', 'transformers', 'hydra'} & set(sys.modules))); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+def write_artifact(path: Path, config: dict[str, Any]) -> Path:
+    metadata = json.dumps({"format_version": 1, "config": config})
+    header = {"__metadata__": {"embedgrad": metadata}, "x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+    return path
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    """An artifact of a run on a task of the user's own."""
+    task = {
+        "name": "mine",
+        "kind": "choice",
+        "data_dir": "embedded:word-problems",
+        "hub": {"path": None, "name": None, "revision": None},
+        "field": None,
+        "query": "{q}",
+        "target": "{a}",
+        "remove": None,
+        "labels": {"0": "bad", "1": "good"},
+        "choices": ["bad", "good"],
+        "grader": "label",
+        "split": {"train": ["train"], "validation": None, "test": None}
+        | {"num_train": None, "num_validation": 5, "num_test": 5},
+        "max_new_tokens": 4,
+        "too_long": "skip",
+    }
+    model = {"path": "embedded:tiny", "revision": None, "dtype": "float32", "template": "chat"}
+    config = {
+        "seed": 7,
+        "model": model | {"trust_remote_code": False},
+        "template": {"messages": [{"role": "user", "content": "{query}{prompt}"}], "text": "{query}{prompt}"},
+        "prompt": {"text": "Think."},
+        "task": task,
+        "train": {"steps": 3},
+    }
+    return write_artifact(tmp_path / "prompt.safetensors", config)
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_overview(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv) == 0
+    text = capsys.readouterr().out
+    assert sum(line.startswith("  embedgrad ") and "artifact=" in line for line in text.splitlines()) == 2
+    assert all(f"\n  {command} " in text for command in cli.COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"embedgrad {__version__}\n"
+
+
+def test_help_of_optimize_lists_groups_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["optimize", "task=sst2", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "*sst2" in text
+    assert "smollm2-360m-instruct" in text
+    assert "train.steps=50" in text
+    assert "optimiser steps" in text
+    assert "task.choices=[negative, positive]" in text
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_help_of_the_other_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "--help"]) == 0
+    assert {"evaluate": "artifact=null", "export": "artifact=???"}[command] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("optimise", "there is no command 'optimise'. Did you mean optimize?"),
+        ("task=sst2", "the command is missing before 'task=sst2'"),
+        ("optimize --multirum", "unrecognized arguments: --multirum"),
+        ("optimize --experimental-rerun x", "unpickles"),
+        ("optimize --config-dir nowhere", "there is no folder 'nowhere'"),
+        ("optimize task=gsm9k", "task: there is no 'gsm9k'. Did you mean task=gsm8k?"),
+        ("optimize task=data/mine", "Or task.data_dir=data/mine."),
+        ("optimize model=Some/Name", "Or model=local model.path=Some/Name."),
+        ("optimize sst2", "Did you mean task=sst2?"),
+        ("optimize optimizer.learnrate=1", "optimizer.learnrate: there is no such setting"),
+        ("optimize lr=1", "lr: there is no such setting. Did you mean optimizer.lr?"),
+        ("optimize trian.steps=1", "Did you mean train.steps?"),
+        ("optimize model.name=qwen2.5-7b", "Did you mean model=qwen2.5-7b?"),
+        ("optimize model.path=qwen2.5-7b", "Did you mean model=qwen2.5-7b?"),
+        ("optimize +extra=1", "extra: there is no such setting"),
+        ("optimize ~train.steps", "train.steps: it has no value yet"),
+        ("optimize optimizer.lr=-1", "optimizer.lr: -1 is not above 0"),
+        ("optimize train.steps=1,2", "needs --multirun"),
+        ("optimize prompt.text=Why(now", "Write text in quotes within quotes: 'prompt.text=\"Why(now\"'"),
+        ("optimize -m --cfg job train.steps=1,2", "--cfg shows one job: leave --multirun out"),
+        ("optimize experiment=lab/review", "Did you mean experiment=lab/reviews?"),
+        ("optimize -m train.steps=1,x", "train.steps: 'x' is not a whole number"),
+        ("optimize -m task=sst2,sst3", "task: there is no 'sst3'"),
+        ("optimize model=local", "model.path: it has no value yet"),
+        ("optimize model=local model.path=./nowhere", "model.path: there is no folder './nowhere'"),
+        ("optimize prompt=custom", "prompt.text: it has no value yet"),
+        ("optimize task.data_dir=nowhere", "task.data_dir: 'nowhere' does not exist"),
+        ("optimize task.kind=choice", "task.choices: kind=choice"),
+        ("optimize template.text=hello", "template.text: it has no place for the prompt"),
+        ("evaluate", "artifact: it has no value yet"),
+        ("evaluate artifact=nowhere", "artifact=nowhere cannot be read: there is no such file"),
+        ("evaluate artifact=nowhere optimizer=sgd", "`embedgrad evaluate` has no such group"),
+        ("export artifact=nowhere format=pfet", "format: 'pfet' does not exist"),
+    ],
+)
+def test_wrong_input_is_one_plain_message(
+    line: str, words: str, received: Received, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.err.startswith("embedgrad: ")
+    assert "Traceback" not in captured.err
+    assert received == []
+    assert list(Path.cwd().iterdir()) == [], "wrong input must leave no trace"
+
+
+def test_all_problems_are_printed_together(received: Received, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["optimize", "task=x", "optimizer.lr=-1", "train.stepz=3", "device=gpu", "nonsense"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("embedgrad: 5 problems:\n  - ")
+    assert all(word in text for word in ("'x'", "optimizer.lr", "train.steps", "device", "'nonsense'"))
+
+
+def test_optimize_gets_its_config(received: Received) -> None:
+    line = ["optimize", "seed=3", "task=gsm8k", "train.steps=1e1", "prompt.text='Think, then answer: (a) or (b)?'"]
+
+    assert cli.main(line) == 0
+
+    (config,) = received
+    assert (config.seed, config.task.name, config.train.steps) == (3, "gsm8k", 10)
+    assert config.prompt.text == "Think, then answer: (a) or (b)?"
+    assert config.output_dir.startswith("outputs/optimize/2")
+    assert list(Path.cwd().iterdir()) == [], "only the subcommand itself writes"
+
+
+def test_flags_and_overrides_in_any_order(received: Received, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["optimize", "seed=1,2", "--multirun", "output_dir=sweep", "train.steps=5"]) == 0
+
+    assert capsys.readouterr().out.endswith("All runs in one table: embedgrad compare sweep\n")
+
+    assert [(c.seed, c.train.steps) for c in received] == [(1, 5), (2, 5)]
+    assert [Path(c.output_dir).relative_to(Path.cwd()).as_posix() for c in received] == ["sweep/0", "sweep/1"]
+
+
+def test_own_configs(received: Received, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    (own / "task").mkdir(parents=True)
+    (own / "experiment").mkdir()
+    task = {"name": "mine", "kind": "choice", "data_dir": str(tmp_path), "query": "{q}", "target": "{a}"}
+    (own / "task" / "mine.yaml").write_text(
+        yaml.safe_dump(task | {"choices": ["a", "b"], "split": {"num_validation": 5}})
+    )
+    (own / "experiment" / "quick.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /task: mine\ntrain:\n  steps: 3\n"
+    )
+
+    assert cli.main(["optimize", "--config-dir", str(own), "experiment=quick"]) == 0
+
+    assert (received[0].task.name, received[0].train.steps) == ("mine", 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("name: mine\nkind: chioce\n", "task.kind: 'chioce' is not one of choice, generation; did you mean choice"),
+        ("name: mine\nquestion: x\n", "task.question: there is no such setting"),
+        ("name: [mine\n", "the configs do not compose"),
+    ],
+)
+def test_mistakes_in_own_configs(
+    content: str, words: str, received: Received, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").write_text(content)
+
+    assert cli.main(["optimize", "--config-dir", str(tmp_path), "task=mine"]) == 2
+    text = capsys.readouterr().err
+    assert words in text
+    assert "Traceback" not in text
+
+
+def test_evaluate_takes_the_artifacts_own_settings(received: Received, artifact: Path) -> None:
+    assert cli.main(["evaluate", f"artifact={artifact}"]) == 0
+
+    (config,) = received
+    assert (config.seed, config.task.name, config.task.too_long, config.prompt.text) == (7, "mine", "skip", "Think.")
+    assert (config.model.path, config.model.template, config.split) == ("embedded:tiny", "chat", "test")
+
+
+def test_evaluate_replaces_what_is_named(received: Received, artifact: Path) -> None:
+    line = ["model.dtype=bfloat16", "task.split.num_test=9", "task.labels=null", "seed=1"]
+
+    assert cli.main(["evaluate", f"artifact={artifact}", *line[:2]]) == 0
+    assert cli.main(["evaluate", f"artifact={artifact}", *line[2:]]) == 0
+
+    first, second = received
+    assert (first.model.dtype, first.model.template, first.task.split.num_test) == ("bfloat16", "chat", 9)
+    assert (first.task.split.num_validation, first.task.labels) == (5, {"0": "bad", "1": "good"})
+    assert (second.task.labels, second.seed) == (None, 1)
+
+
+def test_evaluate_replaces_a_group_as_a_whole(received: Received, artifact: Path, tmp_path: Path) -> None:
+    line = ["evaluate", f"artifact={artifact}", "task=gsm8k", f"task.data_dir={tmp_path}"]
+
+    assert cli.main(line) == 0
+
+    (config,) = received
+    assert (config.task.name, config.task.data_dir, config.task.labels) == ("gsm8k", str(tmp_path), None)
+    assert (config.task.too_long, config.seed, config.model.template) == ("error", 7, "chat")
+
+
+@pytest.mark.parametrize("sweep", [[], ["--multirun"]], ids=["one run", "sweep"])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(DataError("row 3 is odd."), 2), (EmbedgradError("out of memory."), 1), (KeyboardInterrupt(), 130)],
+)
+def test_failures_have_their_exit_code(
+    error: BaseException,
+    code: int,
+    sweep: list[str],
+    received: Received,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fail_with(monkeypatch, error)
+
+    assert cli.main(["optimize", *sweep, "output_dir=out"]) == code
+    text = capsys.readouterr().err
+    assert text.splitlines()[-1] == f"embedgrad: {str(error) or 'interrupted.'}"
+    assert "Traceback" not in text
+    assert sweep or len(text.splitlines()) == 1
+
+
+def test_a_stopped_job_stops_the_sweep(
+    received: Received, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(monkeypatch, Stopped("step 3", Path("sweep/0")))
+
+    assert cli.main(["optimize", "-m", "seed=1,2", "output_dir=sweep"]) == 130
+    captured = capsys.readouterr()
+    assert "stopped after step 3" in captured.err
+    assert captured.out.count("job ") == 1
+
+
+def test_a_bug_is_not_hidden(received: Received, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, ZeroDivisionError())
+
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["optimize"])
+
+
+def test_cfg_prints_an_incomplete_config(received: Received, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["optimize", "model=local", "--cfg", "job"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["path"] == "???"
+    assert cli.main(["optimize", "--cfg", "job", "train.step=1"]) == 2
+    assert received == []
+
+
+def test_info(received: Received, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["optimize", "--info", "defaults"]) == 0
+    assert "task/word-problems" in capsys.readouterr().out
+
+
+def complete(line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("COMP_LINE", line)
+    assert cli.main(["-sc", "query=bash"]) == 0
+    return capsys.readouterr().out.split()
+
+
+def test_completion(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, received: Received) -> None:
+    assert complete("embedgrad ", capsys, monkeypatch) == list(cli.COMMANDS)
+    assert complete("embedgrad ev", capsys, monkeypatch) == ["evaluate"]
+    assert complete("embedgrad optimize task=s", capsys, monkeypatch) == ["task=sst2"]
+    assert "train.steps=" in complete("embedgrad optimize train.", capsys, monkeypatch)
+    assert complete("embedgrad export form", capsys, monkeypatch) == ["format="]
+    assert complete("embedgrad optimize --mul", capsys, monkeypatch) == ["--multirun"]
+    assert received == []
+
+
+def test_completion_within_bash(tmp_path: Path) -> None:
+    """The installed function, called as bash calls it."""
+    program = tmp_path / "embedgrad"
+    program.write_text(f"#!{sys.executable}\nimport sys\nfrom embedgrad_cli.cli.main import main\nsys.exit(main())\n")
+    program.chmod(0o755)
+    script = """
+        eval "$(embedgrad -sc install=bash)"
+        COMP_LINE="embedgrad optimize task=s"; COMP_POINT=${#COMP_LINE}; COMP_CWORD=2
+        hydra_bash_completion
+        echo "${COMPREPLY[@]}"
+    """
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "task=sst2", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "loaded"),
+    [
+        (["--help"], 0, []),
+        (["optimize", "--help"], 0, ["hydra"]),
+        (["optimize", "model.typo=1", "optimizer.lr=-1"], 2, ["hydra"]),
+        (["evaluate", "artifact=nowhere"], 2, ["hydra"]),
+        (["nonsense"], 2, []),
+    ],
+)
+def test_nothing_heavy_is_loaded(arguments: list[str], code: int, loaded: list[str], tmp_path: Path) -> None:
+    done = run_process(*arguments, cwd=tmp_path)
+
+    assert done.returncode == code
+    assert done.stdout.splitlines()[-1] == f"heavy: {loaded}"

@@ -1,0 +1,216 @@
+"""Promise 5 (the same answer twice, interrupted or not) and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from tests.conftest import PLACEMENTS, SEEDS, optimize_config
+
+from embedgrad_cli.commands import optimize
+from embedgrad_cli.core.passes import forward
+from embedgrad_cli.errors import ArtifactError, UserError
+from embedgrad_cli.storage.interrupts import Stopped
+
+FILES = [
+    "prompt.safetensors",
+    "checkpoint.safetensors",
+    "metrics.jsonl",
+    "results.json",
+    "samples.jsonl",
+    "config.yaml",
+]
+
+
+def losses(run: Path) -> dict[int, float]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+def test_a_run_leaves_everything_behind(tmp_path: Path, model_folder: Path, choice_data: Path) -> None:
+    accuracy = optimize.run(optimize_config(tmp_path / "run", model_folder, choice_data))
+    for name in [*FILES, "embedgrad.log"]:
+        assert (tmp_path / "run" / name).stat().st_size > 0, name
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["validation"]["accuracy"] == accuracy
+    assert set(results["arms"]) == {"none", "seed", "optimized"}
+    assert set(results["comparison"]) == {
+        "baseline", "candidate", "difference", "ci95", "wins", "losses", "mcnemar_p",
+    }  # fmt: skip
+    assert results["num_examples"] == 12
+    samples = [json.loads(line) for line in (tmp_path / "run/samples.jsonl").read_text().splitlines()]
+    for arm, summary in results["arms"].items():
+        own = [sample for sample in samples if sample["arm"] == arm]
+        assert len(own) == 12
+        assert sum(sample["correct"] for sample in own) == summary["correct"]
+    assert sorted(losses(tmp_path / "run")) == [1, 2, 3, 4, 5, 6]
+    with safe_open(tmp_path / "run/prompt.safetensors", framework="pt") as file:
+        assert set(file.keys()) == {"soft_prompt", "seed_embedding"}
+        metadata = json.loads(file.metadata()["embedgrad"])
+        assert file.get_tensor("soft_prompt").dtype == torch.float32
+    assert metadata["seed"]["text"] == SEEDS[0]
+    assert metadata["split_hash"] == results["split_hash"]
+
+
+def test_the_loss_goes_down(tmp_path: Path, model_folder: Path, choice_data: Path) -> None:
+    config = optimize_config(
+        tmp_path,
+        model_folder,
+        choice_data,
+        train__steps=40,
+        train__eval_every=40,
+        trust_region__kind="none",
+        optimizer__lr=0.3,
+    )
+    optimize.run(config)
+    course = losses(tmp_path)
+    assert course[40] < 0.9 * course[1]
+
+
+def test_two_runs_give_the_same_bytes(tmp_path: Path, model_folder: Path, choice_data: Path) -> None:
+    for name in ("a", "b"):
+        optimize.run(optimize_config(tmp_path / name, model_folder, choice_data))
+    first, second = ((tmp_path / name / "prompt.safetensors").read_bytes() for name in ("a", "b"))
+    assert first == second
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("stop_after", range(1, 6))
+def test_stopped_and_resumed_equals_uninterrupted(
+    tmp_path: Path,
+    model_folder: Path,
+    choice_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_after: int,
+    optimizer: str,
+) -> None:
+    def config(name: str) -> object:
+        return optimize_config(
+            tmp_path / name, model_folder, choice_data, optimizer__name=optimizer, train__checkpoint_every=4
+        )
+
+    optimize.run(config("whole"))  # type: ignore[arg-type]
+    step = optimize.Training._step
+    with monkeypatch.context() as patch:
+
+        def interrupted(self: optimize.Training, *arguments: object) -> None:
+            if self.state.step + 1 == stop_after:
+                os.kill(os.getpid(), signal.SIGINT)
+            step(self, *arguments)  # type: ignore[arg-type]
+
+        patch.setattr(optimize.Training, "_step", interrupted)
+        with pytest.raises(Stopped, match=f"step {stop_after}"):
+            optimize.run(config("parts"))  # type: ignore[arg-type]
+    assert not (tmp_path / "parts/results.json").exists()
+    optimize.run(config("parts"))  # type: ignore[arg-type]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert (whole / "prompt.safetensors").read_bytes() == (parts / "prompt.safetensors").read_bytes()
+    assert losses(whole) == losses(parts)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimize.run(optimize_config(tmp_path / "whole", model_folder, choice_data, train__checkpoint_every=2))
+    killed = optimize_config(tmp_path / "killed", model_folder, choice_data, train__checkpoint_every=2)
+    step = optimize.Training._step
+    with monkeypatch.context() as patch:
+
+        def dies(self: optimize.Training, *arguments: object) -> None:
+            step(self, *arguments)  # type: ignore[arg-type]
+            if self.state.step == 3:
+                raise MemoryError
+
+        patch.setattr(optimize.Training, "_step", dies)
+        with pytest.raises(MemoryError):
+            optimize.run(killed)
+    with (tmp_path / "killed/metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # as far as the write came
+    optimize.run(killed)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    first, second = ((tmp_path / name / "prompt.safetensors").read_bytes() for name in ("whole", "killed"))
+    assert first == second
+
+
+def test_a_finished_run_changes_nothing(
+    tmp_path: Path, model_folder: Path, choice_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = optimize_config(tmp_path, model_folder, choice_data)
+    accuracy = optimize.run(config)
+    before = {name: (tmp_path / name).read_bytes() for name in FILES}
+    capsys.readouterr()
+    assert optimize.run(config) == accuracy
+    assert "finished; nothing was changed" in " ".join(capsys.readouterr().out.split())
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == before
+
+
+def test_other_settings_do_not_resume(tmp_path: Path, model_folder: Path, choice_data: Path) -> None:
+    optimize.run(optimize_config(tmp_path, model_folder, choice_data))
+    with pytest.raises(UserError, match=r"train\.steps=7 \(was 6\)"):
+        optimize.run(optimize_config(tmp_path, model_folder, choice_data, train__steps=7))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, model_folder: Path, choice_data: Path) -> None:
+    config = optimize_config(tmp_path, model_folder, choice_data)
+    optimize.run(config)
+    (tmp_path / "results.json").unlink()
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
+    with pytest.raises(ArtifactError, match=r"checkpoint\.safetensors"):
+        optimize.run(config)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    plain = forward.frozen_head_losses
+
+    def breaks(*arguments: object, **more: object) -> torch.Tensor:
+        nonlocal calls
+        calls += torch.is_grad_enabled()
+        loss = plain(*arguments, **more)  # type: ignore[arg-type]
+        return loss * float("nan") if calls > 5 else loss
+
+    monkeypatch.setattr(forward, "frozen_head_losses", breaks)
+    with pytest.raises(optimize.NonFiniteLoss, match=r"step \d.*nan.*train:\d+.*prompt\.safetensors"):
+        optimize.run(optimize_config(tmp_path, model_folder, choice_data))
+    assert (tmp_path / "prompt.safetensors").exists()
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_patience_stops_early(tmp_path: Path, model_folder: Path, choice_data: Path) -> None:
+    config = optimize_config(
+        tmp_path,
+        model_folder,
+        choice_data,
+        train__steps=50,
+        train__eval_every=1,
+        train__patience=2,
+        optimizer__lr=1e-12,
+        trust_region__kind="none",
+    )
+    optimize.run(config)
+    assert json.loads((tmp_path / "results.json").read_text())["steps"] < 50
+
+
+def test_generation_with_a_prompt_after_the_query(tmp_path: Path, model_folder: Path, choice_data: Path) -> None:
+    config = optimize_config(
+        tmp_path,
+        model_folder,
+        choice_data,
+        task__kind="generation",
+        task__choices=None,
+        task__labels=None,
+        task__grader="last-number",
+        template=PLACEMENTS["both-sides"],
+        prompt__text=SEEDS,
+        train__steps=2,
+    )
+    optimize.run(config)
+    with safe_open(tmp_path / "prompt.safetensors", framework="pt") as file:
+        assert {"soft_prompt.0", "soft_prompt.1"} < set(file.keys())

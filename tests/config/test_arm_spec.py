@@ -1,0 +1,105 @@
+"""What `arms=[…]` may say, as a user types it, and what is said when it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedgrad_cli.cli import main as cli
+from embedgrad_cli.config.arm_spec import LONGEST_NAME, Named, choose_baseline, parse_arm, quote_texts, short_names
+
+PLAIN = ["model=tiny", "template=system", "task=word-problems"]
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """The configs that `evaluate` was called with, in an empty folder."""
+    configs: list[Any] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_subcommand", lambda command: configs.append)
+    return configs
+
+
+@pytest.mark.parametrize(
+    ("typed", "arms"),
+    [
+        ("arms=[none,bare]", ["none", "bare"]),
+        ("arms=none", ["none"]),
+        ('arms=[none,text:"Let\'s think step by step."]', ["none", "text:Let's think step by step."]),
+        # what bash makes of arms=[none,text:"Let's think."] without quotes around it
+        ("arms=[none,text:Let's think.]", ["none", "text:Let's think."]),
+        ('arms=[text:"First, think; then (a) or [b].",none]', ["text:First, think; then (a) or [b].", "none"]),
+        ('arms=[text:"Say \\"yes\\"."]', ['text:Say "yes".']),
+        ("arms=[text:'It is \"so\".', none]", ['text:It is "so".', "none"]),
+        ('arms=["text:Think.",none]', ["text:Think.", "none"]),
+    ],
+)
+def test_arms_as_they_are_typed(typed: str, arms: list[str], received: list[Any]) -> None:
+    assert cli.main(["evaluate", *PLAIN, typed]) == 0
+    (config,) = received
+    assert config.arms == arms
+    assert config.prompt.text is None
+    assert (config.artifact, config.mode) == (None, "full")
+
+
+def test_flags_are_modes(received: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", "--predict-only", *PLAIN, "arms=[none]"]) == 0
+    assert received[0].mode == "predict-only"
+    assert cli.main(["evaluate", "--predict-only", "--regrade", *PLAIN, "arms=[none]"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+    assert cli.main(["optimize", "--regrade"]) == 2
+    assert "unrecognized arguments: --regrade" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["arms=[none,sead]"], "'sead' is no arm. Did you mean seed?"),
+        (["arms=[none,text:First, think.]"], "'think.' is no arm"),
+        (["arms=[none,none]"], "arms: 'none' is there twice"),
+        (["arms=[]"], "arms: the list is empty"),
+        (['arms=[none,text:""]'], "has no text"),
+        (["arms=[none,seed]"], "arms: seed needs prompt.text"),
+        (["arms=[none,optimized]"], "artifact: it has no value yet, and arms=[none, optimized]"),
+        (["arms=[none,gone.safetensors]"], "artifact=gone.safetensors cannot be read: there is no such file"),
+        (["arms=[none]", "baseline=seed"], "baseline: 'seed' is not among the arms, which are none"),
+        (["arms=[none]", "generation.num_samples=4"], "4 answers at generation.temperature=0 are all the same"),
+        (["arms=[none]", "generation.top_p=1.5"], "generation.top_p: 1.5 is not 1 or less"),
+        (["arms=[none]", "task=reviews", "generation.temperature=1"], "task.kind=choice scores its labels"),
+        (["arms=[none]", "evaluation.breakdown=[level]"], "level is not among the fields that task.keep names"),
+        (["arms=[none]", "mode=regrades"], "did you mean regrade"),
+        (["--regrade", "output_dir=nowhere"], "nowhere/config.yaml cannot be read: No such file"),
+        (
+            ["arms=[text:A]", "template.text='{query} {prompt.1}'", "prompt.text=[a,b]"],
+            "'text:A' is one text, but the template has a place for several prompts",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(
+    line: list[str], words: str, received: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", *(PLAIN if "task=reviews" not in line else PLAIN[:2]), *line]) == 2
+    assert words in capsys.readouterr().err
+    assert received == []
+
+
+def test_settings_that_no_artifact_brings_must_be_given(
+    received: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", "arms=[none]"]) == 2
+    said = capsys.readouterr().err
+    assert all(f"{key}: it has no value yet" in said for key in ("model.path", "template.text", "task.query"))
+
+
+def test_names() -> None:
+    assert parse_arm("text: Think. ") == Named("text:Think.", "text", "Think.")
+    assert parse_arm("a b/c.safetensors").kind == "artifact"
+    assert choose_baseline(["none", "seed"], None) == "seed"
+    assert choose_baseline(["bare", "none"], None) == "bare"
+    assert choose_baseline(["bare", "none"], "none") == "none"
+    long = "text:" + "Think. " * 20
+    assert len(short_names([long, "none"])[long]) == LONGEST_NAME
+    assert short_names([long, long + "x"]) == {long: long, long + "x": long + "x"}
+    assert quote_texts("prompt.text=[text:a]") == "prompt.text=[text:a]"

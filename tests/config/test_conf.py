@@ -1,0 +1,104 @@
+"""Every YAML file composes, validates, says what it is, and knows the same keys as the schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from embedgrad_cli.config.build import COMMANDS, conf_dir, keys
+from embedgrad_cli.config.compose import Composer, Request, problems_of
+
+GROUPS = ("model", "template", "prompt", "task", "optimizer", "experiment")
+FILES = sorted(conf_dir().rglob("*.yaml"))
+CHOICES = [
+    path.relative_to(conf_dir()).with_suffix("").as_posix().split("/", 1) for path in FILES if path.parent != conf_dir()
+]
+NEEDS = {"bbh": ["task.name=navigate"], "local": ["model.path=owner/name"], "custom": ["prompt.text=Think"]}
+
+
+@pytest.fixture(scope="module")
+def composer() -> Composer:
+    return Composer()
+
+
+def leaves(plain: Any, prefix: str = "") -> set[str]:
+    if not isinstance(plain, dict) or prefix == "task.labels.":
+        return {prefix.rstrip(".")}
+    return set().union(*(leaves(value, f"{prefix}{name}.") for name, value in plain.items()))
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_validates(group: str, choice: str) -> None:
+    request = Request("optimize", [f"{group}={choice}", *NEEDS.get(choice, [])])
+
+    assert problems_of(request) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_yaml_and_schema_know_the_same_keys(command: str, composer: Composer) -> None:
+    cfg = OmegaConf.to_container(composer.compose(command, []), resolve=False)
+    assert isinstance(cfg, dict)
+    cfg.pop("hydra")
+
+    assert leaves(cfg) == set(keys(command))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_file_begins_with_what_it_is(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+    comment = [line for line in lines[:8] if line.startswith("# ") or line == "#"]
+
+    assert lines[0].startswith("# ")
+    if path.stem not in ("base", "problem"):
+        assert any(line.startswith("#   embedgrad ") for line in comment), "the exact command is missing"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name in GROUPS[:5]], ids=lambda path: path.stem)
+def test_group_files_hold_only_known_keys(path: Path) -> None:
+    known = {key.removeprefix(f"{path.parent.name}.") for key in keys("optimize") if key.startswith(path.parent.name)}
+    content = yaml.safe_load(path.read_text())
+    found = {key for key in leaves(content) if not key.startswith("labels.")}
+
+    assert found - {"labels"} <= known
+
+
+def test_the_groups_that_are_promised(composer: Composer) -> None:
+    groups = composer.groups()
+    sizes = ("0.5b", "1.5b", "3b", "7b", "14b")
+    qwen = {f"qwen2.5-{s}{tail}" for s in sizes for tail in ("", "-instruct")}
+    qwen |= {f"qwen2.5-math-{s}{tail}" for s in ("1.5b", "7b") for tail in ("", "-instruct")}
+
+    assert set(groups) == set(GROUPS)
+    assert set(groups["model"]) > qwen | {"tiny", "local"}
+    embedded = {"word-problems", "reviews", "causes"}
+    real = {"gsm8k", "math", "sst2", "causal-judgement", "bbh"}
+    assert set(groups["task"]) == embedded | real | {"recommend"}
+    assert set(groups["optimizer"]) == {"adamw", "adam", "sgd"}
+    assert set(groups["prompt"]) == {"step-by-step", "sentiment", "causal-judgement", "recommend", "custom"}
+    lab = {f"lab/{task}" for task in embedded}
+    assert set(groups["experiment"]) == lab | {"math-reasoning", "sentiment", "causal-judgement", "debug"}
+
+
+def test_defaults_need_no_network(composer: Composer) -> None:
+    cfg = composer.compose("optimize", [])
+
+    assert cfg.model.path == "embedded:tiny"
+    assert cfg.task.data_dir == "embedded:word-problems"
+
+
+def test_a_later_task_brings_nothing_of_an_earlier_one(composer: Composer) -> None:
+    task = composer.compose("optimize", ["task=gsm8k"]).task
+
+    assert task.data_dir is None
+    assert task.labels is None
+    assert task.max_new_tokens == 320
+
+
+def test_an_experiment_leaves_room_for_choices(composer: Composer) -> None:
+    cfg = composer.compose("optimize", ["experiment=math-reasoning", "task=gsm8k", "train.steps=7"])
+
+    assert (cfg.task.name, cfg.model.path, cfg.train.steps) == ("gsm8k", "Qwen/Qwen2.5-Math-1.5B", 7)

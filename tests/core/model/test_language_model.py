@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import make_model
+
+from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.core.model.language_model import load_model, pick_device
+from embedgrad_cli.errors import ModelError, UserError
+
+CPU = torch.device("cpu")
+
+
+def settings(path: Path | str, **changes: object) -> ModelConfig:
+    values = {"path": str(path), "revision": None, "dtype": "float32", "template": "auto", "trust_remote_code": False}
+    return ModelConfig(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_the_embedded_model_loads_frozen() -> None:
+    model = load_model(settings("embedded:tiny"), CPU)
+    assert model.is_chat
+    assert not any(p.requires_grad for p in model.network.parameters())
+    assert model.tokenizer.decode([model.turn_end_id]) == "<|im_end|>"
+    assert model.turn_end_id in model.end_ids
+
+
+def test_a_folder_that_is_no_model_is_described(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ModelError, match=r"cannot be loaded.*found: notes\.txt"):
+        load_model(settings(tmp_path), CPU)
+
+
+def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
+    model = make_model()
+    model.network.config.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    torch.save(model.network.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"\*\.safetensors"):
+        load_model(settings(tmp_path), CPU)
+
+
+def test_a_chat_template_that_is_not_there_is_not_invented(tmp_path: Path) -> None:
+    model = make_model(chat=False)
+    model.network.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"model\.template=plain"):
+        load_model(settings(tmp_path, template="chat"), CPU)
+    assert not load_model(settings(tmp_path), CPU).is_chat
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(UserError, match="device=cuda:99"):
+        pick_device("cuda:99")
+    assert pick_device("cpu") == CPU
+
+
+def test_the_unit_of_the_learning_rate_is_what_the_model_sees() -> None:
+    """Gemma scales inside its embedding module; its table alone would be the wrong unit."""
+    gemma = make_model("gemma")
+    table = gemma.network.get_input_embeddings().weight.float()
+    scaled = table.square().mean().sqrt().item() * gemma.hidden_size**0.5
+    assert gemma.embedding_rms == pytest.approx(scaled, rel=1e-2)
+
+
+def test_fingerprints_tell_models_apart() -> None:
+    assert make_model("qwen2").fingerprint == make_model("qwen2").fingerprint
+    assert make_model("qwen2").fingerprint["config"] != make_model("llama").fingerprint["config"]
+    assert make_model("qwen2").fingerprint["tokenizer"] != make_model("qwen2", chat=False).fingerprint["tokenizer"]

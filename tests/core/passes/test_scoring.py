@@ -1,0 +1,113 @@
+"""Scores and answers by the trunk equal those of the plain forward, one example at a time."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model
+
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.sampling import Sampling
+from embedgrad_cli.core.passes.scoring import batches_by_length, generate, score_choices
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.core.text.encoding import encode
+from embedgrad_cli.core.text.template import Conversation
+
+ARCHITECTURES = ["qwen2", "llama", "mistral", "gemma2", "gpt2"]
+
+
+def setup(architecture: str, placement: str) -> tuple[Forward, Forward, SoftPrompt]:
+    model = make_model(architecture)
+    conversation = Conversation(PLACEMENTS[placement], SEEDS, model.tokenizer, True)
+    encoded = encode(ROWS, conversation, model, ends_turn=False)
+    prompt = SoftPrompt.from_seed(encoded.slots, model)
+    with torch.no_grad():
+        prompt.vectors.add_(0.05 * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(1)))
+    shared, plain = (Forward(model, encoded.examples, shares) for shares in (True, False))
+    shared.examples = plain.examples = encoded.examples  # type: ignore[attr-defined]
+    return shared, plain, prompt
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_choice_scores(architecture: str, placement: str) -> None:
+    shared, plain, prompt = setup(architecture, placement)
+    choices = [(5,), (17, 30), (17, 31, 12)]
+    examples = shared.examples  # type: ignore[attr-defined]
+    actual = score_choices(shared, examples, choices, prompt, batch_size=3)
+    expected = score_choices(plain, examples, choices, prompt, batch_size=3)
+    torch.testing.assert_close(torch.tensor(actual), torch.tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_greedy_answers(architecture: str, placement: str) -> None:
+    shared, plain, prompt = setup(architecture, placement)
+    examples = shared.examples  # type: ignore[attr-defined]
+    model = shared.model
+    answers = generate(shared, examples, prompt, max_new_tokens=12, batch_size=3)
+    assert any(answer for (answer,) in answers)
+    for example, answer in zip(examples, answers, strict=True):
+        tokens, _ = plain.pad([example.tokens])
+        embeds = plain.embed(tokens, prompt)
+        expected: list[int] = []
+        while len(expected) < 12:
+            token = int(model.network(inputs_embeds=embeds).logits[0, -1].argmax())
+            if token in model.end_ids:
+                break
+            expected.append(token)
+            embeds = torch.cat([embeds, model.embed(torch.tensor([[token]]))], dim=1)
+        assert answer == [expected]
+
+
+def test_an_answer_ends_where_the_context_does() -> None:
+    shared, _, prompt = setup("qwen2", "system")
+    example = shared.examples[0]  # type: ignore[attr-defined]
+    shared.model.network.config.max_position_embeddings = len(example.tokens) + 4
+    (answer,) = generate(shared, [example], prompt, max_new_tokens=50, batch_size=1)
+    assert len(answer[0]) <= 4
+
+
+def test_a_recurrent_model_scores_and_generates_by_the_plain_forward() -> None:
+    _, plain, prompt = setup("mamba", "system")
+    examples = plain.examples  # type: ignore[attr-defined]
+    scores = score_choices(plain, examples, [(5,), (17, 30)], prompt, batch_size=2)
+    assert len(scores) == len(examples)
+    answers = generate(plain, examples[:2], prompt, max_new_tokens=4, batch_size=2)
+    assert all(len(answer) == 1 and len(answer[0]) <= 4 for answer in answers)
+
+
+def test_batches_hold_one_length_where_a_gap_would_matter() -> None:
+    shared, _, _ = setup("mistral", "system")
+    examples = shared.examples  # type: ignore[attr-defined]
+    batches = list(batches_by_length(shared, examples, batch_size=4))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(examples)))
+    assert all(len({len(examples[i].tokens) for i in batch}) == 1 for batch in batches)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gemma2"])
+def test_samples_do_not_depend_on_the_batch(architecture: str) -> None:
+    shared, _, prompt = setup(architecture, "system")
+    examples = shared.examples  # type: ignore[attr-defined]
+    sampling = Sampling(num_samples=3, temperature=0.8, top_p=0.9, seed=5)
+    answers = generate(shared, examples, prompt, max_new_tokens=10, batch_size=3, sampling=sampling)
+    assert [len(samples) for samples in answers] == [3] * len(examples)
+    assert any(a != b for samples in answers for a, b in itertools.combinations(samples, 2))
+    for batch_size in (1, 5):
+        assert generate(shared, examples, prompt, 10, batch_size, sampling) == answers
+    assert generate(shared, examples[::-1], prompt, 10, 2, sampling) == answers[::-1]
+    assert generate(shared, examples, prompt, 10, 3, replace(sampling, seed=6)) != answers
+    alone = generate(shared, examples, prompt, 10, 3, replace(sampling, num_samples=1))
+    assert [samples[:1] for samples in answers] == alone, "the first sample is the same however many follow"
+
+
+def test_a_recurrent_model_samples() -> None:
+    _, plain, prompt = setup("mamba", "system")
+    sampling = Sampling(num_samples=2, temperature=1.0, seed=1)
+    examples = plain.examples[:2]  # type: ignore[attr-defined]
+    answers = generate(plain, examples, prompt, max_new_tokens=6, batch_size=2, sampling=sampling)
+    assert answers == generate(plain, examples, prompt, max_new_tokens=6, batch_size=1, sampling=sampling)
+    assert answers[0][0] != answers[0][1]
