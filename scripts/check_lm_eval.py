@@ -38,14 +38,15 @@ from rich.console import Console
 from rich.table import Table
 
 from embedgrad_cli import assets
+from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.passes.scoring import score_choices
 from embedgrad_cli.core.text.template import Conversation
 from embedgrad_cli.errors import EmbedgradError, UserError
-from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, examine, seeds_of
+from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, examine
 from embedgrad_cli.evaluation.outcomes import answer_and_grade
-from embedgrad_cli.storage.run_directory import write_json
+from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.tasks.load import Row, load
 from embedgrad_cli.tasks.splits import normalise
 from methods.problem import compose

@@ -28,7 +28,7 @@ from check_lm_eval import ROOT, TASKS, HarnessError, Source, likeliest
 from embedgrad_cli import assets
 from embedgrad_cli.cli.main import main as embedgrad
 from embedgrad_cli.errors import EmbedgradError, UserError
-from embedgrad_cli.storage.run_directory import write_json
+from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.tasks.splits import normalise
 from serving.recipes import blocks, run_block
 

@@ -29,11 +29,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from rich.console import Console
 from rich.table import Table
 
+from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.errors import EmbedgradError
-from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, seeds_of
+from embedgrad_cli.evaluation.arms import Arm, ArmPrompt
 from embedgrad_cli.evaluation.outcomes import answer_and_grade
 from embedgrad_cli.evaluation.significance import paired_difference, wilson_interval
-from embedgrad_cli.storage.run_directory import write_atomically, write_json
+from embedgrad_cli.storage.files import write_atomically, write_json
 from methods.ours import EmbedGrad, arm_of
 from methods.peft_methods import Peft, lora, prompt_tuning
 from methods.problem import SEED_PROMPTS, Method, Problem, Trial

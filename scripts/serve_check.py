@@ -29,7 +29,7 @@ from rich.table import Table
 
 from embedgrad_cli import assets
 from embedgrad_cli.cli.main import main as embedgrad
-from embedgrad_cli.storage.run_directory import write_json
+from embedgrad_cli.storage.files import write_json
 from serving import routes
 from serving.compare import Comparison, Reference, compare
 from serving.recipes import run_recipe

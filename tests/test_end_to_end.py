@@ -11,7 +11,7 @@ import torch
 from tests.conftest import SHARED_DATA, make_network, shared_data
 
 from embedgrad_cli.cli.main import main
-from embedgrad_cli.config.build import conf_dir
+from embedgrad_cli.config.folder import conf_dir
 
 SMALL = ["train.steps=2", "train.batch_size=4", "train.eval_every=2", "task.split.num_train=16"]
 SMALL += ["task.split.num_validation=8", "task.split.num_test=12", "log_level=warning", "device=cpu"]

@@ -8,11 +8,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from embedgrad_cli.commands.optimize import NonFiniteLoss, Training
+from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.core.prompt.artifact import load_artifact
-from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, examine, seeds_of
+from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, examine
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.tasks.load import Row
+from embedgrad_cli.training.trainer import NonFiniteLoss, Training
 
 from .problem import Method, Problem, Trial, weights_hash
 

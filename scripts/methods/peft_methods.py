@@ -22,13 +22,14 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_para
 from torch.nn.utils.rnn import pad_sequence
 
 from embedgrad_cli import assets
+from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, Slots, continuation, encode
 from embedgrad_cli.core.text.template import Conversation
-from embedgrad_cli.evaluation.arms import Arm, seeds_of
+from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.outcomes import answer_and_grade
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.training.checkpoint import TrainingState

@@ -8,12 +8,13 @@ from pathlib import Path
 import yaml
 
 from embedgrad_cli.config.build import build
+from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.model.language_model import load_model, pick_device
 from embedgrad_cli.core.passes.scoring import generate
 from embedgrad_cli.core.prompt.artifact import load_artifact
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.evaluation.arms import ArmPrompt, examine, seeds_of
+from embedgrad_cli.evaluation.arms import ArmPrompt, examine
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.load import load
 from serving.compare import Reference

@@ -16,6 +16,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.config.schema import Message, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
@@ -113,8 +114,7 @@ class Prompt:
 
     def _encode(self, turns: Turns, model: LanguageModel) -> tuple[int, ...]:
         """The conversation's tokens, those of the slots marked as in `Example.tokens`."""
-        seeds = [self.seed_text] if isinstance(self.seed_text, str) else self.seed_text
-        rendered = render_turns(turns, self._template, seeds, model.tokenizer, model.is_chat)
+        rendered = render_turns(turns, self._template, as_texts(self.seed_text), model.tokenizer, model.is_chat)
         made_for = self._artifact.prompt.slots
         if model.is_chat and joins_system_turn(turns, self._template):
             # The empty line behind the prompt may merge with its last token (".\n\n" is one in many vocabularies),

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from embedgrad_cli import __version__
+from embedgrad_cli.cli import hydra_job
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.errors import DataError, EmbedgradError
 from embedgrad_cli.storage.interrupts import Stopped
@@ -34,7 +35,7 @@ def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Received:
 
         return run
 
-    monkeypatch.setattr(cli, "_subcommand", subcommand)
+    monkeypatch.setattr(hydra_job, "_subcommand", subcommand)
     monkeypatch.chdir(tmp_path)
     return configs
 
@@ -43,7 +44,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def run(config: Any) -> float:
         raise error
 
-    monkeypatch.setattr(cli, "_subcommand", lambda command: run)
+    monkeypatch.setattr(hydra_job, "_subcommand", lambda command: run)
 
 
 def run_process(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from embedgrad_cli.cli import hydra_job
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.config.arm_spec import LONGEST_NAME, Named, choose_baseline, parse_arm, quote_texts, short_names
 
@@ -18,7 +19,7 @@ def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """The configs that `evaluate` was called with, in an empty folder."""
     configs: list[Any] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_subcommand", lambda command: configs.append)
+    monkeypatch.setattr(hydra_job, "_subcommand", lambda command: configs.append)
     return configs
 
 

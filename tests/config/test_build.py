@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from embedgrad_cli.config.build import build, check_value, nearest_key
+from embedgrad_cli.config.build import build, check_value
 from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.config.spelling import nearest_key
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.artifact_header import read_header
 

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from embedgrad_cli.config.build import COMMANDS, conf_dir, keys
+from embedgrad_cli.config.build import COMMANDS, keys
 from embedgrad_cli.config.compose import Composer, Request, problems_of
+from embedgrad_cli.config.folder import conf_dir
 
 GROUPS = ("model", "template", "prompt", "task", "optimizer", "experiment")
 FILES = sorted(conf_dir().rglob("*.yaml"))

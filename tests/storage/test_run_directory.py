@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from embedgrad_cli.errors import UserError
-from embedgrad_cli.storage.run_directory import RunDirectory, write_atomically
+from embedgrad_cli.storage.files import write_atomically
+from embedgrad_cli.storage.run_directory import RunDirectory
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
-from embedgrad_cli.cli.main import COMMANDS, MODES, _run_hydra
+from embedgrad_cli.cli.hydra_job import run_hydra
+from embedgrad_cli.cli.names import COMMANDS, MODES
 from embedgrad_cli.config.build import COMMANDS as CONFIGURED
 from embedgrad_cli.errors import ConfigError
 
@@ -29,7 +30,7 @@ def complete(words: list[str]) -> int:
     if action is None:
         raise ConfigError(["-sc: say what to do: -sc install=bash, or uninstall=, or zsh or fish."])
     if not action.startswith("query="):
-        _run_hydra(COMMANDS[0], ["-sc", action])
+        run_hydra(COMMANDS[0], ["-sc", action])
         return 0
     _, _, line = os.environ.get("COMP_LINE", "").lstrip().partition(" ")
     typed = line.split()
@@ -44,7 +45,7 @@ def complete(words: list[str]) -> int:
     elif typed[0] in CONFIGURED:  # of the others' words the shell itself completes the files
         # Hydra completes the rest as if the subcommand were the program.
         os.environ["COMP_LINE"] = "embedgrad " + line.lstrip().removeprefix(typed[0]).lstrip()
-        _run_hydra(typed[0], [*_config_dir(typed), "-sc", action])
+        run_hydra(typed[0], [*_config_dir(typed), "-sc", action])
     return 0
 
 
@@ -56,7 +57,7 @@ def _complete_tasks(typed: list[str], last: str, action: str) -> None:
     words = [word for word in typed[: len(typed) - bool(last)] if word not in ("--config-dir", "-cd", *flag)]
     if len(words) >= 2:
         os.environ["COMP_LINE"] = f"embedgrad {last}"
-        _run_hydra("optimize", [*flag, "-sc", action])
+        run_hydra("optimize", [*flag, "-sc", action])
         return
     names = Composer(flag[1] if flag else None).groups()["task"] if words else ["show"]
     print(" ".join(name for name in names if name.startswith(last)))

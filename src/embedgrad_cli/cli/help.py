@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from embedgrad_cli.config.spelling import one_line
+
 OVERVIEW = """\
 embedgrad adapts a frozen language model by optimising the embeddings of a prompt that a person wrote.
 
@@ -188,15 +190,3 @@ def _at(plain: Any, key: str) -> Any:
     for name in key.split("."):
         plain = plain.get(name, "???") if isinstance(plain, dict) else "???"
     return plain
-
-
-def one_line(value: object) -> str:
-    """A value as YAML writes it on one line: `one_line([True, None])` is "[true, null]"."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{', '.join(one_line(item) for item in value)}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {one_line(item)}' for key, item in value.items())}}}"
-    text = str(value)
-    return repr(text) if "\n" in text else text

@@ -14,7 +14,7 @@ from typing import Any
 from embedgrad_cli.cli.help import COMPARE
 from embedgrad_cli.comparison.runs import Run, find_runs, natural, pool_folds, read_run
 from embedgrad_cli.comparison.table import FORMATS, HEADINGS, differing_settings, heading, keys_of, record, title
-from embedgrad_cli.config.build import nearest
+from embedgrad_cli.config.spelling import nearest
 from embedgrad_cli.errors import CompareError, UserError
 
 SHOWN_RUNS = 4

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from embedgrad_cli.commands.regrade import regrade
 from embedgrad_cli.config.arm_spec import parse_arm
+from embedgrad_cli.config.fields import as_texts, seeds_of
 from embedgrad_cli.config.schema import EvaluateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.passes.sampling import Sampling
@@ -16,19 +17,13 @@ from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint, load
 from embedgrad_cli.core.prompt.soft_prompt import measure_drift
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_rows
-from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine, seeds_of
+from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.results import headline, results_of, sample_lines
+from embedgrad_cli.storage.files import read_json, write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import Stopped, StopRequest
-from embedgrad_cli.storage.run_directory import (
-    FREE_SETTINGS,
-    RunDirectory,
-    log_to,
-    read_json,
-    start_logging,
-    write_json,
-    write_json_lines,
-)
+from embedgrad_cli.storage.logs import log_to, start_logging
+from embedgrad_cli.storage.run_directory import FREE_SETTINGS, RunDirectory
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay
@@ -120,8 +115,7 @@ def _prompts(config: EvaluateConfig, artifacts: dict[str, Artifact], model: Lang
         if artifact.metadata["template"] != asdict(config.template):
             log.warning("the arm %s was optimised in another template than the one all arms stand in here", arm.name)
         text = artifact.metadata["seed"]["text"]
-        own = (text,) if isinstance(text, str) else tuple(text)
-        seeds = seeds_of(config.prompt) if arm.kind == "optimized" else own
+        seeds = seeds_of(config.prompt) if arm.kind == "optimized" else as_texts(text)
         prompts[arm.name] = ArmPrompt(seeds, artifact.prompt.to(model.device))
     return prompts
 

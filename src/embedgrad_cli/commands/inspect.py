@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from embedgrad_cli.cli.help import INSPECT
 from embedgrad_cli.config import checks
-from embedgrad_cli.config.build import nearest
 from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.config.spelling import nearest
 from embedgrad_cli.errors import ConfigError, ModelError
 from embedgrad_cli.storage.artifact_header import read_header
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.core.prompt.artifact import tested_on
 from embedgrad_cli.evaluation.significance import verdict
 
@@ -42,7 +43,7 @@ def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     config, metrics = metadata["config"], metadata["metrics"]
     texts = metadata["seed"]["text"]
     yield "artifact", report["artifact"]
-    for text in [texts] if isinstance(texts, str) else texts:
+    for text in as_texts(texts):
         yield "seed text", text
     prints = metadata["model"]["fingerprint"]
     revision = f"@{metadata['model']['revision']}" if metadata["model"]["revision"] else ""

@@ -13,15 +13,8 @@ from embedgrad_cli.errors import DataError, UserError
 from embedgrad_cli.evaluation.answers import Answer
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.results import headline, results_of, row_hash, sample_lines
-from embedgrad_cli.storage.run_directory import (
-    FREE_SETTINGS,
-    RunDirectory,
-    dump_settings,
-    read_json,
-    write_atomically,
-    write_json,
-    write_json_lines,
-)
+from embedgrad_cli.storage.files import read_json, write_atomically, write_json, write_json_lines
+from embedgrad_cli.storage.run_directory import FREE_SETTINGS, RunDirectory, dump_settings
 from embedgrad_cli.tasks.load import Row, load
 from embedgrad_cli.terminal import report
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.text.encoding import continuation
 from embedgrad_cli.core.text.few_shot import with_examples
@@ -31,7 +32,7 @@ def show(config: Any) -> None:
     """
     task = config.task
     splits, model = load(task, config.seed), load_tokenizer(config.model)
-    seeds = [config.prompt.text] if isinstance(config.prompt.text, str) else config.prompt.text
+    seeds = list(seeds_of(config.prompt))
     bare = Conversation(config.template, seeds, model.tokenizer, model.is_chat)
     template = with_examples(config.template, splits.fewshot, task.fewshot_style)
     conversation = Conversation(template, seeds, model.tokenizer, model.is_chat) if splits.fewshot else bare

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from embedgrad_cli.config.build import conf_dir
+from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.errors import CompareError, UserError
 from embedgrad_cli.evaluation.significance import paired_difference_of_counts, wilson_interval
 from embedgrad_cli.storage.run_directory import flatten

@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from embedgrad_cli.cli.help import one_line
 from embedgrad_cli.comparison.runs import Run
+from embedgrad_cli.config.spelling import one_line
 from embedgrad_cli.evaluation.significance import show_p
 
 HEADINGS = {

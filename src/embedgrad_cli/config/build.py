@@ -5,9 +5,8 @@ Nothing here knows Hydra, and nothing heavy is imported.
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -16,18 +15,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from embedgrad_cli.config import checks
 from embedgrad_cli.config.evaluation_checks import check_arms
 from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, OptimizeConfig
+from embedgrad_cli.config.spelling import nearest, nearest_key, shown
 
 Config = OptimizeConfig | EvaluateConfig | ExportConfig
 COMMANDS: dict[str, type] = {"optimize": OptimizeConfig, "evaluate": EvaluateConfig, "export": ExportConfig}
 MISSING_VALUE = "???"
 NO_VALUE = "it has no value yet"
-
-
-def conf_dir() -> Path:
-    """The folder of YAML files: inside the installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
 def build(command: str, plain: dict[str, Any]) -> tuple[Config | None, list[str]]:
@@ -88,25 +81,6 @@ def check_value(command: str, key: str, value: Any) -> list[str]:
     return []
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The most similar name, or None if none is similar."""
-    by_lower = {n.lower(): n for n in names}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
-
-
-def nearest_key(key: str, known: list[str]) -> str:
-    """A hint with the setting that was probably meant: the same last part, or a similar spelling."""
-    last = key.rpartition(".")[2]
-    same_last = [k for k in known if k.rpartition(".")[2] == last]
-    if same_last:
-        return f" Did you mean {' or '.join(same_last[:3])}?"
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
-    close_last = nearest(last, [k.rpartition(".")[2] for k in known])
-    hits = close or [k for k in known if k.rpartition(".")[2] == close_last][:3]
-    return f" Did you mean {' or '.join(hits)}?" if hits else ""
-
-
 class _WrongError(Exception):
     """One value is not what its type says; the message is what it should have been."""
 
@@ -132,7 +106,7 @@ class _Builder:
         """One dataclass from one dict. Wrong values are reported and left None."""
         if not isinstance(plain, dict):
             self.report(
-                prefix.rstrip("."), f"{_show(plain)} is not a group of settings; its keys are {_names(schema)}."
+                prefix.rstrip("."), f"{shown(plain)} is not a group of settings; its keys are {_names(schema)}."
             )
             return None
         hints = get_type_hints(schema)
@@ -160,7 +134,7 @@ class _Builder:
             converted = self.convert(kind, value, key)
             _check_range(converted, item)
         except _WrongError as wrong:
-            self.report(key, f"{_show(value)} is not {wrong} ({words}).")
+            self.report(key, f"{shown(value)} is not {wrong} ({words}).")
             return None
         return converted
 
@@ -277,10 +251,3 @@ def _expand_home(config: Config) -> None:
 
 def _names(schema: type) -> str:
     return ", ".join(item.name for item in fields(schema))
-
-
-def _show(value: Any) -> str:
-    """A value as YAML writes it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return repr(value)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from embedgrad_cli import assets
-from embedgrad_cli.config.evaluation_checks import SLOT, check_breakdown, check_generation, num_prompts
+from embedgrad_cli.config.evaluation_checks import check_breakdown, check_generation
+from embedgrad_cli.config.fields import QUERY_PLACE, as_texts, num_prompts, prompt_numbers
 from embedgrad_cli.config.schema import (
     Message,
     ModelConfig,
@@ -48,10 +49,11 @@ def check_model(model: ModelConfig) -> list[str]:
 def check_template(template: TemplateConfig, prompt: PromptConfig | SeedConfig, model: ModelConfig) -> list[str]:
     """Prompt and query must have a place in every form of the template that the model may need."""
     problems = []
-    seeds = [prompt.text] if isinstance(prompt.text, str) else prompt.text
-    if seeds is None:  # has no value yet, which is reported already, or needs none
-        seeds = ["…"] * num_prompts(template)
-    elif not seeds or any(not seed.strip() for seed in seeds):
+    if prompt.text is None:  # has no value yet, which is reported already, or needs none
+        seeds: tuple[str, ...] = ("…",) * num_prompts(template)
+    else:
+        seeds = as_texts(prompt.text)
+    if not seeds or any(not seed.strip() for seed in seeds):
         problems.append("prompt.text: it is empty. Give the words to start from: 'prompt.text=\"Think first.\"'.")
     forms = {"template.messages": [m.content for m in template.messages], "template.text": [template.text]}
     unused = {"chat": "template.text", "plain": "template.messages"}.get(model.template)
@@ -59,11 +61,11 @@ def check_template(template: TemplateConfig, prompt: PromptConfig | SeedConfig, 
     for key, contents in forms.items():
         if key == unused:
             continue
-        numbers = {int(number or 0) for content in contents for number in SLOT.findall(content)}
+        numbers = {number for content in contents for number in prompt_numbers(content)}
         used |= numbers
         if not numbers:
             problems.append(f"{key}: it has no place for the prompt. Write {{prompt}} where the prompt stands.")
-        if not any("{query}" in content for content in contents):
+        if not any(QUERY_PLACE in content for content in contents):
             problems.append(f"{key}: it has no place for the query. Write {{query}} where each example's input stands.")
         if numbers and max(numbers) >= len(seeds):
             problems.append(

@@ -25,7 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from embedgrad_cli.config.arm_spec import SUFFIX
-from embedgrad_cli.config.build import MISSING_VALUE, NO_VALUE, Config, build, conf_dir, over
+from embedgrad_cli.config.build import MISSING_VALUE, NO_VALUE, Config, build, over
+from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.overrides import OverrideChecker
 from embedgrad_cli.errors import ArtifactError, ConfigError
 from embedgrad_cli.storage.artifact_header import read_header

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from embedgrad_cli.config.arm_spec import Named, parse_arm
-from embedgrad_cli.config.schema import EvaluateConfig, EvaluationConfig, GenerationConfig, TaskConfig, TemplateConfig
-
-SLOT = re.compile(r"\{prompt(?:\.(\d+))?\}")
+from embedgrad_cli.config.fields import num_prompts
+from embedgrad_cli.config.schema import EvaluateConfig, EvaluationConfig, GenerationConfig, TaskConfig
 
 
 def check_generation(generation: GenerationConfig, task: TaskConfig) -> list[str]:
@@ -70,9 +67,3 @@ def _lacking(arm: Named, config: EvaluateConfig) -> list[str]:
     if arm.kind == "text" and config.template is not None and num_prompts(config.template) > 1:
         return [f"arms: {arm.name!r} is one text, but the template has a place for several prompts."]
     return []
-
-
-def num_prompts(template: TemplateConfig) -> int:
-    """How many texts the template asks for: one more than the largest N of {prompt.N}."""
-    contents = [template.text or "", *(message.content or "" for message in template.messages or [])]
-    return 1 + max((int(number or 0) for content in contents for number in SLOT.findall(content)), default=0)

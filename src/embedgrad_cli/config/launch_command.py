@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from embedgrad_cli.config.build import conf_dir, over
+from embedgrad_cli.config.build import over
 from embedgrad_cli.config.compose import Composer
+from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.storage.run_directory import flatten
 

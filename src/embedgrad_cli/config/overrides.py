@@ -9,7 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from embedgrad_cli.config.build import COMMANDS, check_value, keys, nearest, nearest_key, settings
+from embedgrad_cli.config.build import COMMANDS, check_value, keys, settings
+from embedgrad_cli.config.spelling import nearest, nearest_key
 
 MANY = 1000  # so many values of a sweep are looked at
 # What to write when a group was given a value that belongs to a key.

@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 
 from embedgrad_cli import assets
+from embedgrad_cli.config.fields import DATA_FIELD, PLACE
 from embedgrad_cli.config.schema import TaskConfig, WorkedExample
 from embedgrad_cli.errors import UserError
 
-DATA_FIELD = re.compile(r"\{[^{}]+\}")
-TEMPLATE_FIELD = re.compile(r"\{(?:query|prompt(?:\.\d+)?)\}")
 HELD_OUT = ("validation", "test")
 
 
@@ -145,5 +144,5 @@ def _wrong_text(example: WorkedExample, name: str) -> str | None:
     text = getattr(example, name)
     if not text.strip():
         return "it is empty. Give the example's own text."
-    found = TEMPLATE_FIELD.search(text)
+    found = PLACE.search(text)
     return f"it holds {found.group()}, which is a place of the template. Write it otherwise." if found else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from embedgrad_cli.config.schema import PromptConfig, SeedConfig, TaskConfig, TemplateConfig
+from embedgrad_cli.config.schema import TaskConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward, can_share_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
@@ -63,12 +63,6 @@ class Examination:
     rows: list[Row]
     skipped: list[str]
     arms: dict[str, Arm]
-
-
-def seeds_of(config: PromptConfig | SeedConfig) -> tuple[str, ...]:
-    """The seed prompts, one per `{prompt.N}`."""
-    texts = [config.text] if isinstance(config.text, str) else config.text
-    return tuple(texts or ())
 
 
 def examine(

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import Message, ModelConfig, PromptConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_outline
 from embedgrad_cli.core.prompt.artifact import SEED_ROWS, Artifact, differences, load_artifact, refuse_other_model
 from embedgrad_cli.core.text.encoding import Example, Slots, encode
 from embedgrad_cli.core.text.template import Conversation
 from embedgrad_cli.errors import ArtifactError, DataError, ModelError, TemplateError
-from embedgrad_cli.evaluation.arms import seeds_of
 from embedgrad_cli.exports.weight_files import DTYPES, Checkpoint, StoredTensor, read_rows
 
 # An export is compared with the encoding of training on queries that begin, end and break in different ways.

@@ -19,12 +19,13 @@ from safetensors.torch import save
 from tokenizers import AddedToken
 from torch import Tensor
 
+from embedgrad_cli.config.fields import QUERY_PLACE
 from embedgrad_cli.config.schema import ExportConfig
 from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.exports.artifact_source import Source, open_source
 from embedgrad_cli.exports.slot_text import Edges, Turn, fill_slots, find_edges
-from embedgrad_cli.storage.run_directory import write_atomically, write_json
+from embedgrad_cli.storage.files import write_atomically, write_json
 
 PLACEHOLDER = "<prompt_embeds>"  # vLLM's own special token, which stands for one part
 SEPARATOR = "\n"  # vLLM joins the parts of a message with it
@@ -115,7 +116,7 @@ def chat_messages(source: Source, names: Sequence[str]) -> list[dict[str, Any]] 
     if turns is None:
         return None
     rest = iter(names)
-    contents = [_parts(turn.content("{query}"), rest) for turn in turns]
+    contents = [_parts(turn.content(QUERY_PLACE), rest) for turn in turns]
     if any(content is None for content in contents):
         return None
     return [{"role": turn.role, "content": content} for turn, content in zip(turns, contents, strict=True)]

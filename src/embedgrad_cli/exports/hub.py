@@ -11,7 +11,7 @@ from embedgrad_cli.config.schema import ExportConfig
 from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.errors import EmbedgradError, UserError
 from embedgrad_cli.exports.model_card import model_card
-from embedgrad_cli.storage.run_directory import write_atomically
+from embedgrad_cli.storage.files import write_atomically
 
 FILES = ("README.md", "prompt.safetensors", "config.yaml")
 

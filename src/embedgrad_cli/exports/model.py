@@ -44,7 +44,7 @@ from embedgrad_cli.exports.weight_files import (
     with_rows,
     write_safetensors,
 )
-from embedgrad_cli.storage.run_directory import write_json
+from embedgrad_cli.storage.files import write_json
 
 CARRIED_FILES = ("LICENSE*", "NOTICE*", "*.py")  # beside weights, configs and tokenizer
 

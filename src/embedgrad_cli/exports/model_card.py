@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from embedgrad_cli import assets
+from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.config.launch_command import command_of
 from embedgrad_cli.core.prompt.artifact import tested_on
 from embedgrad_cli.evaluation.significance import verdict
@@ -67,7 +68,7 @@ def _metrics(test: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _body(metadata: Mapping[str, Any], name: str) -> str:
     model, config = metadata["model"], metadata["config"]
     texts = metadata["seed"]["text"]
-    quoted = "\n>\n".join("> " + text.replace("\n", "\n> ") for text in ([texts] if isinstance(texts, str) else texts))
+    quoted = "\n>\n".join("> " + text.replace("\n", "\n> ") for text in as_texts(texts))
     tokens = sum(map(len, metadata["seed"]["token_ids"]))
     parts = [
         f"# {name}",

@@ -20,7 +20,7 @@ from embedgrad_cli.exports import chat_template
 from embedgrad_cli.exports.artifact_source import Source, open_source
 from embedgrad_cli.exports.model import begin_of_text, renders_probes
 from embedgrad_cli.exports.slot_text import Edges, fill_slots, find_edges
-from embedgrad_cli.storage.run_directory import write_atomically, write_json
+from embedgrad_cli.storage.files import write_atomically, write_json
 
 MARK = "\ue020"  # from Unicode's private use area: no text has it
 

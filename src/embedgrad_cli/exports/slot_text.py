@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from embedgrad_cli.config.fields import PLACE, QUERY
 from embedgrad_cli.config.schema import Message
-from embedgrad_cli.core.text.template import FIELD, QUERY
 from embedgrad_cli.exports.artifact_source import Source
 
 Piece = str | None  # literal text; None is the query
@@ -39,7 +39,7 @@ def fill_slots(source: Source, texts: Sequence[str], edges: Edges) -> list[Turn]
     for message in messages:
         pieces: list[Piece] = []
         cut = 0  # characters to leave out at the next literal's beginning
-        for index, part in enumerate(FIELD.split(message.content)):
+        for index, part in enumerate(PLACE.split(message.content)):
             if index % 2 == 0:
                 if len(part) < cut:
                     return None
@@ -49,7 +49,7 @@ def fill_slots(source: Source, texts: Sequence[str], edges: Edges) -> list[Turn]
                 pieces.append(None)
             else:
                 before, after = edges[slot]
-                literal = pieces.pop() or ""  # FIELD.split has a literal, if an empty one, before every field
+                literal = pieces.pop() or ""  # PLACE.split has a literal, if an empty one, before every field
                 if len(literal) < before:
                     return None
                 pieces += [literal[: len(literal) - before] + texts[slot]]

@@ -17,10 +17,10 @@ from embedgrad_cli.core.prompt.soft_prompt import relative_drift
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.results import results_of, sample_lines
-from embedgrad_cli.storage.run_directory import write_atomically, write_json, write_json_lines
+from embedgrad_cli.exports.text_search.search import SearchResult, TextSearch
+from embedgrad_cli.exports.text_search.workbench import Measurement, Texts
+from embedgrad_cli.storage.files import write_atomically, write_json, write_json_lines
 from embedgrad_cli.terminal.progress import TestDisplay
-from embedgrad_cli.text_search.search import SearchResult, TextSearch
-from embedgrad_cli.text_search.workbench import Measurement, Texts
 
 WARNING = (
     "Nearest tokens are not meanings. An optimised prompt may do what its reading does not say, and the reading may "

@@ -3,53 +3,23 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-import tempfile
-from collections.abc import Iterable, Sequence
-from logging.handlers import MemoryHandler
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from embedgrad_cli.errors import UserError
+from embedgrad_cli.storage.files import write_atomically, write_json_lines
 
 # Settings that may differ between the run that was stopped and the one that resumes it.
 FREE_SETTINGS = ("output_dir", "log_level", "device")
 SHOWN_SETTINGS = 6  # of those that differ
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary file beside `path`, flush it to disk, rename it. Nobody ever sees half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def dump_settings(config: dict[str, Any]) -> bytes:
     """The content of `config.yaml`."""
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
-
-
-def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
 class RunDirectory:
@@ -142,34 +112,3 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {
         k: v for key, value in tree.items() for k, v in flatten(value, f"{prefix}.{key}" if prefix else key).items()
     }
-
-
-def start_logging(level: str) -> MemoryHandler:
-    """Collect log lines until it is clear that the run has a folder; warnings also go to stderr at once.
-
-    Returns: the handler that `log_to` connects with a file.
-    """
-    package = logging.getLogger("embedgrad_cli")
-    for handler in list(package.handlers):  # of an earlier run: a sweep has several in one process
-        package.removeHandler(handler)
-        handler.close()
-    to_user = logging.StreamHandler()
-    to_user.setLevel("WARNING")
-    to_user.setFormatter(logging.Formatter("embedgrad: %(message)s"))
-    collected = MemoryHandler(capacity=1_000, flushLevel=logging.CRITICAL + 1)
-    for handler in (to_user, collected):
-        package.addHandler(handler)
-    package.setLevel(level.upper())
-    package.propagate = False
-    return collected
-
-
-def log_to(path: Path, collected: MemoryHandler) -> None:
-    """Write what was collected, and everything from now on, to a file."""
-    file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    collected.setTarget(file)
-    collected.close()  # flushes
-    package = logging.getLogger("embedgrad_cli")
-    package.removeHandler(collected)
-    package.addHandler(file)

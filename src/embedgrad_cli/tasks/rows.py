@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedgrad_cli.config.fields import DATA_FIELD
 from embedgrad_cli.config.schema import TaskConfig
-from embedgrad_cli.config.task_checks import DATA_FIELD
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.defects import Defects, Source

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.errors import ArtifactError
-from embedgrad_cli.storage.run_directory import write_atomically
+from embedgrad_cli.storage.files import write_atomically
 
 
 @dataclass

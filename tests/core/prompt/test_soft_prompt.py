@@ -5,8 +5,9 @@ import torch
 from tests.conftest import make_model
 
 from embedgrad_cli.config.schema import TrustRegionConfig
-from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, TrustRegion, measure_drift
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift
 from embedgrad_cli.core.text.encoding import Slots
+from embedgrad_cli.training.trust_region import TrustRegion
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gemma"])

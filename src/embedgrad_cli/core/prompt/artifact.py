@@ -20,7 +20,7 @@ from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Slots
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.artifact_header import FORMAT_VERSION, read_header
-from embedgrad_cli.storage.run_directory import write_atomically
+from embedgrad_cli.storage.files import write_atomically
 
 SEED_ROWS = "embedding rows of the seed's tokens"
 LIBRARIES = ("embedgrad", "torch", "transformers")

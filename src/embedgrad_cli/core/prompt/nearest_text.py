@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedgrad_cli.config.evaluation_checks import SLOT
+from embedgrad_cli.config.fields import SLOT
 from embedgrad_cli.config.schema import Message, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.model.nearest_tokens import nearest_tokens

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from embedgrad_cli.config.fields import PLACE, QUERY, QUERY_PLACE, prompt_number
 from embedgrad_cli.config.schema import Message, TemplateConfig
-from embedgrad_cli.core.text.template import FIELD, QUERY, Conversation, Rendered
+from embedgrad_cli.core.text.template import Conversation, Rendered
 from embedgrad_cli.errors import TemplateError
 
 Turns = Sequence[Mapping[str, str]]
@@ -33,7 +34,7 @@ def render_turns(
         return _plain(turns, template, list(seeds), tokenizer)
 
     def render(value: Callable[[str], str]) -> str:
-        own = [Message(m.role, FIELD.sub(lambda field: value(field[1]), m.content)) for m in template.messages]
+        own = [Message(m.role, PLACE.sub(lambda field: value(field[1]), m.content)) for m in template.messages]
         messages = _around(turns, own, _query_at(template))
         try:
             return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -87,7 +88,7 @@ def joins_system_turn(turns: Turns, template: TemplateConfig) -> bool:
 
 
 def _query_at(template: TemplateConfig) -> int:
-    return next(i for i, message in enumerate(template.messages) if "{query}" in message.content)
+    return next(i for i, message in enumerate(template.messages) if QUERY_PLACE in message.content)
 
 
 def _around(turns: Turns, own: Sequence[Message], at: int) -> list[dict[str, str]]:
@@ -110,4 +111,4 @@ def _around(turns: Turns, own: Sequence[Message], at: int) -> list[dict[str, str
 
 
 def _seed(name: str, seeds: Sequence[str]) -> str:
-    return seeds[int(name.partition(".")[2] or 0)]
+    return seeds[prompt_number(name)]

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from embedgrad_cli.config.fields import PLACE, QUERY_PLACE, SLOT_AND_SPACE
 from embedgrad_cli.config.schema import Message, TemplateConfig, WorkedExample
-from embedgrad_cli.core.text.template import FIELD, PROMPT_AND_SPACE
 from embedgrad_cli.errors import DataError
-
-QUERY = "{query}"
 
 
 def with_examples(
@@ -30,7 +28,7 @@ def with_examples(
     if not examples:
         return template
     for number, example in enumerate(examples, start=1):
-        found = FIELD.search(f"{example.query} {example.target}")
+        found = PLACE.search(f"{example.query} {example.target}")
         if found:
             raise DataError(
                 f"worked example {number} of task.fewshot holds {found.group()}, which is a place of the template: "
@@ -39,16 +37,16 @@ def with_examples(
     before = "".join(f"{example.query}\n{example.target}\n\n" for example in examples)
     messages = []
     for message in template.messages:
-        if QUERY not in message.content:
+        if QUERY_PLACE not in message.content:
             messages.append(message)
         elif style == "turns":
             messages += [*_turns(message, examples), message]
         else:
-            messages.append(Message(message.role, message.content.replace(QUERY, before + QUERY)))
-    return TemplateConfig(messages, template.text.replace(QUERY, before + QUERY))
+            messages.append(Message(message.role, message.content.replace(QUERY_PLACE, before + QUERY_PLACE)))
+    return TemplateConfig(messages, template.text.replace(QUERY_PLACE, before + QUERY_PLACE))
 
 
 def _turns(message: Message, examples: Sequence[WorkedExample]) -> list[Message]:
-    content = PROMPT_AND_SPACE.sub("", message.content).strip()
-    pairs = [(content.replace(QUERY, example.query), example.target) for example in examples]
+    content = SLOT_AND_SPACE.sub("", message.content).strip()
+    pairs = [(content.replace(QUERY_PLACE, example.query), example.target) for example in examples]
     return [Message(role, text) for pair in pairs for role, text in zip((message.role, "assistant"), pair, strict=True)]

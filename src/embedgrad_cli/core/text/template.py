@@ -6,12 +6,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedgrad_cli.config.fields import PLACE, QUERY, SLOT_AND_SPACE, prompt_number
 from embedgrad_cli.config.schema import TemplateConfig
 from embedgrad_cli.errors import TemplateError
 
-FIELD = re.compile(r"\{(query|prompt(?:\.\d+)?)\}")
-PROMPT_AND_SPACE = re.compile(r"\{prompt(?:\.\d+)?\}[ \n]?")
-QUERY = "query"
 VERIFIED_EXAMPLES = 8  # renderings compared with the tokenizer's own before the pieces are trusted
 
 
@@ -75,10 +73,9 @@ class Conversation:
 
         def fill(content: str) -> str:
             if self.seeds is None:
-                content = (
-                    PROMPT_AND_SPACE.sub("", content).strip() if self.is_chat else PROMPT_AND_SPACE.sub("", content)
-                )
-            return FIELD.sub(lambda match: value(match[1]), content)
+                content = SLOT_AND_SPACE.sub("", content)
+                content = content.strip() if self.is_chat else content
+            return PLACE.sub(lambda match: value(match[1]), content)
 
         if not self.is_chat:
             return fill(self.template.text)
@@ -107,7 +104,7 @@ class Conversation:
         return [piece for piece in pieces if piece != ("text", "")]
 
     def _seed(self, name: str) -> str:
-        number = int(name.partition(".")[2] or 0)
+        number = prompt_number(name)
         seeds = self.seeds or []
         if number >= len(seeds):
             raise TemplateError(
@@ -117,7 +114,7 @@ class Conversation:
         return seeds[number]
 
     def _check_fields(self, contents: list[str]) -> None:
-        names = [name for content in contents for name in FIELD.findall(content)]
+        names = [name for content in contents for name in PLACE.findall(content)]
         where = "template.messages" if self.is_chat else "template.text"
         missing = [f"{{{kind}}}" for kind in ("prompt", QUERY) if not any(n.startswith(kind) for n in names)]
         if missing:

@@ -30,7 +30,7 @@ from embedgrad_cli.core.text.template import Conversation
 from embedgrad_cli.errors import TemplateError, UserError
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.outcomes import answer_and_grade
-from embedgrad_cli.text_search.workbench import Measurement, Texts
+from embedgrad_cli.exports.text_search.workbench import Measurement, Texts
 
 ROUND_TRIP_ROWS = 4  # training rows in which a candidate must read back as itself
 

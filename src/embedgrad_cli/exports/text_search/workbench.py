@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from embedgrad_cli.config.build import build, conf_dir, over
-from embedgrad_cli.config.evaluation_checks import SLOT
+from embedgrad_cli.config.build import build, over
+from embedgrad_cli.config.fields import prompt_numbers, seeds_of
+from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint
@@ -19,7 +20,7 @@ from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import Conversation
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, Progress, answer_rows
-from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine, seeds_of
+from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine
 from embedgrad_cli.tasks.load import Row, Splits, load
 
 Texts = list[str]  # one per slot
@@ -58,7 +59,7 @@ class Measurement:
         numbered = one_text_per_slot(template)
         contents = [m.content for m in template.messages] if model.is_chat else [template.text]
         seeds = seeds_of(settings.prompt)
-        seed_texts = [seeds[int(number or 0)] for content in contents for number in SLOT.findall(content)]
+        seed_texts = [seeds[number] for content in contents for number in prompt_numbers(content)]
         arm = {"seed": ArmPrompt(tuple(seed_texts))}
         tried = examine(splits.validation, model, numbered, settings.task, arm).arms["seed"]
         return cls(settings, splits, model, numbered, seed_texts, tried.forward.shares_trunk)

@@ -1,0 +1,45 @@
+"""Names that were probably meant, and values as YAML writes them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The most similar name, or None if none is similar."""
+    by_lower = {n.lower(): n for n in names}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def nearest_key(key: str, known: list[str]) -> str:
+    """A hint with the setting that was probably meant: the same last part, or a similar spelling."""
+    last = key.rpartition(".")[2]
+    same_last = [k for k in known if k.rpartition(".")[2] == last]
+    if same_last:
+        return f" Did you mean {' or '.join(same_last[:3])}?"
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    close_last = nearest(last, [k.rpartition(".")[2] for k in known])
+    hits = close or [k for k in known if k.rpartition(".")[2] == close_last][:3]
+    return f" Did you mean {' or '.join(hits)}?" if hits else ""
+
+
+def shown(value: Any) -> str:
+    """A value as YAML writes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value)
+
+
+def one_line(value: object) -> str:
+    """A value as YAML writes it on one line: `one_line([True, None])` is "[true, null]"."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{', '.join(one_line(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {one_line(item)}' for key, item in value.items())}}}"
+    text = str(value)
+    return repr(text) if "\n" in text else text

@@ -1,0 +1,229 @@
+"""One optimisation, from the encoded examples to the tested prompt."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from embedgrad_cli.config.fields import seeds_of
+from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.core.kernels.memory import free_memory, peak_memory
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.passes.batching import training_batches
+from embedgrad_cli.core.passes.forward import Forward, can_share_trunk
+from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCache
+from embedgrad_cli.core.prompt.artifact import describe, save_artifact
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, relative_drift
+from embedgrad_cli.core.text.encoding import Encoded, Example, encode
+from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.errors import EmbedgradError
+from embedgrad_cli.evaluation.answers import AnswerLog, answer_rows
+from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine
+from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers
+from embedgrad_cli.evaluation.results import results_of, sample_lines
+from embedgrad_cli.storage.files import write_json, write_json_lines
+from embedgrad_cli.storage.interrupts import Stopped, StopRequest
+from embedgrad_cli.storage.run_directory import RunDirectory
+from embedgrad_cli.tasks.load import Row, Splits
+from embedgrad_cli.terminal import report
+from embedgrad_cli.terminal.progress import TestDisplay, TrainingDisplay
+from embedgrad_cli.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from embedgrad_cli.training.optimizer import learning_rate, make_optimizer
+from embedgrad_cli.training.trust_region import TrustRegion
+
+log = logging.getLogger(__name__)
+
+
+class NonFiniteLoss(EmbedgradError):
+    """The loss became NaN or infinite."""
+
+
+class Training:
+    """One optimisation: the frozen model, the encoded examples, the prompt, and the state that checkpoints keep."""
+
+    def __init__(self, config: OptimizeConfig, model: LanguageModel, splits: Splits, directory: RunDirectory) -> None:
+        self.config, self.model, self.splits, self.directory = config, model, splits, directory
+        self.template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+        self.encoded = self._encode(splits.train)
+        self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
+        self.trust_region = TrustRegion(config.trust_region, model.embedding_rms)
+        self.optimizer = make_optimizer(config.optimizer, self.prompt)
+        self.state = TrainingState(best_vectors=self.prompt.seed.clone())
+        self.shares_trunk = can_share_trunk(model, self.encoded.examples, self.prompt)
+        self.forward = self._training_forward()
+        self.validation = self._examine(splits.validation, {"seed": ArmPrompt(seeds_of(config.prompt))})
+        self.validation_targets = self._encode(splits.validation)
+        if directory.checkpoint.exists():
+            self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
+        directory.keep_metrics_up_to(self.state.step)
+        log.info("%s; from step %d", self._summary(), self.state.step)
+
+    def fit(self) -> None:
+        """Optimiser steps, with a validation every `eval_every` of them, until the last step or no more patience.
+
+        Raises:
+            Stopped: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
+            NonFiniteLoss: the loss is NaN or infinite; the best prompt so far is kept.
+        """
+        settings, state = self.config.train, self.state
+        batches = training_batches(
+            self.encoded.examples,
+            settings.batch_size,
+            self.config.seed,
+            state.step,
+            settings.tokens_per_batch,
+            lambda example: example.length,
+        )
+        with (
+            StopRequest() as stop,
+            TrainingDisplay(settings.steps, state.step, self._summary()) as display,
+        ):
+            if state.step == 0 and state.best_accuracy is None:
+                self._validate(display)
+            while state.step < settings.steps and not self._out_of_patience():
+                self._step(next(batches), display)
+                last = state.step == settings.steps
+                if state.step % settings.eval_every == 0 or last:
+                    self._validate(display)
+                if state.step % settings.checkpoint_every == 0 or last or stop.requested:
+                    save_checkpoint(self.directory.checkpoint, self.state, self.prompt, self.optimizer)
+                if stop.requested and not last:
+                    raise Stopped(f"step {state.step}", self.directory.path)
+
+    def test(self) -> float:
+        """Answer the test split once with `none`, `seed` and `optimized`, and write everything down."""
+        optimized = SoftPrompt(self.prompt.slots, self.prompt.seed, self.state.best_vectors)
+        task, seeds = self.config.task, seeds_of(self.config.prompt)
+        prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), "optimized": ArmPrompt(seeds, optimized)}
+        examination = self._examine(self.splits.test, prompts)
+        log_of_answers, batch_size = AnswerLog(), self.config.evaluation.batch_size
+        with TestDisplay() as display:
+            answers = {
+                name: answer_rows(arm, task, batch_size, log_of_answers, progress=display.arm(name, len(arm.examples)))
+                for name, arm in examination.arms.items()
+            }
+        outcomes = {name: grade_answers(examination.rows, of_arm, task) for name, of_arm in answers.items()}
+        drift = measure_drift(optimized, self.model)
+        validation = {
+            "accuracy": self.state.best_accuracy,
+            "loss": self.state.best_loss,
+            "step": self.state.best_step,
+        }
+        results = results_of(
+            outcomes,
+            examination.rows,
+            task,
+            self.splits,
+            split="test",
+            num_skipped=len(examination.skipped),
+            model=self.model.path,
+            breakdown=self.config.evaluation.breakdown,
+        )
+        results |= {"validation": validation, "steps": self.state.step, "drift": drift.to_dict()}
+        results["peak_memory_bytes"] = peak_memory(self.model.device)
+        summary = {key: results[key] for key in ("arms", "comparison")}
+        self._save_artifact(optimized, {"validation": validation, "test": summary, "drift": drift.to_dict()})
+        write_json_lines(self.directory.samples, sample_lines(answers, examination.rows, outcomes))
+        write_json(self.directory.results, results)
+        report.results(results, examination.rows, outcomes, self.directory.path)
+        return validation["accuracy"] or 0.0
+
+    def _step(self, batch: list[Example], display: TrainingDisplay) -> None:
+        """One optimiser step: gradient, clipping, update, trust region."""
+        settings, started = self.config.optimizer, time.perf_counter()
+        self.optimizer.zero_grad()
+        size = self.config.train.micro_batch_size
+        loss = self.forward.accumulate_gradient(batch, self.prompt, size if isinstance(size, int) else None)
+        self.trust_region.add_penalty_gradient(self.prompt)
+        limit = settings.max_grad_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.prompt.parameters(), limit)
+        if not math.isfinite(loss.item() + norm.item()):
+            self._stop_not_finite(batch, loss.item(), norm.item())
+        rate = learning_rate(settings, self.state.step, self.config.train.steps) * self.model.embedding_rms
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.trust_region.project(self.prompt)
+        self.state.step += 1
+        seconds = time.perf_counter() - started
+        row = {
+            "step": self.state.step,
+            "loss": loss.item(),
+            "grad_norm": norm.item(),
+            "lr": rate,
+            "drift": relative_drift(self.prompt).mean().item(),
+            "tokens": sum(example.length for example in batch),
+            "seconds": round(seconds, 4),
+        }
+        self.directory.append_metrics(row)
+        display.step(row)
+
+    def _training_forward(self) -> Forward:
+        settings = self.config.train
+        budget = int(SHARE_OF_FREE_MEMORY * free_memory(self.model.device)) if settings.cache_queries == "auto" else 0
+        queries = QueryCache(budget) if budget else None
+        return Forward(
+            self.model, self.encoded.examples, self.shares_trunk, queries, recompute=settings.checkpoint_activations
+        )
+
+    def _validate(self, display: TrainingDisplay) -> None:
+        """Measure validation accuracy and loss; keep the prompt if it is the best so far."""
+        arm = replace(self.validation.arms["seed"], prompt=self.prompt)
+        outcomes = answer_and_grade(arm, self.validation.rows, self.config.task, self.config.evaluation.batch_size)
+        accuracy = sum(o.correct for o in outcomes) / len(outcomes)
+        targets = self.validation_targets.examples
+        forward = Forward(self.model, targets, self.shares_trunk)
+        loss = forward.mean_loss(targets, self.prompt, self.config.evaluation.batch_size)
+        better = self.state.update_best(accuracy, loss, self.prompt.vectors)
+        if better:
+            metrics = {"validation": {"accuracy": accuracy, "loss": loss, "step": self.state.step}}
+            self._save_artifact(self.prompt, metrics)
+        row = {
+            "step": self.state.step,
+            "validation_accuracy": accuracy,
+            "validation_loss": loss,
+            "best": better,
+        }
+        self.directory.append_metrics(row)
+        display.validated(row)
+        log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
+
+    def _encode(self, rows: list[Row]) -> Encoded:
+        conversation = Conversation(
+            self.template, list(seeds_of(self.config.prompt)), self.model.tokenizer, self.model.is_chat
+        )
+        task = self.config.task
+        return encode(rows, conversation, self.model, ends_turn=task.kind == "generation", too_long=task.too_long)
+
+    def _examine(self, rows: list[Row], prompts: dict[str, ArmPrompt]) -> Examination:
+        return examine(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk)
+
+    def _save_artifact(self, prompt: SoftPrompt, metrics: dict[str, Any]) -> None:
+        metadata = describe(prompt, self.model, asdict(self.config), self.splits.hash, metrics)
+        metadata["template"] = asdict(self.template)  # the config's, with the worked examples in it
+        save_artifact(self.directory.prompt, prompt, metadata)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.train.patience
+        return patience is not None and self.state.validations_since_best >= patience
+
+    def _stop_not_finite(self, batch: list[Example], loss: float, norm: float) -> None:
+        ids = ", ".join(example.id for example in batch)
+        raise NonFiniteLoss(
+            f"step {self.state.step + 1}: the loss is {loss} and the gradient's norm {norm}. The batch was: {ids}. The "
+            f"best prompt of the steps before is kept in {self.directory.prompt}. A smaller optimizer.lr, or "
+            "model.dtype=float32 or bfloat16, usually mends this."
+        )
+
+    def _summary(self) -> str:
+        c, slots = self.config, self.prompt.slots
+        return (
+            f"{c.task.name} on {c.model.path} · {len(self.encoded.examples)} training, {len(self.validation.rows)} "
+            f"validation examples · {slots.num_tokens} prompt tokens · trunk {len(self.forward.trunk)} tokens"
+        )
