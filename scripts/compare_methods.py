@@ -130,8 +130,8 @@ def summarise(records: Sequence[dict[str, Any]], reference: Sequence[dict[str, A
     }
     if reference is not None and reference is not records:
         pairs = [paired_difference(a["correct"], b["correct"]) for a, b in zip(reference, records, strict=True)]
-        row["difference"] = mean(pair["difference"] for pair in pairs)
-        row["mcnemar_p"] = max(pair["mcnemar_p"] for pair in pairs)
+        row["difference"] = mean(pair.difference for pair in pairs)
+        row["mcnemar_p"] = max(pair.mcnemar_p for pair in pairs)
     return row
 
 

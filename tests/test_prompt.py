@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model, make_network, optimize_config
+from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model, make_network, optimize_config, save_prompt
 
 import embedgrad_cli
 from embedgrad_cli.assets import resolve
@@ -19,7 +19,6 @@ from embedgrad_cli.cli import main as cli
 from embedgrad_cli.config.schema import Message, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
-from embedgrad_cli.core.prompt.artifact import describe, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.conversation import render_turns
 from embedgrad_cli.core.text.encoding import encode
@@ -37,8 +36,6 @@ def user(text: str) -> list[dict[str, str]]:
 
 def saved(path: Path, model: LanguageModel, placement: str, moved: float = 0.3) -> tuple[Prompt, SoftPrompt, list]:
     """An artifact for a tiny model whose vectors have moved, read again; and the rows as training encodes them."""
-    from dataclasses import asdict
-
     several = placement == "both-sides"
     config = optimize_config(path, Path("model"), Path("data"), template=PLACEMENTS[placement])
     config.prompt.text = SEEDS if several else SEEDS[0]
@@ -47,7 +44,7 @@ def saved(path: Path, model: LanguageModel, placement: str, moved: float = 0.3) 
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     with torch.no_grad():
         prompt.vectors += moved * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(0))
-    save_artifact(path / "p.safetensors", prompt, describe(prompt, model, asdict(config), "hash", {}))
+    save_prompt(path / "p.safetensors", prompt, model, config)
     return embedgrad_cli.load(path / "p.safetensors"), prompt, encoded.examples
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from embedgrad_cli.config.fields import seeds_of
+from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.core.prompt.artifact import load_artifact
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, examine
 from embedgrad_cli.storage.run_directory import RunDirectory
@@ -26,20 +27,18 @@ class EmbedGrad(Method):
         config = replace(problem.config, output_dir=str(folder), optimizer=replace(problem.config.optimizer, lr=lr))
         if not self.trust_region:
             config = replace(config, trust_region=replace(config.trust_region, kind="none"))
-        model, directory = problem.fresh_model(), RunDirectory(folder, asdict(config))
+        model, directory = problem.fresh_model(), RunDirectory(folder, asdict(config), free=WITHOUT_EFFECT)
         before = weights_hash(model.network)
         training = Training(config, model, problem.splits, directory)
         directory.create()
         with suppress(NonFiniteLoss):  # it keeps its best so far, as every method here does
             training.fit()
-        state, steps = training.state, map(json.loads, directory.metrics.read_text().splitlines())
-        assert state.best_accuracy is not None
-        assert state.best_loss is not None
+        best, steps = training.state.validation, map(json.loads, directory.metrics.read_text().splitlines())
         return Trial(
             lr=lr,
-            accuracy=state.best_accuracy,
-            loss=state.best_loss,
-            step=state.best_step,
+            accuracy=best.accuracy,
+            loss=best.loss,
+            step=best.step,
             parameters=training.prompt.vectors.numel(),
             seconds=sum(row.get("seconds", 0.0) for row in steps),
             weights_before=before,

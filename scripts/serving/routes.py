@@ -23,8 +23,7 @@ AT_ONCE = 8  # requests in flight
 
 
 def max_new_tokens(folder: Path) -> int:
-    metadata = load_artifact(folder / "prompt.safetensors").metadata
-    return metadata["config"]["task"]["max_new_tokens"]
+    return load_artifact(folder / "prompt.safetensors").metadata.config.task.max_new_tokens
 
 
 def transformers(folder: Path, queries: Sequence[str]) -> list[list[int]]:

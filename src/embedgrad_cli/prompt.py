@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from embedgrad_cli.config.fields import as_texts
-from embedgrad_cli.config.schema import Message, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
-from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact
+from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact, recorded_template
 from embedgrad_cli.core.text.conversation import Turns, joins_system_turn, render_turns
 from embedgrad_cli.core.text.encoding import tokenise, tokenise_apart
 from embedgrad_cli.errors import TemplateError
+from embedgrad_cli.storage.record import Json
 
 
 class Prompt:
@@ -36,12 +36,11 @@ class Prompt:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = str(path)
         self._artifact = load_artifact(Path(path).expanduser())
-        template = self.metadata["template"]
-        self._template = TemplateConfig([Message(**m) for m in template["messages"]], template["text"])
+        self._template = recorded_template(self._artifact.metadata)
         self._checked: tuple[weakref.ref[Any], weakref.ref[Any]] | None = None
 
     def __repr__(self) -> str:
-        return f"<embedgrad prompt {self._path}: {len(self.vectors)} tokens for {self.metadata['model']['path']}>"
+        return f"<embedgrad prompt {self._path}: {len(self.vectors)} tokens for {self._artifact.metadata.model.path}>"
 
     @property
     def vectors(self) -> Tensor:
@@ -51,12 +50,12 @@ class Prompt:
     @property
     def seed_text(self) -> str | list[str]:
         """The text the prompt was started from; a list for a template with several texts."""
-        return self.metadata["seed"]["text"]
+        return self._artifact.metadata.seed.text
 
     @property
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> Json:
         """What the artifact says about itself: model, template, task, metrics, versions, all settings."""
-        return self._artifact.metadata
+        return self._artifact.metadata.to_json()
 
     @torch.no_grad()
     def apply(self, model: Any, tokenizer: Any, messages: Turns | Sequence[Turns]) -> dict[str, Tensor]:
@@ -104,7 +103,7 @@ class Prompt:
 
     def _language_model(self, model: Any, tokenizer: Any) -> LanguageModel:
         """The pair in embedgrad's own terms; whether the prompt fits it is checked once."""
-        kind = self.metadata["config"]["model"]["template"]
+        kind = self._artifact.metadata.config.model.template
         is_chat = bool(tokenizer.chat_template) if kind == "auto" else kind == "chat"
         here = LanguageModel(model, tokenizer, model.name_or_path or "of this program", None, is_chat)
         if self._checked is None or (self._checked[0]() is not model or self._checked[1]() is not tokenizer):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.conftest import plain_metadata, write_header
 
 from embedgrad_cli import __version__
 from embedgrad_cli.cli import hydra_job
@@ -56,14 +55,6 @@ def run_process(*arguments: str, cwd: Path, **environment: str) -> subprocess.Co
     return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
-def write_artifact(path: Path, config: dict[str, Any]) -> Path:
-    metadata = json.dumps({"format_version": 1, "config": config})
-    header = {"__metadata__": {"embedgrad": metadata}, "x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
-    return path
-
-
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
     """An artifact of a run on a task of the user's own."""
@@ -91,9 +82,10 @@ def artifact(tmp_path: Path) -> Path:
         "template": {"messages": [{"role": "user", "content": "{query}{prompt}"}], "text": "{query}{prompt}"},
         "prompt": {"text": "Think."},
         "task": task,
-        "train": {"steps": 3},
+        "optimizer": {"name": "adamw", "lr": 0.1},
+        "train": {"steps": 3, "batch_size": 4},
     }
-    return write_artifact(tmp_path / "prompt.safetensors", config)
+    return write_header(tmp_path / "prompt.safetensors", plain_metadata(config=config))
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])

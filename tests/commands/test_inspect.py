@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conftest import PLACEMENTS, SEEDS, make_model, optimize_config
+from tests.conftest import PLACEMENTS, SEEDS, make_model, optimize_config, save_prompt
 
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.model.nearest_tokens import TableFile, find_model_folder, nearest_tokens
-from embedgrad_cli.core.prompt.artifact import describe, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift
 from embedgrad_cli.core.text.encoding import Slots
 from embedgrad_cli.errors import ModelError
@@ -52,9 +51,7 @@ def write_artifact(path: Path, model: LanguageModel, ids: tuple[tuple[int, ...],
         prompt.vectors += 0.1 * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(1))
     config = optimize_config(path.parent, Path(model_path), Path("data"), template=PLACEMENTS["both-sides"])
     config.prompt.text = SEEDS
-    metadata = describe(prompt, model, asdict(config), "hash", {})
-    metadata["model"]["path"] = model_path
-    save_artifact(path, prompt, metadata)
+    save_prompt(path, prompt, replace(model, path=model_path), config)
     return prompt
 
 

@@ -146,5 +146,5 @@ def test_what_cannot_be_graded_again_is_refused(make: Any, tmp_path: Path) -> No
         evaluate.run(make("run", mode="regrade"))
     assert "1 are not there any more (test:8) and 1 have another query or target now (test:0)" in str(caught.value)
     (tmp_path / "run/samples.jsonl").write_text('{"id": 3}\n')
-    with pytest.raises(UserError, match=r"samples\.jsonl cannot be read: a line lacks"):
+    with pytest.raises(UserError, match=r"samples\.jsonl, line 1 cannot be used: .*row_hash is missing"):
         evaluate.run(make("run", mode="regrade"))

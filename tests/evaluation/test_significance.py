@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from embedgrad_cli.evaluation.significance import (
     verdict,
     wilson_interval,
 )
+from embedgrad_cli.storage.run_records import Comparison
 
 
 @pytest.mark.parametrize(
@@ -89,9 +91,9 @@ def outcomes(both: int, candidate_only: int, baseline_only: int, neither: int) -
 )
 def test_paired_interval(cells: tuple[int, int, int, int], low: float, high: float) -> None:
     result = paired_difference(*outcomes(*cells))
-    assert result["ci95"] == pytest.approx([low, high], abs=5e-4 if cells[0] == 14 else 5e-5)
-    assert result["difference"] == pytest.approx((cells[1] - cells[2]) / sum(cells))
-    assert (result["wins"], result["losses"]) == cells[1:3]
+    assert result.ci95 == pytest.approx([low, high], abs=5e-4 if cells[0] == 14 else 5e-5)
+    assert result.difference == pytest.approx((cells[1] - cells[2]) / sum(cells))
+    assert (result.wins, result.losses) == cells[1:3]
 
 
 def test_swapping_the_arms_mirrors_the_result() -> None:
@@ -101,10 +103,10 @@ def test_swapping_the_arms_mirrors_the_result() -> None:
         first = [draw.random() < 0.4 for _ in range(n)]
         second = [draw.random() < 0.7 for _ in range(n)]
         there, back = paired_difference(first, second), paired_difference(second, first)
-        low, high = there["ci95"]
-        assert back["ci95"] == pytest.approx([-high, -low])
-        assert -1 <= low <= there["difference"] <= high <= 1
-        assert there["mcnemar_p"] == back["mcnemar_p"]
+        low, high = there.ci95
+        assert back.ci95 == pytest.approx([-high, -low])
+        assert -1 <= low <= there.difference <= high <= 1
+        assert there.mcnemar_p == back.mcnemar_p
 
 
 def test_paired_difference_needs_the_same_examples() -> None:
@@ -135,21 +137,23 @@ NAMES = {"baseline": "seed", "candidate": "optimized"}
     ],
 )
 def test_verdict(cells: tuple[int, int, int, int], sentence: str) -> None:
-    comparison = {**NAMES, **paired_difference(*outcomes(*cells))}
+    comparison = Comparison(**NAMES, **vars(paired_difference(*outcomes(*cells))))
     assert verdict(comparison, sum(cells)).startswith(sentence)
 
 
 def test_the_verdict_says_what_the_test_set_cannot_show() -> None:
-    comparison = paired_difference(*outcomes(80, 20, 16, 71))
+    comparison = Comparison(**NAMES, **vars(paired_difference(*outcomes(80, 20, 16, 71))))
     assert verdict(comparison, 187).endswith("187 examples): 187 examples cannot show less than 8.9 points")
-    assert verdict(paired_difference([True], [False]), 1).endswith("1 examples cannot show any difference")
+    assert verdict(Comparison(**NAMES, **vars(paired_difference([True], [False]))), 1).endswith(
+        "1 examples cannot show any difference"
+    )
 
 
 def test_the_verdict_goes_by_the_corrected_p() -> None:
-    comparison = {**NAMES, **paired_difference(*outcomes(80, 26, 12, 69))}
-    assert comparison["mcnemar_p"] < 0.05
+    comparison = Comparison(**NAMES, **vars(paired_difference(*outcomes(80, 26, 12, 69))))
+    assert comparison.mcnemar_p < 0.05
     assert verdict(comparison, 187).startswith("optimized is better than seed")
-    corrected = verdict({**comparison, "holm_p": 0.102}, 187)
+    corrected = verdict(replace(comparison, holm_p=0.102), 187)
     assert corrected.startswith("no significant difference")
     assert "p = 0.102, Holm-corrected" in corrected
 

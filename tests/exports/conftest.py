@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.conftest import PLACEMENTS, SEEDS, Row, make_network, make_tokenizer, optimize_config
+from tests.conftest import PLACEMENTS, SEEDS, Row, make_network, make_tokenizer, optimize_config, save_prompt
 from torch import Tensor
 
 from embedgrad_cli.cli.main import main
@@ -17,7 +17,6 @@ from embedgrad_cli.config.schema import ModelConfig, PromptConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.scoring import generate
-from embedgrad_cli.core.prompt.artifact import describe, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, encode
 from embedgrad_cli.core.text.template import Conversation
@@ -90,7 +89,7 @@ def make_case(
     prompt.requires_grad_(False)
     settings = optimize_config(folder / "run", folder / "base", folder, model=config, template=template)
     settings.prompt = PromptConfig(seeds if len(seeds) > 1 else seeds[0])
-    save_artifact(folder / "prompt.safetensors", prompt, describe(prompt, model, asdict(settings), "0" * 64, {}))
+    save_prompt(folder / "prompt.safetensors", prompt, model, settings, split_hash="0" * 64)
     return Case(folder / "base", folder / "prompt.safetensors", model, prompt, encoded.examples)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from tests.conftest import optimize_config
+from tests.conftest import edited, optimize_config
 
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.commands import optimize
@@ -67,9 +67,9 @@ def test_the_card_says_what_was_measured(trained: OptimizeConfig, tmp_path: Path
 
 def test_what_the_hub_knows_by_name(trained: OptimizeConfig) -> None:
     metadata = load_artifact(Path(trained.output_dir) / "prompt.safetensors").metadata
-    metadata["model"] |= {"path": "Qwen/Qwen2.5-0.5B", "revision": "abc"}
-    metadata["config"]["task"]["hub"] = {"path": "nyu-mll/glue", "name": "sst2", "revision": None}
-    metadata["metrics"].pop("test")
+    hub = {"path": "nyu-mll/glue", "name": "sst2", "revision": None}
+    model = {**metadata.model.to_json(), "path": "Qwen/Qwen2.5-0.5B", "revision": "abc"}
+    metadata = edited(metadata, model=model, config__task__hub=hub, metrics={})
     card = ModelCard(model_card(metadata, "x"))
     assert card.data.base_model == "Qwen/Qwen2.5-0.5B"
     assert card.data.datasets == ["nyu-mll/glue"]
@@ -207,9 +207,8 @@ def test_folders_of_this_machine_are_pointed_out(
     assert cli.main(line(trained, f"output_dir={tmp_path}/a")) == 0
     assert "folders of this machine: model.path, task.data_dir" in capsys.readouterr().out
     artifact = load_artifact(Path(trained.output_dir) / "prompt.safetensors")
-    artifact.metadata["config"]["model"]["path"] = "embedded:tiny"
-    artifact.metadata["config"]["task"]["data_dir"] = None
-    save_artifact(tmp_path / "clean.safetensors", artifact.prompt, artifact.metadata)
+    metadata = edited(artifact.metadata, config__model__path="embedded:tiny", config__task__data_dir=None)
+    save_artifact(tmp_path / "clean.safetensors", artifact.prompt, metadata)
     assert cli.main(["export", f"artifact={tmp_path}/clean.safetensors", "format=hub", f"output_dir={tmp_path}/b"]) == 0
     assert "folders of this machine" not in capsys.readouterr().out
 

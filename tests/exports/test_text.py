@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import PLACEMENTS, SEEDS, make_model, optimize_config
+from tests.conftest import PLACEMENTS, SEEDS, edited, make_model, optimize_config
 
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.commands import optimize
@@ -228,8 +228,8 @@ def test_wrong_input_leaves_nothing(
 
 def test_data_that_moved(trained: OptimizeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     artifact = load_artifact(Path(trained.output_dir) / "prompt.safetensors")
-    artifact.metadata["config"]["task"]["data_dir"] = "/no/longer/here"
-    save_artifact(tmp_path / "moved.safetensors", artifact.prompt, artifact.metadata)
+    metadata = edited(artifact.metadata, config__task__data_dir="/no/longer/here")
+    save_artifact(tmp_path / "moved.safetensors", artifact.prompt, metadata)
     line = ["export", f"artifact={tmp_path}/moved.safetensors", "format=text", f"output_dir={tmp_path}/out"]
     assert cli.main(line) == 2
     assert "'/no/longer/here' does not exist" in capsys.readouterr().err

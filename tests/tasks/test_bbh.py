@@ -35,7 +35,7 @@ def test_every_file_loads_renders_and_grades_its_own_targets(name: str) -> None:
     task, template = task_of(name)
     splits = load(task, 0)
     rows = rows_of(splits)
-    lost = len(splits.report["contradictions"]) + splits.report["duplicates_removed"]
+    lost = len(splits.report.contradictions) + splits.report.duplicates_removed
     assert len(rows) + lost == {"causal_judgement": 187, "penguins_in_a_table": 146, "snarks": 178}.get(name, 250)
     conversation = Conversation(template, ["Think."], make_tokenizer(), is_chat=True)
     in_words = 0
@@ -65,7 +65,8 @@ def test_options_are_scored(name: str) -> None:
             load(task, 0)
         task.broken = "skip"
     splits = load(task, 0)
-    assert splits.report.get("broken_rows_skipped", {"count": 0})["count"] == BROKEN.get(name, 0)
+    skipped = splits.report.broken_rows_skipped
+    assert (skipped.count if skipped else 0) == BROKEN.get(name, 0)
     assert all(row.answer in row.choices and len(row.choices) > 1 for row in rows_of(splits))
 
 

@@ -57,11 +57,11 @@ def test_a_fold_that_does_not_exist(fold: int | None, tmp_path: Path) -> None:
 def test_fractions_of_train_and_of_a_named_split(tmp_path: Path) -> None:
     film_folder(tmp_path)
     held_out = {"validation": None, "test": None, "num_validation": 0.25, "num_test": 0.5}
-    counts = load(make_task(tmp_path, split=held_out), 0).report["counts"]
+    counts = load(make_task(tmp_path, split=held_out), 0).report.counts
     assert counts == {"train": 11, "validation": 10, "test": 21}
     write_reviews(tmp_path, train=[(f"film {n}", "1") for n in range(20)], test=[(f"test {n}", "0") for n in range(10)])
     named = {"validation": None, "num_validation": 0.001, "num_test": 0.3}
-    assert load(make_task(tmp_path, split=named), 0).report["counts"] == {"train": 19, "validation": 1, "test": 3}
+    assert load(make_task(tmp_path, split=named), 0).report.counts == {"train": 19, "validation": 1, "test": 3}
 
 
 def test_worked_examples_leave_train_and_nothing_else_moves(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_worked_examples_leave_train_and_nothing_else_moves(tmp_path: Path) -> N
     without = load(make_task(tmp_path, split=HELD_OUT), 0)
     task = make_task(tmp_path, split=HELD_OUT, fewshot=3)
     splits = load(task, 0)
-    drawn = splits.report["fewshot"]
+    drawn = splits.report.fewshot
     assert len(drawn) == len(splits.fewshot) == 3
     assert set(all_ids(splits)) == set(all_ids(without)) - set(drawn)
     assert (splits.test, splits.validation) == (without.test, without.validation)

@@ -52,14 +52,14 @@ def test_every_row_is_read(make: Any, counts: dict[str, int], contradictions: in
     task, started = make(), time.process_time()
     splits = load(task, 0)
     assert time.process_time() - started < 4
-    assert splits.report["counts"] == counts
-    assert len(splits.report["contradictions"]) == contradictions
+    assert splits.report.counts == counts
+    assert len(splits.report.contradictions) == contradictions
 
 
 def test_contradictory_stories_of_causal_judgement_are_gone() -> None:
     report = load(causal_judgement(), 0).report
-    assert report["contradictions"] == [f"causal_judgement:{n}" for n in (32, 36, 104, 119)]
-    assert sum(report["counts"].values()) == 183
+    assert report.contradictions == [f"causal_judgement:{n}" for n in (32, 36, 104, 119)]
+    assert sum(report.counts.values()) == 183
 
 
 def lines(folder: str, name: str) -> list[dict[str, Any]]:

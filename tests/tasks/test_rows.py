@@ -119,9 +119,10 @@ def test_broken_rows_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
     write_reviews(tmp_path, train=[("good", "1"), ("odd", "7"), ("bad", "0"), ("odder", "8")])
     splits = load(make_task(tmp_path, broken="skip"), 0)
     assert [row.id for row in splits.train] == ["train:0", "train:2"]
-    skipped = splits.report["broken_rows_skipped"]
-    assert skipped["count"] == 2
-    assert "train.jsonl, line 2: label outside the choices: '7'" in skipped["rows"][0]
+    skipped = splits.report.broken_rows_skipped
+    assert skipped is not None
+    assert skipped.count == 2
+    assert "train.jsonl, line 2: label outside the choices: '7'" in skipped.rows[0]
     (tmp_path / "train.jsonl").write_text("")
     with pytest.raises(DataError, match="is empty"):
         load(make_task(tmp_path, broken="skip"), 0)

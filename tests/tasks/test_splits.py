@@ -23,9 +23,9 @@ def test_repeated_and_contradictory_rows_are_removed(tmp_path: Path) -> None:
     write_reviews(tmp_path, train=pairs)
     splits = load(make_task(tmp_path), 0)
     assert [row.id for row in splits.train] == ["train:0", "train:4"]
-    assert splits.report["duplicates_removed"] == 1
-    assert splits.report["contradictions"] == ["train:1", "train:3", "train:5"]
-    assert splits.report["counts"] == {"train": 2, "validation": 1, "test": 1}
+    assert splits.report.duplicates_removed == 1
+    assert splits.report.contradictions == ["train:1", "train:3", "train:5"]
+    assert splits.report.counts == {"train": 2, "validation": 1, "test": 1}
 
 
 def test_another_solution_with_the_same_answer_is_a_repetition(tmp_path: Path) -> None:
@@ -33,8 +33,8 @@ def test_another_solution_with_the_same_answer_is_a_repetition(tmp_path: Path) -
     rows = [{"question": "What is 1 + 1?", "answer": solution} for solution in solutions]
     rows += [{"question": f"What is {n}?", "answer": f"#### {n}"} for n in range(9)]
     splits = load(words_task(write_lines(tmp_path / "train.jsonl", rows).parent), 0)
-    assert splits.report["duplicates_removed"] == 1
-    assert splits.report["contradictions"] == []
+    assert splits.report.duplicates_removed == 1
+    assert splits.report.contradictions == []
 
 
 def test_rows_that_a_later_split_holds_are_removed(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_rows_that_a_later_split_holds_are_removed(tmp_path: Path) -> None:
         "validation": ["validation:0", "validation:2"],
         "test": ["test:0", "test:1"],
     }
-    assert splits.report["overlaps_removed"] == {"train": 2, "validation": 1}
+    assert splits.report.overlaps_removed == {"train": 2, "validation": 1}
 
 
 def many(folder: Path, order: list[int]) -> Path:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from embedgrad_cli.cli.help import COMPARE
-from embedgrad_cli.comparison.runs import Run, find_runs, natural, pool_folds, read_run
+from embedgrad_cli.comparison.runs import Run, find_runs, name_templates, pool_folds, read_run
 from embedgrad_cli.comparison.table import FORMATS, HEADINGS, differing_settings, heading, keys_of, record, title
-from embedgrad_cli.config.spelling import nearest
+from embedgrad_cli.config.spelling import natural, nearest
 from embedgrad_cli.errors import CompareError, UserError
 
 SHOWN_RUNS = 4
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     runs, unfinished, more = _read(args.folders)
     if problems or more:
         raise CompareError(problems + more)
-    rows = pool_folds(runs)
+    rows = pool_folds(name_templates(runs))
     groups = _by_test_set(rows)
     if len(groups) > 1 and not args.mixed:
         problems = [_not_comparable(groups)]
@@ -115,7 +115,7 @@ def _read(folders: Sequence[str]) -> tuple[list[Run], list[Path], list[str]]:
 def _by_test_set(rows: Sequence[Run]) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for row in rows:
-        groups.setdefault(row.results["test_hash"], []).append(row)
+        groups.setdefault(str(row.results.test_hash), []).append(row)
     return list(groups.values())
 
 
@@ -160,7 +160,7 @@ def _sorted(group: Sequence[Run], key: str, descending: bool) -> list[Run]:
 
     def value(run: Run) -> Any:
         if key == CANDIDATE:
-            return run.results["arms"][run.compared[-1]]["accuracy"]
+            return run.results.arms[run.compared[-1]].accuracy
         return record(run).get(key)
 
     def rank(run: Run) -> tuple[int, Any]:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from embedgrad_cli.commands.regrade import regrade
 from embedgrad_cli.config.arm_spec import parse_arm
 from embedgrad_cli.config.fields import as_texts, seeds_of
-from embedgrad_cli.config.schema import EvaluateConfig
+from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.passes.sampling import Sampling
-from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint, load_artifact
+from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint, load_artifact, recorded_template
 from embedgrad_cli.core.prompt.soft_prompt import measure_drift
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_rows
 from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine
 from embedgrad_cli.evaluation.outcomes import grade_answers
-from embedgrad_cli.evaluation.results import headline, results_of, sample_lines
-from embedgrad_cli.storage.files import read_json, write_json, write_json_lines
+from embedgrad_cli.evaluation.results import results_of, sample_lines
+from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import Stopped, StopRequest
-from embedgrad_cli.storage.logs import log_to, start_logging
-from embedgrad_cli.storage.run_directory import FREE_SETTINGS, RunDirectory
+from embedgrad_cli.storage.logs import RunLog
+from embedgrad_cli.storage.run_directory import RunDirectory
+from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay
@@ -44,25 +45,29 @@ def run(config: EvaluateConfig) -> float | None:
     """
     if config.mode == "regrade":
         return regrade(config)
-    directory = RunDirectory(Path(config.output_dir), asdict(config), free=(*FREE_SETTINGS, "mode"))
+    directory = RunDirectory(Path(config.output_dir), asdict(config), free=WITHOUT_EFFECT)
     if directory.is_finished:
-        results = read_json(directory.results)
+        results = Results.read(directory.results)
         report.already_finished(directory.path, results)
-        return headline(results)
+        return results.primary_accuracy
     if directory.samples.exists() and not directory.answers.exists():  # --predict-only has answered everything
         if config.mode == "full":
             return regrade(config)
         report.answered(directory.path)
         return None
-    log_lines = start_logging(config.log_level)
+    with RunLog(config.log_level) as run_log:
+        return _evaluate(config, directory, run_log)
+
+
+def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) -> float | None:
     artifacts = _load_artifacts(config)
     splits = load(config.task, config.seed)
     model = load_model(config.model, pick_device(config.device))
-    prompts = _prompts(config, artifacts, model)
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    prompts = _prompts(config, artifacts, model, template)
     examination = examine(getattr(splits, config.split), model, template, config.task, prompts)
     directory.create()  # not before everything the user gave has been looked at
-    log_to(directory.log, log_lines)
+    run_log.write_to(directory.log)
     answers = _answer(config, examination, directory)
     if config.mode == "predict-only":
         write_json_lines(directory.samples, sample_lines(answers, examination.rows))
@@ -83,12 +88,12 @@ def run(config: EvaluateConfig) -> float | None:
     )
     if "optimized" in artifacts:
         drift = measure_drift(artifacts["optimized"].prompt.to(model.device), model)
-        results |= {"artifact": config.artifact, "drift": drift.to_dict()}
+        results = replace(results, artifact=config.artifact, drift=drift)
     write_json_lines(directory.samples, sample_lines(answers, examination.rows, outcomes))
     write_json(directory.results, results)
     directory.answers.unlink()
     report.results(results, examination.rows, outcomes, directory.path)
-    return headline(results)
+    return results.primary_accuracy
 
 
 def _load_artifacts(config: EvaluateConfig) -> dict[str, Artifact]:
@@ -100,7 +105,9 @@ def _load_artifacts(config: EvaluateConfig) -> dict[str, Artifact]:
     return {name: load_artifact(Path(file).expanduser()) for name, file in files.items()}
 
 
-def _prompts(config: EvaluateConfig, artifacts: dict[str, Artifact], model: LanguageModel) -> dict[str, ArmPrompt]:
+def _prompts(
+    config: EvaluateConfig, artifacts: dict[str, Artifact], model: LanguageModel, template: TemplateConfig
+) -> dict[str, ArmPrompt]:
     """What every arm puts into the template. A file brings its own seed text; `optimized` stands in prompt.text's."""
     prompts = {}
     for item in config.arms:
@@ -112,9 +119,9 @@ def _prompts(config: EvaluateConfig, artifacts: dict[str, Artifact], model: Lang
             continue
         file = str(config.artifact) if arm.kind == "optimized" else arm.value
         check_fingerprint(artifact, model, file)
-        if artifact.metadata["template"] != asdict(config.template):
+        if recorded_template(artifact.metadata) != template:
             log.warning("the arm %s was optimised in another template than the one all arms stand in here", arm.name)
-        text = artifact.metadata["seed"]["text"]
+        text = artifact.metadata.seed.text
         seeds = seeds_of(config.prompt) if arm.kind == "optimized" else as_texts(text)
         prompts[arm.name] = ArmPrompt(seeds, artifact.prompt.to(model.device))
     return prompts

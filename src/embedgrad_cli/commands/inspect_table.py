@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from embedgrad_cli.commands.inspection import Inspection
 from embedgrad_cli.config.fields import as_texts
-from embedgrad_cli.core.prompt.artifact import tested_on
+from embedgrad_cli.core.prompt.artifact import identity
 from embedgrad_cli.evaluation.significance import verdict
+from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TemplateRecord
 
 ORDER = ("none", "seed", "optimized")
 NO_MEANING = "Nearest tokens are not meanings: vectors close to a text may do something else than the text."
 
 
-def print_report(report: Mapping[str, Any]) -> None:
-    """Print what `inspect.describe` returns: facts, one line per token, what is missing."""
+def print_report(report: Inspection) -> None:
+    """Print facts, one line per token, what is missing."""
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         console = Console(file=sys.stdout, highlight=False, width=100_000)  # lines are as long as they need to be
@@ -30,69 +31,63 @@ def print_report(report: Mapping[str, Any]) -> None:
     console.print(facts)
     console.print()
     console.print(_tokens(report))
-    if report["missing"]:
-        console.print(f"Nearest tokens are not shown: {report['missing']}", soft_wrap=True, markup=False)
+    if report.missing:
+        console.print(f"Nearest tokens are not shown: {report.missing}", soft_wrap=True, markup=False)
     else:
         console.print(NO_MEANING, soft_wrap=True)
-    if report["verified"]:
-        console.print(f"Verified: the prompt was made for {report['verified']}.", soft_wrap=True, markup=False)
+    if report.verified:
+        console.print(f"Verified: the prompt was made for {report.verified}.", soft_wrap=True, markup=False)
 
 
-def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    metadata = report["metadata"]
-    config, metrics = metadata["config"], metadata["metrics"]
-    texts = metadata["seed"]["text"]
-    yield "artifact", report["artifact"]
-    for text in as_texts(texts):
+def _facts(report: Inspection) -> Iterator[tuple[str, str]]:
+    metadata = report.metadata
+    config, model = metadata.config, metadata.model
+    yield "artifact", report.artifact
+    for text in as_texts(metadata.seed.text):
         yield "seed text", text
-    prints = metadata["model"]["fingerprint"]
-    revision = f"@{metadata['model']['revision']}" if metadata["model"]["revision"] else ""
-    hashes = f"config {prints['config'][:8]}, tokenizer {prints['tokenizer'][:8]}"
-    yield "model", f"{metadata['model']['path']}{revision} ({hashes})"
-    yield "template", _template(metadata["template"], config["model"]["template"])
-    yield "task", f"{metadata['task']} (splits {metadata['split_hash'][:8]})"
-    yield from _metrics(metrics)
-    libraries = ", ".join(f"{name} {version}" for name, version in metadata["libraries"].items())
-    optimizer, train = config["optimizer"], config["train"]
-    settings = f"{optimizer['name']}, lr {optimizer['lr']:g}, {train['steps']} steps of {train['batch_size']} examples"
-    yield "made by", f"{settings}, seed {config['seed']}; {libraries}; format {metadata['format_version']}"
+    yield "model", identity(model)
+    yield "template", _template(metadata.template, config.model.template)
+    yield "task", f"{metadata.task} (splits {metadata.split_hash[:8]})"
+    yield from _metrics(metadata.metrics)
+    libraries = ", ".join(f"{name} {version}" for name, version in metadata.libraries.items())
+    train, optimizer = config.train, config.optimizer
+    settings = f"{optimizer.name}, lr {optimizer.lr:g}, {train.steps} steps of {train.batch_size} examples"
+    yield "made by", f"{settings}, seed {config.seed}; {libraries}; format {metadata.format_version}"
 
 
-def _metrics(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if "validation" in metrics:
-        best = metrics["validation"]
-        yield "validation", f"{best['accuracy']:.1%}, loss {best['loss']:.3f}, after step {best['step']}"
-    if "test" not in metrics:
+def _metrics(metrics: PromptMetrics) -> Iterator[tuple[str, str]]:
+    if metrics.validation:
+        best = metrics.validation
+        yield "validation", f"{best.accuracy:.1%}, loss {best.loss:.3f}, after step {best.step}"
+    if metrics.test is None:
         yield "test", "not measured: the run was stopped before its test"
         return
-    arms = metrics["test"]["arms"]
+    arms = metrics.test.arms
     for name, arm in sorted(arms.items(), key=lambda item: ORDER.index(item[0]) if item[0] in ORDER else len(ORDER)):
-        low, high = arm["ci95"]
-        yield f"test, {name}", f"{arm['accuracy']:.1%} ({low:.1%} to {high:.1%}), {arm['correct']} correct"
-    n = tested_on(metrics["test"])
-    if n:
-        yield "verdict", verdict(metrics["test"]["comparison"], n)
+        low, high = arm.ci95
+        yield f"test, {name}", f"{arm.accuracy:.1%} ({low:.1%} to {high:.1%}), {arm.correct} correct"
+    if metrics.test.comparison and metrics.test.num_examples:
+        yield "verdict", verdict(metrics.test.comparison, metrics.test.num_examples)
 
 
-def _template(template: Mapping[str, Any], kind: str) -> str:
-    messages = " · ".join(f"{m['role']}: {m['content']!r}" for m in template["messages"])
-    return repr(template["text"]) if kind == "plain" else messages
+def _template(template: TemplateRecord, kind: str) -> str:
+    messages = " · ".join(f"{message.role}: {message.content!r}" for message in template.messages)
+    return repr(template.text) if kind == "plain" else messages
 
 
-def _tokens(report: Mapping[str, Any]) -> Table:
+def _tokens(report: Inspection) -> Table:
     """One line per vector, with a rule between slots."""
     table = Table(box=box.ROUNDED)
     for heading in ("slot", "seed token", "drift", "cosine"):
         table.add_column(heading, justify="left" if heading == "seed token" else "right")
-    if not report["missing"]:
+    if not report.missing:
         table.add_column("nearest tokens (cosine)", overflow="fold")
-    rows = report["tokens"]
+    rows = report.tokens
     for number, row in enumerate(rows):
-        cells = [str(row["slot"]), _shown(row["seed"], row["seed_id"])]
-        cells += [f"{row['relative_drift']:.3f}", f"{row['cosine']:.3f}"]
-        if not report["missing"]:
-            cells.append("  ".join(f"{_shown(n['token'], n['id'])} {n['cosine']:.2f}" for n in row["nearest"]))
-        ends_slot = number + 1 < len(rows) and rows[number + 1]["slot"] != row["slot"]
+        cells = [str(row.slot), _shown(row.seed, row.seed_id), f"{row.relative_drift:.3f}", f"{row.cosine:.3f}"]
+        if not report.missing:
+            cells.append("  ".join(f"{_shown(near.token, near.id)} {near.cosine:.2f}" for near in row.nearest))
+        ends_slot = number + 1 < len(rows) and rows[number + 1].slot != row.slot
         table.add_row(*map(Text, cells), end_section=ends_slot)
     return table
 

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig
 from embedgrad_cli.core.model.language_model import load_model, pick_device
-from embedgrad_cli.storage.files import read_json
-from embedgrad_cli.storage.logs import log_to, start_logging
+from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_directory import RunDirectory
+from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.terminal import report
 from embedgrad_cli.training.trainer import Training
 
 
-def run(config: OptimizeConfig) -> float:
+def run(config: OptimizeConfig, overrides: Sequence[str] | None = None) -> float:
     """Optimise, or resume, or report that the run in `output_dir` is finished.
+
+    Args:
+        overrides: the command line that gave the config; the artifact records it.
 
     Returns: the best validation accuracy, for sweepers.
     """
-    directory = RunDirectory(Path(config.output_dir), asdict(config))
+    directory = RunDirectory(Path(config.output_dir), asdict(config), free=WITHOUT_EFFECT)
     if directory.is_finished:
-        results = read_json(directory.results)
+        results = Results.read(directory.results)
         report.already_finished(directory.path, results)
-        return results["validation"]["accuracy"]
-    log_lines = start_logging(config.log_level)
-    splits = load(config.task, config.seed)
-    model = load_model(config.model, pick_device(config.device))
-    training = Training(config, model, splits, directory)
-    directory.create()  # not before everything the user gave has been looked at
-    log_to(directory.log, log_lines)
-    training.fit()
-    return training.test()
+        return results.validation.accuracy if results.validation else results.primary_accuracy
+    with RunLog(config.log_level) as log:
+        splits = load(config.task, config.seed)
+        model = load_model(config.model, pick_device(config.device))
+        training = Training(config, model, splits, directory, overrides)
+        directory.create()  # not before everything the user gave has been looked at
+        log.write_to(directory.log)
+        training.fit()
+        return training.test()

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from embedgrad_cli.config.schema import EvaluateConfig
+from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig
 from embedgrad_cli.errors import DataError, UserError
 from embedgrad_cli.evaluation.answers import Answer
 from embedgrad_cli.evaluation.outcomes import grade_answers
-from embedgrad_cli.evaluation.results import headline, results_of, row_hash, sample_lines
-from embedgrad_cli.storage.files import read_json, write_atomically, write_json, write_json_lines
-from embedgrad_cli.storage.run_directory import FREE_SETTINGS, RunDirectory, dump_settings
+from embedgrad_cli.evaluation.results import results_of, row_hash, sample_lines
+from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
+from embedgrad_cli.storage.run_directory import RunDirectory
+from embedgrad_cli.storage.run_records import Results, Sample
 from embedgrad_cli.tasks.load import Row, load
 from embedgrad_cli.terminal import report
 
 # Settings that change what is made of the answers, and not the answers.
-REGRADED = ("task.grader", "task.extraction", "task.keep", "task.data_dir", "evaluation", "baseline", "mode")
+REGRADED = ("task.grader", "task.extraction", "task.keep", "task.data_dir", "evaluation", "baseline")
 SHOWN = 5
-ANSWER_KEYS = tuple(item.name for item in fields(Answer))
-NEEDED = {"id", "row_hash", "arm", *ANSWER_KEYS} - {"scores"}
 
 
 def regrade(config: EvaluateConfig) -> float:
@@ -34,14 +31,14 @@ def regrade(config: EvaluateConfig) -> float:
         UserError: there are no complete answers, or a setting changed that they depend on.
         DataError: the task's rows are not those that were answered.
     """
-    directory = RunDirectory(Path(config.output_dir), asdict(config), free=(*FREE_SETTINGS, *REGRADED))
+    directory = RunDirectory(Path(config.output_dir), asdict(config), free=(*WITHOUT_EFFECT, *REGRADED))
     lines = _read_lines(directory)
     splits = load(config.task, config.seed)
     every = getattr(splits, config.split)
     rows = _answered_rows(lines, every, directory)
     answers = _by_arm(lines, rows)
     outcomes = {name: grade_answers(rows, of_arm, config.task) for name, of_arm in answers.items()}
-    before = read_json(directory.results) if directory.is_finished else {}
+    before = Results.read(directory.results) if directory.is_finished else None
     results = results_of(
         outcomes,
         rows,
@@ -53,34 +50,32 @@ def regrade(config: EvaluateConfig) -> float:
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,
     )
-    results |= {key: before[key] for key in ("artifact", "drift") if key in before}
+    if before:
+        results = replace(results, artifact=before.artifact, drift=before.drift)
     write_json_lines(directory.samples, sample_lines(answers, rows, outcomes))
-    write_atomically(directory.config, dump_settings(asdict(config)))
+    write_yaml(directory.config, asdict(config))
     write_json(directory.results, results)
     report.results(results, rows, outcomes, directory.path)
-    return headline(results)
+    return results.primary_accuracy
 
 
-def _read_lines(directory: RunDirectory) -> list[dict[str, Any]]:
+def _read_lines(directory: RunDirectory) -> list[Sample]:
     unfinished = directory.answers.exists() and not directory.is_finished
     if unfinished or not directory.samples.exists():
         raise UserError(
             f"output_dir={directory.path} holds no complete answers to grade again. Run the same command without "
             "--regrade first; it goes on where it stopped."
         )
-    try:
-        lines = [json.loads(line) for line in directory.samples.read_text(encoding="utf-8").splitlines()]
-        if not all(isinstance(line, dict) and line.keys() >= NEEDED for line in lines):
-            raise ValueError(f"a line lacks one of the keys {', '.join(sorted(NEEDED))}")
-    except ValueError as error:
-        raise UserError(f"{directory.samples} cannot be read: {error}. Copy it again, or evaluate again.") from None
-    return lines
+    return [
+        Sample.parse(line, f"{directory.samples}, line {number}")
+        for number, line in enumerate(directory.samples.read_text(encoding="utf-8").splitlines(), start=1)
+    ]
 
 
-def _answered_rows(lines: Sequence[dict[str, Any]], rows: Sequence[Row], directory: RunDirectory) -> list[Row]:
+def _answered_rows(lines: Sequence[Sample], rows: Sequence[Row], directory: RunDirectory) -> list[Row]:
     """The rows that were answered, in the order of the answers; each must still say what it said then."""
     known = {row.id: row for row in rows}
-    hashes = {line["id"]: line["row_hash"] for line in lines}
+    hashes = {line.id: line.row_hash for line in lines}
     missing = [name for name in hashes if name not in known]
     changed = [name for name in hashes if name in known and row_hash(known[name]) != hashes[name]]
     problems = [
@@ -96,9 +91,9 @@ def _answered_rows(lines: Sequence[dict[str, Any]], rows: Sequence[Row], directo
     return [known[name] for name in hashes]
 
 
-def _by_arm(lines: Sequence[dict[str, Any]], rows: Sequence[Row]) -> dict[str, list[list[Answer]]]:
+def _by_arm(lines: Sequence[Sample], rows: Sequence[Row]) -> dict[str, list[list[Answer]]]:
     found: dict[tuple[str, str], list[Answer]] = {}
     for line in lines:
-        known: dict[str, Any] = {key: line.get(key) for key in ANSWER_KEYS}
-        found.setdefault((line["arm"], line["id"]), []).append(Answer(**known))
+        answer = Answer(line.id, line.prompt_hash, line.sample, line.output, line.tokens, line.seconds, line.scores)
+        found.setdefault((line.arm, line.id), []).append(answer)
     return {name: [found[name, row.id] for row in rows] for name in dict.fromkeys(arm for arm, _ in found)}

@@ -80,14 +80,14 @@ def marked(rendered: Rendered, row: Row, end: str) -> Text:
 
 def _about(splits: Splits) -> str:
     report = splits.report
-    counts = ", ".join(f"{count:,} {name}" for name, count in report["counts"].items())
-    lines = [f"rows: {counts}; {report['duplicates_removed']} repetitions removed"]
-    if report["contradictions"]:
-        lines.append(f"contradictory rows left out: {', '.join(report['contradictions'])}")
-    if any(report["overlaps_removed"].values()):
-        lines.append(f"rows that a later split also holds, left out: {report['overlaps_removed']}")
-    if report.get("broken_rows_skipped"):
-        lines += ["broken rows left out:", *report["broken_rows_skipped"]["rows"]]
+    counts = ", ".join(f"{count:,} {name}" for name, count in (report.counts or {}).items())
+    lines = [f"rows: {counts}; {report.duplicates_removed} repetitions removed"]
+    if report.contradictions:
+        lines.append(f"contradictory rows left out: {', '.join(report.contradictions)}")
+    if any(report.overlaps_removed.values()):
+        lines.append(f"rows that a later split also holds, left out: {report.overlaps_removed}")
+    if report.broken_rows_skipped:
+        lines += ["broken rows left out:", *report.broken_rows_skipped.rows]
     return "\n".join(lines)
 
 

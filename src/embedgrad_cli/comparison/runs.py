@@ -7,35 +7,27 @@ rows = pool_folds([read_run(path) for path in finished])
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from embedgrad_cli.config.folder import conf_dir
+from embedgrad_cli.config.schema import WITHOUT_EFFECT
+from embedgrad_cli.config.spelling import natural
 from embedgrad_cli.errors import CompareError, UserError
 from embedgrad_cli.evaluation.significance import paired_difference_of_counts, wilson_interval
+from embedgrad_cli.storage.files import read_yaml
+from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.run_directory import flatten
+from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Results
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where libyaml is there: ten times as fast
-WITHOUT_EFFECT = ("output_dir", "log_level", "mode")
 WITHOUT_EFFECT_UNDER = {  # a kind of trust region
     "none": ("trust_region.radius", "trust_region.weight"),
     "ball": ("trust_region.weight",),
     "penalty": ("trust_region.radius",),
 }
-NUMBER = (int, float)
-SIDES = ("baseline", "candidate")
-NEEDED = {"task": str, "split": str, "model": str, "num_examples": int}
-NEEDED_OF_COMPARISON = {"difference": NUMBER, "ci95": list, "wins": int, "losses": int, "mcnemar_p": NUMBER}
-NEEDED_OF_ARM = {"accuracy": NUMBER, "ci95": list, "correct": int}
 
 
 @dataclass(frozen=True)
@@ -45,26 +37,19 @@ class Run:
     Args:
         paths: its run directory; of several folds, one each.
         config: dotted keys and their values, without those that change no result. The `template` is one value: its
-            name, or its content if it is not one of ours.
-        results: the part of results.json that is compared. `test_hash` is always there, `drift` is not, and
-            `comparison` is None for an evaluation of a single arm.
+            content in one line, or its name; see `name_templates`.
+        results: of several folds, what is compared. `test_hash` is always there.
     """
 
     paths: tuple[Path, ...]
-    config: dict[str, Any]
-    results: dict[str, Any]
+    config: Json
+    results: Results
 
     @property
     def compared(self) -> list[str]:
         """The names of baseline and candidate, or of the only arm."""
-        comparison = self.results["comparison"]
-        return [comparison[side] for side in SIDES] if comparison else list(self.results["arms"])[:1]
-
-
-def natural(text: object) -> list[Any]:
-    """A key to sort by in which `run 2` comes before `run 10`."""
-    parts = re.split(r"(\d+)", str(text).lower())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+        comparison = self.results.comparison
+        return [comparison.baseline, comparison.candidate] if comparison else list(self.results.arms)[:1]
 
 
 def find_runs(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -89,63 +74,38 @@ def read_run(path: Path) -> Run:
     Raises:
         UserError: one of them cannot be read, or results.json is not what `optimize` and `evaluate` write.
     """
-    config = _parse(path / "config.yaml", lambda text: yaml.load(text, LOADER))
-    results = _parse(path / "results.json", json.loads)
-    wrong = _wrong_in(results)
+    config, results = read_yaml(path / "config.yaml"), Results.read(path / "results.json")
+    wrong = _contradiction(results)
     if wrong:
         raise UserError(
             f"{path / 'results.json'}: {wrong}. Expected is what `optimize` and `evaluate` write. Take this run out, "
             "or repeat it in another output_dir."
         )
     # Runs of versions that wrote no `test_hash` have the hash of all splits.
-    test_hash = results.get("test_hash") or _sha256(results["split"], results.get("split_hash", str(path)))
-    return Run((path,), _flat_config(config), {**results, "test_hash": test_hash})
+    test_hash = results.test_hash or _sha256(results.split, results.split_hash or str(path))
+    return Run((path,), _flat_config(config), replace(results, test_hash=test_hash))
 
 
-def _parse(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    try:
-        content = parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise UserError(f"{file} cannot be read: {why}. Copy it again, or take this run out.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds no mapping of keys to values. Copy it again, or take this run out.")
-    return content
-
-
-def _wrong_in(results: dict[str, Any]) -> str | None:
-    """What is wrong with the content of a results.json, or None."""
-    flat, alone = flatten(results), results.get("comparison", "") is None and len(results.get("arms") or {}) == 1
-    names = [flat.get(f"comparison.{side}") for side in SIDES]
-    arms = [name for name in [*(results.get("arms") or {}), *names] if isinstance(name, str)]
-    needed: dict[str, Any] = dict(NEEDED)
-    if not alone:
-        needed |= {f"comparison.{side}": str for side in SIDES}
-        needed |= {f"comparison.{key}": kind for key, kind in NEEDED_OF_COMPARISON.items()}
-    needed |= {f"arms.{arm}.{key}": kind for arm in arms for key, kind in NEEDED_OF_ARM.items()}
-    for key, kind in needed.items():
-        if key not in flat:
-            return f"{key} is missing"
-        if not isinstance(flat[key], kind) or (kind is list and not _is_interval(flat[key])):
-            return f"{key} is {flat[key]!r}"
-    if alone:
-        return None
-    wins, losses, n = flat["comparison.wins"], flat["comparison.losses"], flat["num_examples"]
-    first, second = (flat[f"arms.{name}.correct"] for name in names)
+def _contradiction(results: Results) -> str | None:
+    """In what the counts of the comparison contradict those of its arms, or None."""
+    comparison, n = results.comparison, results.num_examples
+    if comparison is None:
+        return None if len(results.arms) == 1 else f"comparison is null, but there are {len(results.arms)} arms"
+    missing = [name for name in (comparison.baseline, comparison.candidate) if name not in results.arms]
+    if missing:
+        return f"the arm {missing[0]} is compared and is not among the arms"
+    wins, losses = comparison.wins, comparison.losses
+    first, second = results.arms[comparison.baseline].correct, results.arms[comparison.candidate].correct
     both = second - wins
     if both != first - losses or min(both, wins, losses, n - both - wins - losses, n - 1) < 0:
         return f"the counts contradict each other ({first} and {second} correct of {n}, {wins} wins, {losses} losses)"
     return None
 
 
-def _is_interval(value: list[Any]) -> bool:
-    return len(value) == 2 and all(isinstance(limit, NUMBER) for limit in value)
-
-
-def _flat_config(config: dict[str, Any]) -> dict[str, Any]:
+def _flat_config(config: Json) -> Json:
     template = config.get("template")
-    named = {**config, "template": _template_name(template)} if isinstance(template, dict) else config
-    flat = {key: _readable(value) for key, value in flatten(named).items() if key not in WITHOUT_EFFECT}
+    as_one = {**config, "template": _in_one_line(template)} if isinstance(template, dict) else config
+    flat = {key: _readable(value) for key, value in flatten(as_one).items() if key not in WITHOUT_EFFECT}
     unused = WITHOUT_EFFECT_UNDER.get(str(flat.get("trust_region.kind")), ())
     return {key: value for key, value in flat.items() if key not in unused}
 
@@ -155,20 +115,25 @@ def _readable(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _template_name(template: dict[str, Any]) -> str:
-    """The name of the shipped template that this is; of another one, its content in one line."""
-    for name, shipped in _shipped_templates().items():
-        if shipped == template:
-            return name
-    messages = [f"{one.get('role')}: {one.get('content')}" for one in template.get("messages") or []]
+def _in_one_line(template: Json) -> str:
+    messages = [f"{message.get('role')}: {message.get('content')}" for message in template.get("messages") or []]
     return " · ".join([*messages, f"text: {template.get('text')}"])
 
 
-@cache
-def _shipped_templates() -> dict[str, Any]:
-    folder = conf_dir() / "template"
-    files = {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
-    return {name: yaml.load(file.read_text(encoding="utf-8"), LOADER) for name, file in files.items()}
+def name_templates(runs: Sequence[Run]) -> list[Run]:
+    """The runs with the names of the shipped templates in place of their content, where runs differ in it."""
+    if len({run.config.get("template") for run in runs}) <= 1:
+        return list(runs)
+    from embedgrad_cli.config.compose import Composer  # Hydra, which most comparisons do without
+
+    composer = Composer()
+    names = {_in_one_line(composer.choice("template", name)): name for name in composer.groups()["template"]}
+    return [
+        replace(run, config={**run.config, "template": names.get(template, template)})
+        if (template := run.config.get("template"))
+        else run
+        for run in runs
+    ]
 
 
 def pool_folds(runs: Sequence[Run]) -> list[Run]:
@@ -208,52 +173,56 @@ def _fold(run: Run) -> list[Any]:
 
 
 def _test_hash(run: Run) -> str:
-    return run.results["test_hash"]
+    return str(run.results.test_hash)
 
 
 def _pool(runs: Sequence[Run]) -> Run:
     """Counts are summed, and what is to be said about them is computed from the sums."""
     runs = sorted(runs, key=lambda run: natural(_fold(run)))
-    every = [run.results for run in runs]
-    first, n = every[0], sum(results["num_examples"] for results in every)
-    shared = [name for name in first["arms"] if all(name in results["arms"] for results in every)]
-    correct = {name: sum(results["arms"][name]["correct"] for results in every) for name in shared}
-    arms = {
-        name: {"accuracy": count / n, "ci95": list(wilson_interval(count, n)), "correct": count}
-        for name, count in correct.items()
-    }
-    comparison = _pool_comparison([results["comparison"] for results in every], correct, n)
+    pooled = [run.results for run in runs]
+    first, n = pooled[0], sum(results.num_examples for results in pooled)
+    shared = [name for name in first.arms if all(name in results.arms for results in pooled)]
+    correct = {name: sum(results.arms[name].correct for results in pooled) for name in shared}
     folds = {key: [run.config[key] for run in runs] for key in runs[0].config if _is_fold(key)}
-    results = {
-        **{key: first[key] for key in ("task", "split", "model")},
-        "test_hash": _sha256(*sorted(map(_test_hash, runs))),
-        "num_examples": n,
-        "arms": arms,
-        "comparison": comparison,
-        "drift": _pool_drift([results.get("drift") or {} for results in every]),
-    }
+    results = Results(
+        task=first.task,
+        split=first.split,
+        model=first.model,
+        test_hash=_sha256(*sorted(map(_test_hash, runs))),
+        num_examples=n,
+        arms={
+            name: ArmSummary(accuracy=count / n, ci95=wilson_interval(count, n), correct=count)
+            for name, count in correct.items()
+        },
+        comparison=_pool_comparison([results.comparison for results in pooled], correct, n),
+        drift=_pool_drift([results.drift or Drift() for results in pooled]),
+    )
     return Run(tuple(path for run in runs for path in run.paths), {**runs[0].config, **folds}, results)
 
 
-def _pool_comparison(every: Sequence[dict[str, Any] | None], correct: dict[str, int], n: int) -> dict[str, Any] | None:
-    comparisons = [comparison for comparison in every if comparison]
+def _pool_comparison(pooled: Sequence[Comparison | None], correct: dict[str, int], n: int) -> Comparison | None:
+    comparisons = [comparison for comparison in pooled if comparison]
     if not comparisons:
         return None
-    wins, losses = (sum(comparison[key] for comparison in comparisons) for key in ("wins", "losses"))
-    names = {side: comparisons[0][side] for side in SIDES}
-    return {**names, **paired_difference_of_counts(correct[names["candidate"]] - wins, wins, losses, n)}
+    wins, losses = (sum(getattr(comparison, key) for comparison in comparisons) for key in ("wins", "losses"))
+    first = comparisons[0]
+    paired = paired_difference_of_counts(correct[first.candidate] - wins, wins, losses, n)
+    return Comparison(baseline=first.baseline, candidate=first.candidate, **vars(paired))
 
 
-def _pool_drift(every: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _pool_drift(drifts: Sequence[Drift]) -> Drift:
     """The mean of the mean drifts, the sums of the counts; what one run lacks, the pool lacks."""
-    sums = {
-        key: sum(drift[key] for drift in every)
-        for key in ("mean_relative_l2", "nearest_kept", "num_tokens")
-        if all(key in drift for drift in every)
-    }
-    if "mean_relative_l2" in sums:
-        sums["mean_relative_l2"] /= len(every)
-    return sums
+
+    def total(key: str) -> Any:
+        values = [getattr(drift, key) for drift in drifts]
+        return None if None in values else sum(values)
+
+    mean = total("mean_relative_l2")
+    return Drift(
+        mean_relative_l2=None if mean is None else mean / len(drifts),
+        nearest_kept=total("nearest_kept"),
+        num_tokens=total("num_tokens"),
+    )
 
 
 def _sha256(*texts: str) -> str:

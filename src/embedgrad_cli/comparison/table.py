@@ -15,6 +15,8 @@ from typing import Any
 from embedgrad_cli.comparison.runs import Run
 from embedgrad_cli.config.spelling import one_line
 from embedgrad_cli.evaluation.significance import show_p
+from embedgrad_cli.storage.record import Json
+from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift
 
 HEADINGS = {
     "comparison.difference": "difference",
@@ -26,38 +28,38 @@ HEADINGS = {
 LONGEST_CELL = 40
 PARTS = ("config", "arms", "comparison", "drift")
 
-Record = dict[str, Any]
+FlatRecord = Json
 
 
-def record(run: Run) -> Record:
+def record(run: Run) -> FlatRecord:
     """A run under flat keys: those of results.json, and `config.KEY` for every setting. Numbers are not rounded."""
     results = run.results
-    flat: Record = {"run": " ".join(path.as_posix() for path in run.paths), "runs": len(run.paths)}
-    flat |= {key: results[key] for key in ("task", "split", "model", "test_hash", "num_examples")}
+    flat: FlatRecord = {"run": " ".join(path.as_posix() for path in run.paths), "runs": len(run.paths)}
+    flat |= {key: getattr(results, key) for key in ("task", "split", "model", "test_hash", "num_examples")}
     flat |= {f"config.{key}": value for key, value in run.config.items()}
-    for name, arm in results["arms"].items():
+    for name, arm in results.arms.items():
         flat |= {f"arms.{name}.{key}": value for key, value in _limits(arm, ("accuracy", "ci95", "correct"))}
     parts = ("baseline", "candidate", "difference", "ci95", "wins", "losses", "mcnemar_p")
-    flat |= {f"comparison.{key}": value for key, value in _limits(results["comparison"] or {}, parts)}
-    drift = results.get("drift") or {}
-    return flat | {f"drift.{key}": drift.get(key) for key in ("mean_relative_l2", "nearest_kept", "num_tokens")}
+    flat |= {f"comparison.{key}": value for key, value in _limits(results.comparison, parts)}
+    drift = results.drift or Drift()
+    return flat | {f"drift.{key}": getattr(drift, key) for key in ("mean_relative_l2", "nearest_kept", "num_tokens")}
 
 
-def _limits(part: dict[str, Any], keys: Sequence[str]) -> Iterable[tuple[str, Any]]:
+def _limits(part: ArmSummary | Comparison | None, keys: Sequence[str]) -> Iterable[tuple[str, Any]]:
     for key in keys if part else ():
         if key == "ci95":
-            yield from zip(("ci95.low", "ci95.high"), part[key], strict=True)
+            yield from zip(("ci95.low", "ci95.high"), getattr(part, key), strict=True)
         else:
-            yield key, part[key]
+            yield key, getattr(part, key)
 
 
-def keys_of(records: Sequence[Record]) -> list[str]:
+def keys_of(records: Sequence[FlatRecord]) -> list[str]:
     """The keys of all records, the settings and arms of each beside those of the others."""
     keys = dict.fromkeys(chain.from_iterable(records))
     return sorted(keys, key=lambda key: PARTS.index(key.partition(".")[0]) if "." in key else -1)
 
 
-def differing_settings(records: Sequence[Record]) -> list[str]:
+def differing_settings(records: Sequence[FlatRecord]) -> list[str]:
     """The keys `config.KEY` whose value is not the same in all records that have one."""
     keys = [key for key in keys_of(records) if key.startswith("config.")]
     values = {key: [one[key] for one in records if key in one] for key in keys}
@@ -116,7 +118,7 @@ def title(run: Run) -> str:
     """What a run was tested on: "sst2 · test split, 872 examples · test set 1a2b3c4d"."""
     r = run.results
     pooled = f" of {len(run.paths)} folds" if len(run.paths) > 1 else ""
-    return f"{r['task']} · {r['split']} split, {r['num_examples']} examples{pooled} · test set {r['test_hash'][:8]}"
+    return f"{r.task} · {r.split} split, {r.num_examples} examples{pooled} · test set {str(r.test_hash)[:8]}"
 
 
 def _run_names(runs: Sequence[Run]) -> dict[tuple[Path, ...], str]:
@@ -132,7 +134,7 @@ def _run_names(runs: Sequence[Run]) -> dict[tuple[Path, ...], str]:
     return names
 
 
-def _setting_column(key: str, every: Sequence[Record], rows: Sequence[Record]) -> Column:
+def _setting_column(key: str, every: Sequence[FlatRecord], rows: Sequence[FlatRecord]) -> Column:
     """Long values are cut, unless two of them would look the same then."""
     full = {_text(one[key]) for one in every if key in one}
     cut = {text: text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 1]}…" for text in full}
@@ -146,7 +148,7 @@ def _text(value: Any) -> str:
     return value.replace("\n", "\\n") if isinstance(value, str) else one_line(value)
 
 
-def _result_columns(every: Sequence[Record], rows: Sequence[Record]) -> list[Column]:
+def _result_columns(every: Sequence[FlatRecord], rows: Sequence[FlatRecord]) -> list[Column]:
     arms = [key for key in keys_of(every) if key.startswith("arms.") and key.endswith(".accuracy")]
     compared = {one[key] for one in every for key in ("comparison.baseline", "comparison.candidate") if key in one}
     columns = []
@@ -168,7 +170,7 @@ def _result_columns(every: Sequence[Record], rows: Sequence[Record]) -> list[Col
     return columns
 
 
-def _percent(row: Record, key: str, limits: Sequence[str] = (), sign: str = "") -> str:
+def _percent(row: FlatRecord, key: str, limits: Sequence[str] = (), sign: str = "") -> str:
     if key not in row:
         return ""
     value, *interval = (f"{100 * row[one]:{sign}.1f}" for one in (key, *limits))
@@ -183,7 +185,7 @@ def _drift(mean: float | None) -> str:
     return "" if mean is None else f"{mean:.2f}"
 
 
-def _kept(row: Record) -> str:
+def _kept(row: FlatRecord) -> str:
     kept, total = row["drift.nearest_kept"], row["drift.num_tokens"]
     return "" if kept is None or total is None else f"{kept}/{total}"
 
@@ -216,7 +218,7 @@ def _print_markdown(groups: Sequence[Sequence[Run]]) -> None:
         print("\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines))
 
 
-def _shown_records(groups: Sequence[Sequence[Run]]) -> list[Record]:
+def _shown_records(groups: Sequence[Sequence[Run]]) -> list[FlatRecord]:
     """One record per run, all with the same keys: the settings that differ, and all results."""
     records = [record(run) for group in groups for run in group]
     settings = differing_settings(records)

@@ -6,24 +6,28 @@ Nothing here knows Hydra, and nothing heavy is imported.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import SimpleNamespace
+from typing import Any, get_args, get_type_hints
 
 from embedgrad_cli.config import checks
 from embedgrad_cli.config.evaluation_checks import check_arms
 from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, OptimizeConfig
-from embedgrad_cli.config.spelling import nearest, nearest_key, shown
+from embedgrad_cli.config.spelling import nearest_key, shown
+from embedgrad_cli.storage.record import Json
+from embedgrad_cli.storage.structure import NOTHING, NotExpected, Problem, make_converter, structure, to_list
 
 Config = OptimizeConfig | EvaluateConfig | ExportConfig
 COMMANDS: dict[str, type] = {"optimize": OptimizeConfig, "evaluate": EvaluateConfig, "export": ExportConfig}
 MISSING_VALUE = "???"
 NO_VALUE = "it has no value yet"
+ITEM = re.compile(r"\[\d+\]")  # of a list, in a key
 
 
-def build(command: str, plain: dict[str, Any]) -> tuple[Config | None, list[str]]:
+def build(command: str, plain: Json) -> tuple[Config | None, list[str]]:
     """Turn a composed config into the dataclass of a subcommand.
 
     Args:
@@ -33,16 +37,19 @@ def build(command: str, plain: dict[str, Any]) -> tuple[Config | None, list[str]
     Returns:
         The config, or None, and every problem found, each a sentence that begins with the key.
     """
-    builder = _Builder(list(keys(command)))
-    config = builder.section(COMMANDS[command], plain, "")
+    schema = COMMANDS[command]
+    parts, problems = _structure_parts(schema, plain)
+    sentences = [_sentence(problem, schema) for problem in problems]
     grades_only = plain.get("mode") == "regrade"  # then the model need not be there any more
     for needed, check in checks.CHECKS:
-        if builder.sound(config, needed) and not (grades_only and check is checks.check_model):
-            builder.problems += check(*(getattr(config, name) for name in needed))
-    if isinstance(config, EvaluateConfig) and builder.sound(config, ("arms",)):
-        builder.problems += check_arms(config)
-    if builder.problems:
-        return None, builder.problems
+        values = [getattr(parts, name, None) for name in needed]
+        if None not in values and not (grades_only and check is checks.check_model):
+            sentences += check(*values)
+    if schema is EvaluateConfig and parts.arms is not None:
+        sentences += check_arms(parts)
+    if sentences:
+        return None, sentences
+    config: Config = schema(**vars(parts))
     _expand_home(config)
     return config, []
 
@@ -75,168 +82,103 @@ def check_value(command: str, key: str, value: Any) -> list[str]:
     """The problems of one value on its own; none if the key is not a single setting."""
     for name, kind, item in settings(COMMANDS[command]):
         if name == key:
-            builder = _Builder([])
-            builder.setting(kind, item, value, key)
-            return builder.problems
+            _, problems = _structure(value, kind, item, key)
+            return [_sentence(problem, COMMANDS[command]) for problem in problems]
     return []
 
 
-class _WrongError(Exception):
-    """One value is not what its type says; the message is what it should have been."""
+def _structure_parts(schema: type, plain: Json) -> tuple[Any, list[Problem]]:
+    """Every part of a config by itself, so that a problem of one does not hide what the checks find in others.
+
+    Returns: the parts under their names, None where one is wrong; and the problems.
+    """
+    hints, parts, given = get_type_hints(schema), SimpleNamespace(), _without_missing(plain)
+    problems = [Problem(str(name), plain[name], None) for name in plain if name not in hints]
+    for item in fields(schema):
+        kind = hints[item.name]
+        content = given.get(item.name, {} if is_dataclass(kind) else NOTHING)
+        part, wrong = _structure(content, kind, item, item.name)
+        setattr(parts, item.name, part)
+        problems += wrong
+    return parts, problems
 
 
-@dataclass
-class _Builder:
-    """Walks the schema beside the values and gathers what is wrong."""
-
-    known: list[str]
-    problems: list[str] = field(default_factory=list)
-    wrong_keys: list[str] = field(default_factory=list)
-
-    def report(self, key: str, what: str) -> None:
-        self.wrong_keys.append(key)
-        self.problems.append(f"{key}: {what}")
-
-    def sound(self, config: Any, needed: tuple[str, ...]) -> bool:
-        """Whether the parts that a check reads exist, and the first of them has no problem of its own."""
-        wrong = {key.partition(".")[0] for key in self.wrong_keys}
-        return needed[0] not in wrong and all(getattr(config, name, None) is not None for name in needed)
-
-    def section(self, schema: type, plain: Any, prefix: str) -> Any:
-        """One dataclass from one dict. Wrong values are reported and left None."""
-        if not isinstance(plain, dict):
-            self.report(
-                prefix.rstrip("."), f"{shown(plain)} is not a group of settings; its keys are {_names(schema)}."
-            )
-            return None
-        hints = get_type_hints(schema)
-        for name in plain:
-            if name not in hints:
-                hint = nearest_key(f"{prefix}{name}", self.known) or f" Known here: {_names(schema)}."
-                self.report(f"{prefix}{name}", f"there is no such setting.{hint}")
-        values = {}
-        for item in fields(schema):
-            key, kind = prefix + item.name, hints[item.name]
-            value = plain.get(item.name, MISSING_VALUE)
-            if is_dataclass(kind) and isinstance(kind, type):
-                values[item.name] = self.section(kind, {} if value == MISSING_VALUE else value, f"{key}.")
-            else:
-                values[item.name] = self.setting(kind, item, value, key)
-        return schema(**values)
-
-    def setting(self, kind: Any, item: Field[Any], value: Any, key: str) -> Any:
-        """One value of the given type within the field's range."""
-        words = item.metadata["words"]
-        if value is MISSING or (isinstance(value, str) and value == MISSING_VALUE):
-            self.report(key, f"{NO_VALUE}. Give {key}=… ({words}).")
-            return None
+def _structure(content: Any, kind: Any, item: Field[Any], key: str) -> tuple[Any, list[Problem]]:
+    if content is NOTHING:
+        return None, [Problem(key, NOTHING, "there")]
+    part, problems = structure(content, kind, CONVERTER, key)
+    if not problems:
         try:
-            converted = self.convert(kind, value, key)
-            _check_range(converted, item)
-        except _WrongError as wrong:
-            self.report(key, f"{shown(value)} is not {wrong} ({words}).")
-            return None
-        return converted
-
-    def convert(self, kind: Any, value: Any, key: str) -> Any:
-        """The value as the type; raises `_WrongError` with what was expected."""
-        origin = get_origin(kind)
-        if origin in (Union, UnionType):
-            return self._convert_union(get_args(kind), value, key)
-        if origin is Literal:
-            return _convert_choice(get_args(kind), value)
-        if origin is list:
-            return self._convert_list(get_args(kind)[0], value, key)
-        if origin is dict:
-            if not isinstance(value, dict):
-                raise _WrongError("a mapping such as {0: negative, 1: positive}")
-            return {_convert_text(k): _convert_text(v) for k, v in value.items()}
-        if is_dataclass(kind) and isinstance(kind, type):
-            return self.section(kind, value, f"{key}.")
-        return SCALARS[kind](value)
-
-    def _convert_union(self, kinds: tuple[Any, ...], value: Any, key: str) -> Any:
-        if value is None and NoneType in kinds:
-            return None
-        words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-        if isinstance(value, str) and value in words:
-            return value
-        options = [kind for kind in kinds if kind is not NoneType and get_origin(kind) is not Literal]
-        if int in options and float in options:
-            return _convert_number(value)
-        fitting = [kind for kind in options if (get_origin(kind) is list) == isinstance(value, list)]
-        try:
-            return self.convert((fitting or options)[0], value, key)
-        except _WrongError as wrong:
-            raise _WrongError(" or ".join([str(wrong), *words])) from None
-
-    def _convert_list(self, kind: Any, value: Any, key: str) -> list[Any]:
-        if isinstance(value, str | dict) or value is None:
-            if isinstance(value, str) and kind is str:
-                return [value]  # one name is a list of one
-            raise _WrongError("a list such as [a, b]")
-        if not isinstance(value, list):
-            raise _WrongError("a list")
-        return [self.convert(kind, item, f"{key}[{number}]") for number, item in enumerate(value)]
+            _check_range(part, item)
+        except NotExpected as error:
+            return None, [Problem(key, content, str(error))]
+    return part, problems
 
 
-def _convert_text(value: Any) -> str:
+def _without_missing(plain: Any) -> Any:
+    """Without the keys whose value is still to be given."""
+    if isinstance(plain, list):
+        return [_without_missing(item) for item in plain]
+    if not isinstance(plain, dict):
+        return plain
+    return {key: _without_missing(value) for key, value in plain.items() if value != MISSING_VALUE}
+
+
+def _sentence(problem: Problem, schema: type) -> str:
+    key = problem.key
+    if problem.expected is None:
+        beside = ", ".join(item.name for item in fields(_group(key, schema)))
+        hint = nearest_key(key, [name for name, _, _ in settings(schema)]) or f" Known here: {beside}."
+        return f"{key}: there is no such setting.{hint}"
+    words = f" ({_words(key, schema)})" if _words(key, schema) else ""
+    if problem.found is NOTHING:
+        return f"{key}: {NO_VALUE}. Give {key}=…{words}."
+    return f"{key}: {shown(problem.found)} is not {problem.expected}{words}."
+
+
+def _group(key: str, schema: Any) -> Any:
+    """The dataclass that has the last name of a key."""
+    for name in ITEM.sub("", key).split(".")[:-1]:
+        schema = _dataclass_in(get_type_hints(schema)[name])
+    return schema
+
+
+def _dataclass_in(kind: Any) -> Any:
+    """The dataclass that a type is made of: `Message` of `list[Message]`."""
+    return kind if is_dataclass(kind) else next(filter(None, map(_dataclass_in, get_args(kind))), None)
+
+
+def _words(key: str, schema: type) -> str:
+    last = ITEM.sub("", key).rpartition(".")[2]
+    return next((item.metadata.get("words", "") for item in fields(_group(key, schema)) if item.name == last), "")
+
+
+def _to_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise _WrongError("text; write it in quotes" if value is not None else "text")
+    raise NotExpected("text; write it in quotes" if value is not None else "text")
 
 
-def _convert_float(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _WrongError("a number")
-    return float(value)
-
-
-def _convert_int(value: Any) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # 1e3
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _WrongError("a whole number")
-    return value
-
-
-def _convert_number(value: Any) -> int | float:
-    number = _convert_float(value)
-    return int(number) if number.is_integer() else number
-
-
-def _convert_bool(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _WrongError("true or false")
-    return value
-
-
-SCALARS: dict[Any, Callable[[Any], Any]] = {
-    str: _convert_text,
-    int: _convert_int,
-    float: _convert_float,
-    bool: _convert_bool,
-}
-
-
-def _convert_choice(choices: tuple[str, ...], value: Any) -> str:
-    if value in choices and isinstance(value, str):
-        return value
-    hint = nearest(str(value), choices)
-    raise _WrongError(f"one of {', '.join(choices)}" + (f"; did you mean {hint}" if hint else ""))
+def _to_texts(value: Any) -> Any:
+    return [value] if isinstance(value, str) else to_list(value)  # one name is a list of one
 
 
 def _check_range(value: Any, item: Field[Any]) -> None:
-    minimum, above, maximum = (item.metadata[end] for end in ("minimum", "above", "maximum"))
+    minimum, above, maximum = (item.metadata.get(end) for end in ("minimum", "above", "maximum"))
     if isinstance(value, int | float):
+        if not math.isfinite(value):
+            raise NotExpected("a number")
         if minimum is not None and value < minimum:
-            raise _WrongError(f"{minimum} or more")
+            raise NotExpected(f"{minimum} or more")
         if above is not None and value <= above:
-            raise _WrongError(f"above {above}")
+            raise NotExpected(f"above {above}")
         if maximum is not None and value > maximum:
-            raise _WrongError(f"{maximum} or less")
+            raise NotExpected(f"{maximum} or less")
+
+
+CONVERTER = make_converter(text=_to_text, texts=_to_texts, check=_check_range)
 
 
 def _expand_home(config: Config) -> None:
@@ -247,7 +189,3 @@ def _expand_home(config: Config) -> None:
         value = getattr(owner, name, None)
         if value is not None and value.startswith("~"):
             setattr(owner, name, str(Path(value).expanduser()))
-
-
-def _names(schema: type) -> str:
-    return ", ".join(item.name for item in fields(schema))

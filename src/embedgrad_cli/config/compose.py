@@ -75,6 +75,11 @@ class Composer:
         nested = [f"{folder}/{choice}" for folder in inner for choice in self._choices(f"{group}/{folder}")]
         return self.loader.get_group_options(group, ObjectType.CONFIG) + nested
 
+    def choice(self, group: str, name: str) -> dict[str, Any]:
+        """The settings that a choice of one of `optimize`'s groups stands for."""
+        settings: Any = OmegaConf.to_container(self.compose("optimize", [f"{group}={name}"])[group], resolve=False)
+        return settings
+
     def file_of(self, group: str, choice: str) -> Path | None:
         """The YAML file of a choice: the user's own comes before ours."""
         folders = [Path(source.path) for source in self.loader.get_sources() if source.scheme() == "file"]
@@ -174,7 +179,7 @@ def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> tuple[Config
             problems.append(str(error))
     if headers and not problems:
         parts = [part for part in (*FROM_ARTIFACT, "seed") if part in plain]
-        return build(command, _with_recorded(plain, headers[0]["config"], hydra, parts))
+        return build(command, _with_recorded(plain, headers[0].settings, hydra, parts))
     config, more = build(command, plain)
     if named or "optimized" in (plain.get("arms") or []):
         # What the artifact would have filled is not the user's omission.

@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+# They change no result: a resumed run may have others, no artifact records them, and two runs that differ in nothing
+# else are the same run.
+WITHOUT_EFFECT = ("output_dir", "device", "log_level", "mode")
+
 
 def setting(
     words: str, *, minimum: float | None = None, above: float | None = None, maximum: float | None = None

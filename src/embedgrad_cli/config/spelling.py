@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,3 +44,9 @@ def one_line(value: object) -> str:
         return f"{{{', '.join(f'{key}: {one_line(item)}' for key, item in value.items())}}}"
     text = str(value)
     return repr(text) if "\n" in text else text
+
+
+def natural(text: object) -> list[Any]:
+    """A key to sort by in which `run 2` comes before `run 10`."""
+    parts = re.split(r"(\d+)", str(text).lower())
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 from embedgrad_cli.config.arm_spec import choose_baseline
 from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.spelling import natural
 from embedgrad_cli.evaluation.answers import Answer
 from embedgrad_cli.evaluation.outcomes import Outcome, majority
 from embedgrad_cli.evaluation.significance import (
@@ -21,9 +21,22 @@ from embedgrad_cli.evaluation.significance import (
     pass_at_k,
     wilson_interval,
 )
+from embedgrad_cli.storage.run_records import (
+    ArmSummary,
+    Breakdown,
+    Comparison,
+    ExtractionSummary,
+    FoundAnswer,
+    Results,
+    Sample,
+    SamplesDifference,
+    SamplesSummary,
+)
+from embedgrad_cli.tasks.graders import Extraction
 from embedgrad_cli.tasks.load import Row, Splits, rows_hash
 
 Outcomes = Mapping[str, Sequence[Sequence[Outcome]]]  # by arm: [rows][samples]
+SAMPLE_SIZES = (2, 4, 8, 16, 32, 64, 128)  # the k of pass@k, beside 1 and all samples
 
 
 def results_of(
@@ -38,55 +51,55 @@ def results_of(
     baseline: str | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
     breakdown: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """The part of `results.json` that all commands share. Accuracies and differences are fractions of 1.
+) -> Results:
+    """What every command's results have in common.
 
     Args:
         pairs: of arms to compare, the first of each being the baseline; None: every arm with `baseline`.
+        breakdown: kept fields, by whose values the accuracies are broken down.
     """
     voted = {name: [majority(of_row) for of_row in of_arm] for name, of_arm in outcomes.items()}
     if pairs is None:
         base = choose_baseline(list(outcomes), baseline)
         pairs = [(base, name) for name in outcomes if name != base]
     comparisons = _comparisons(outcomes, voted, pairs)
-    results = {
-        "task": task.name,
-        "split": split,
-        "num_examples": len(rows),
-        "num_skipped": num_skipped,
-        "model": model,
-        "arms": {name: _arm(outcomes[name], voted[name]) for name in outcomes},
-        "comparison": _promised(comparisons),
-        "comparisons": comparisons,
-        "split_hash": splits.hash,
-        "test_hash": rows_hash(rows),
-        "data": splits.report,
-    }
-    if breakdown:
-        results["breakdowns"] = {name: _breakdown(name, rows, voted) for name in breakdown}
-    return results
-
-
-def headline(results: Mapping[str, Any]) -> float:
-    """The accuracy that stands for a run: the candidate's, or that of the only arm."""
-    comparison = results.get("comparison")
-    return results["arms"][comparison["candidate"] if comparison else next(iter(results["arms"]))]["accuracy"]
+    return Results(
+        task=task.name,
+        split=split,
+        num_examples=len(rows),
+        num_skipped=num_skipped,
+        model=model,
+        arms={name: _arm(outcomes[name], voted[name]) for name in outcomes},
+        comparison=_primary_comparison(comparisons),
+        comparisons=comparisons,
+        split_hash=splits.hash,
+        test_hash=rows_hash(rows),
+        data=splits.report,
+        breakdowns={name: _breakdown(name, rows, voted) for name in breakdown} if breakdown else None,
+    )
 
 
 def sample_lines(
     answers: Mapping[str, Sequence[Sequence[Answer]]], rows: Sequence[Row], outcomes: Outcomes | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Sample]:
     """The lines of `samples.jsonl`: one per example, arm and sample. Without outcomes they are not graded yet."""
     for index, row in enumerate(rows):
         for name in answers:
             for number, answer in enumerate(answers[name][index]):
-                line = {"id": row.id, "row_hash": row_hash(row), "arm": name, "sample": answer.sample}
-                line |= {"prompt_hash": answer.prompt_hash, "query": row.query, "answer": row.answer}
-                line |= {"output": answer.output}
-                if outcomes is not None:
-                    line |= _graded(outcomes[name][index][number])
-                line |= {"tokens": answer.tokens, "seconds": answer.seconds}
-                yield line | ({} if answer.scores is None else {"scores": answer.scores})
+                line = Sample(
+                    id=row.id,
+                    row_hash=row_hash(row),
+                    arm=name,
+                    sample=answer.sample,
+                    prompt_hash=answer.prompt_hash,
+                    query=row.query,
+                    answer=row.answer,
+                    output=answer.output,
+                    tokens=answer.tokens,
+                    seconds=answer.seconds,
+                    scores=answer.scores,
+                )
+                yield line if outcomes is None else _graded(line, outcomes[name][index][number])
 
 
 def row_hash(row: Row) -> str:
@@ -94,106 +107,106 @@ def row_hash(row: Row) -> str:
     return hashlib.sha256(f"{len(row.query)}\n{row.query}{row.target}".encode()).hexdigest()
 
 
-def _graded(outcome: Outcome) -> dict[str, Any]:
-    grade = outcome.grade
-    both = {"strict": grade.strict, "lenient": grade.lenient}
-    return {
-        "extracted": outcome.extracted,
-        "correct": outcome.correct,
-        **{name: {"extracted": one.extracted, "correct": one.correct} for name, one in both.items()},
-    }
+def _graded(line: Sample, outcome: Outcome) -> Sample:
+    strict, lenient = (
+        FoundAnswer(extracted=extraction.extracted, correct=extraction.correct)
+        for extraction in (outcome.grade.strict, outcome.grade.lenient)
+    )
+    return replace(line, extracted=outcome.extracted, correct=outcome.correct, strict=strict, lenient=lenient)
 
 
-def _arm(outcomes: Sequence[Sequence[Outcome]], voted: Sequence[Outcome]) -> dict[str, Any]:
+def _arm(outcomes: Sequence[Sequence[Outcome]], voted: Sequence[Outcome]) -> ArmSummary:
     """What an arm achieved. With several samples its answer to a question is their majority's."""
-    correct, n = sum(o.correct for o in voted), len(voted)
-    summary: dict[str, Any] = {
-        "accuracy": correct / n,
-        "ci95": list(wilson_interval(correct, n)),
-        "correct": correct,
-        "invalid": sum(o.extracted is None for o in voted),
-    }
-    for name in ("strict", "lenient"):
-        found = [getattr(o.grade, name) for o in voted]
-        right = sum(one.correct for one in found)
-        summary[name] = {"accuracy": right / n, "correct": right, "invalid": sum(f.extracted is None for f in found)}
-    if len(outcomes[0]) > 1:
-        summary["samples"] = _samples(outcomes, correct / n)
-    return summary
+    correct, n = sum(outcome.correct for outcome in voted), len(voted)
+    return ArmSummary(
+        accuracy=correct / n,
+        ci95=wilson_interval(correct, n),
+        correct=correct,
+        invalid=sum(outcome.extracted is None for outcome in voted),
+        strict=_extraction([outcome.grade.strict for outcome in voted]),
+        lenient=_extraction([outcome.grade.lenient for outcome in voted]),
+        samples=_samples(outcomes, correct / n) if len(outcomes[0]) > 1 else None,
+    )
 
 
-def _samples(outcomes: Sequence[Sequence[Outcome]], majority_accuracy: float) -> dict[str, Any]:
+def _extraction(extractions: Sequence[Extraction]) -> ExtractionSummary:
+    correct = sum(extraction.correct for extraction in extractions)
+    invalid = sum(extraction.extracted is None for extraction in extractions)
+    return ExtractionSummary(accuracy=correct / len(extractions), correct=correct, invalid=invalid)
+
+
+def _samples(outcomes: Sequence[Sequence[Outcome]], majority_accuracy: float) -> SamplesSummary:
     """Statistics of several answers to each question, with errors clustered by question."""
     k = len(outcomes[0])
-    right = [sum(o.correct for o in of_row) for of_row in outcomes]
+    right = [sum(outcome.correct for outcome in of_row) for of_row in outcomes]
     mean, error = clustered_mean([count / k for count in right])
-    sizes = sorted({1, k} | {size for size in (2, 4, 8, 16, 32, 64, 128) if size < k})
-    return {
-        "num_samples": k,
-        "mean_accuracy": mean,
-        "standard_error": error,
-        "ci95": [max(mean - Z95 * error, 0.0), min(mean + Z95 * error, 1.0)],
-        "majority_vote": majority_accuracy,
-        "pass_at_k": {str(size): sum(pass_at_k(k, c, size) for c in right) / len(right) for size in sizes},
-    }
+    sizes = [1, *(size for size in SAMPLE_SIZES if size < k), k]
+    return SamplesSummary(
+        num_samples=k,
+        mean_accuracy=mean,
+        standard_error=error,
+        ci95=(max(mean - Z95 * error, 0.0), min(mean + Z95 * error, 1.0)),
+        majority_vote=majority_accuracy,
+        pass_at_k={str(size): sum(pass_at_k(k, c, size) for c in right) / len(right) for size in sizes},
+    )
 
 
 def _comparisons(
     outcomes: Outcomes, voted: Mapping[str, Sequence[Outcome]], pairs: Sequence[tuple[str, str]]
-) -> list[dict[str, Any]]:
+) -> list[Comparison]:
     """Baseline and candidate of every pair, with p corrected for as many comparisons."""
-    result: list[dict[str, Any]] = []
-    for baseline, name in pairs:
-        base, candidate, n = voted[baseline], voted[name], len(voted[name])
-        paired = paired_difference([o.correct for o in base], [o.correct for o in candidate])
-        scores = [c.correct - float(b.correct) for b, c in zip(base, candidate, strict=True)]
-        paired["bootstrap_ci95"] = list(bootstrap_interval(scores))
-        paired["minimum_detectable_difference"] = minimum_detectable_difference(n, paired["wins"] + paired["losses"])
-        if len(outcomes[name][0]) > 1:
-            paired["samples"] = _difference_of_means(outcomes[baseline], outcomes[name])
-        result.append({"baseline": baseline, "candidate": name, **paired})
-    for comparison, p in zip(result, holm([one["mcnemar_p"] for one in result]), strict=True):
-        comparison["holm_p"] = p
-    return result
+    comparisons = [_compare(pair, outcomes, voted) for pair in pairs]
+    corrected = holm([comparison.mcnemar_p for comparison in comparisons])
+    return [replace(comparison, holm_p=p) for comparison, p in zip(comparisons, corrected, strict=True)]
+
+
+def _compare(pair: tuple[str, str], outcomes: Outcomes, voted: Mapping[str, Sequence[Outcome]]) -> Comparison:
+    baseline, candidate = pair
+    right = [[outcome.correct for outcome in voted[name]] for name in pair]
+    paired = paired_difference(*right)
+    has_samples = len(outcomes[candidate][0]) > 1
+    return Comparison(
+        baseline=baseline,
+        candidate=candidate,
+        **vars(paired),
+        bootstrap_ci95=bootstrap_interval([ours - float(theirs) for theirs, ours in zip(*right, strict=True)]),
+        minimum_detectable_difference=minimum_detectable_difference(len(right[0]), paired.wins + paired.losses),
+        samples=_difference_of_means(outcomes[baseline], outcomes[candidate]) if has_samples else None,
+    )
 
 
 def _difference_of_means(
     baseline: Sequence[Sequence[Outcome]], candidate: Sequence[Sequence[Outcome]]
-) -> dict[str, Any]:
+) -> SamplesDifference:
     """The difference of the mean accuracies of several samples; questions are what is drawn."""
     shares = [
-        (sum(o.correct for o in ours) - sum(o.correct for o in theirs)) / len(ours)
+        (sum(outcome.correct for outcome in ours) - sum(outcome.correct for outcome in theirs)) / len(ours)
         for theirs, ours in zip(baseline, candidate, strict=True)
     ]
     mean, error = clustered_mean(shares)
-    return {"difference": mean, "standard_error": error, "bootstrap_ci95": list(bootstrap_interval(shares))}
+    return SamplesDifference(difference=mean, standard_error=error, bootstrap_ci95=bootstrap_interval(shares))
 
 
-def _promised(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _primary_comparison(comparisons: Sequence[Comparison]) -> Comparison | None:
     """The one comparison under the promised keys: that of `optimized`, or else the first. None for a single arm."""
-    keys = ("baseline", "candidate", "difference", "ci95", "wins", "losses", "mcnemar_p")
-    chosen = next((one for one in comparisons if one["candidate"] == "optimized"), next(iter(comparisons), None))
-    return None if chosen is None else {key: chosen[key] for key in keys}
+    of_optimized = (comparison for comparison in comparisons if comparison.candidate == "optimized")
+    chosen = next(of_optimized, next(iter(comparisons), None))
+    return None if chosen is None else chosen.promised
 
 
-def _breakdown(field: str, rows: Sequence[Row], voted: Mapping[str, Sequence[Outcome]]) -> dict[str, dict[str, Any]]:
+def _breakdown(field: str, rows: Sequence[Row], voted: Mapping[str, Sequence[Outcome]]) -> dict[str, Breakdown]:
     """For every value of a kept field: how many rows have it, and each arm's accuracy on them."""
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(row.fields.get(field, ""), []).append(index)
-    result = {}
-    for value in sorted(groups, key=_natural):
-        indices = groups[value]
-        counts = {name: sum(outcomes[i].correct for i in indices) for name, outcomes in voted.items()}
-        n = len(indices)
-        arms = {
-            name: {"accuracy": count / n, "ci95": list(wilson_interval(count, n)), "correct": count}
-            for name, count in counts.items()
-        }
-        result[value] = {"num_examples": n, "arms": arms}
-    return result
+    return {value: _part(groups[value], voted) for value in sorted(groups, key=natural)}
 
 
-def _natural(text: str) -> list[Any]:
-    """`Level 2` before `Level 10`."""
-    return [int(part) if index % 2 else part.lower() for index, part in enumerate(re.split(r"(\d+)", text))]
+def _part(indices: Sequence[int], voted: Mapping[str, Sequence[Outcome]]) -> Breakdown:
+    n = len(indices)
+    counts = {name: sum(outcomes[i].correct for i in indices) for name, outcomes in voted.items()}
+    arms = {
+        name: ArmSummary(accuracy=count / n, ci95=wilson_interval(count, n), correct=count)
+        for name, count in counts.items()
+    }
+    return Breakdown(num_examples=n, arms=arms)

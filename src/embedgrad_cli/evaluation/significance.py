@@ -1,22 +1,39 @@
 """What an accuracy, and a difference of two on the same examples, are worth. All numbers are fractions of 1.
 
-wilson_interval(15, 20)                   # (0.531, 0.888)
-result = paired_difference(seed_is_right, optimized_is_right)
-verdict({"baseline": "seed", "candidate": "optimized", **result}, n=500)
+wilson_interval(15, 20)  # (0.531, 0.888)
+paired_difference(seed_is_right, optimized_is_right).mcnemar_p
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
-from typing import Any
+
+from embedgrad_cli.storage.run_records import Comparison
 
 Z95 = NormalDist().inv_cdf(0.975)
 Z80 = NormalDist().inv_cdf(0.80)
 SIGNIFICANT = 0.05
 RESAMPLES = 10_000
 FEWEST = 6  # with five examples even five wins have p = 0.0625
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Accuracy of a candidate minus that of a baseline on the same examples.
+
+    `ci95` is Newcombe's hybrid score interval for paired proportions (Newcombe 1998, "Improved confidence intervals for
+    the difference between binomial proportions based on paired data", Stat. Med. 17, 2635-2650, method 10). `wins`:
+    only the candidate is right; `losses`: only the baseline. `mcnemar_p`: see `mcnemar`.
+    """
+
+    difference: float
+    ci95: tuple[float, float]
+    wins: int
+    losses: int
+    mcnemar_p: float
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -65,13 +82,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def paired_difference(baseline: Sequence[bool], candidate: Sequence[bool]) -> dict[str, Any]:
-    """Accuracy of the candidate minus accuracy of the baseline, on the same examples in the same order.
+def paired_difference(baseline: Sequence[bool], candidate: Sequence[bool]) -> PairedDifference:
+    """Compare which of the same examples, in the same order, two arms got right.
 
-    Returns: `difference`; `ci95`, by Newcombe's hybrid score interval for paired proportions (Newcombe 1998,
-    "Improved confidence intervals for the difference between binomial proportions based on paired data", Stat.
-    Med. 17, 2635-2650, method 10); `wins` (only the candidate is right), `losses` (only the baseline is), and
-    `mcnemar_p`. Raises ValueError if there is no example or the lengths differ.
+    Raises ValueError if there is no example or the lengths differ.
     """
     if not baseline or len(baseline) != len(candidate):
         raise ValueError(
@@ -82,21 +96,15 @@ def paired_difference(baseline: Sequence[bool], candidate: Sequence[bool]) -> di
     return paired_difference_of_counts(both, wins, losses, len(pairs))
 
 
-def paired_difference_of_counts(both: int, wins: int, losses: int, n: int) -> dict[str, Any]:
+def paired_difference_of_counts(both: int, wins: int, losses: int, n: int) -> PairedDifference:
     """The same as `paired_difference`, from how often both are right, only the candidate, and only the baseline.
 
     Raises ValueError if there is no example or the counts do not fit n.
     """
     if n < 1 or min(both, wins, losses, n - both - wins - losses) < 0:
         raise ValueError(f"{both} both right, {wins} wins, {losses} losses of {n}")
-    low, high = _newcombe_interval(both, wins, losses, n)
-    return {
-        "difference": (wins - losses) / n,
-        "ci95": [low, high],
-        "wins": wins,
-        "losses": losses,
-        "mcnemar_p": mcnemar(wins, losses),
-    }
+    interval = _newcombe_interval(both, wins, losses, n)
+    return PairedDifference((wins - losses) / n, interval, wins, losses, mcnemar(wins, losses))
 
 
 def _newcombe_interval(both: int, wins: int, losses: int, n: int) -> tuple[float, float]:
@@ -178,20 +186,19 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1 - math.comb(n - correct, k) / math.comb(n, k)
 
 
-def verdict(comparison: Mapping[str, Any], n: int) -> str:
-    """A plain sentence, without its full stop, about a `paired_difference` over n examples.
+def verdict(comparison: Comparison, n: int) -> str:
+    """A plain sentence, without its full stop, about a comparison over n examples.
 
-    `comparison` may also hold the names `baseline` and `candidate`, and `holm_p`, which decides where there are several
-    comparisons. A difference counts if p < 0.05.
+    A difference counts if p < 0.05; where there are several comparisons, Holm's p.
     """
-    baseline, candidate = comparison.get("baseline", "baseline"), comparison.get("candidate", "candidate")
-    points = 100 * comparison["difference"]
-    low, high = (100 * limit for limit in comparison["ci95"])
-    p = comparison.get("holm_p", comparison["mcnemar_p"])
-    corrected = "" if p == comparison["mcnemar_p"] else ", Holm-corrected"
+    baseline, candidate = comparison.baseline, comparison.candidate
+    points = 100 * comparison.difference
+    low, high = (100 * limit for limit in comparison.ci95)
+    p = comparison.mcnemar_p if comparison.holm_p is None else comparison.holm_p
+    corrected = "" if p == comparison.mcnemar_p else ", Holm-corrected"
     basis = f"95 % interval {low:.1f} to {high:.1f}, {show_p(p, 'p ')}{corrected}, {n} examples"
     if p >= SIGNIFICANT:
-        smallest = 100 * minimum_detectable_difference(n, comparison["wins"] + comparison["losses"])
+        smallest = 100 * minimum_detectable_difference(n, comparison.wins + comparison.losses)
         limit = "any difference" if smallest >= 100 else f"less than {smallest:.1f} points"
         return (
             f"no significant difference between {candidate} and {baseline} ({points:+.1f} points, {basis}): "

@@ -14,14 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedgrad_cli.config.fields import seeds_of
-from embedgrad_cli.config.schema import Message, ModelConfig, PromptConfig, TemplateConfig
+from embedgrad_cli.config.fields import as_texts
+from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_outline
-from embedgrad_cli.core.prompt.artifact import SEED_ROWS, Artifact, differences, load_artifact, refuse_other_model
+from embedgrad_cli.core.prompt.artifact import (
+    SEED_ROWS,
+    Artifact,
+    differences,
+    load_artifact,
+    recorded_template,
+    refuse_other_model,
+    template_record,
+)
 from embedgrad_cli.core.text.encoding import Example, Slots, encode
 from embedgrad_cli.core.text.template import Conversation
 from embedgrad_cli.errors import ArtifactError, DataError, ModelError, TemplateError
 from embedgrad_cli.exports.weight_files import DTYPES, Checkpoint, StoredTensor, read_rows
+from embedgrad_cli.storage.record import Json
 
 # An export is compared with the encoding of training on queries that begin, end and break in different ways.
 PROBES = ("How many apples are left?", "a film, gripping\nand 'humane'", "7 + 12 =", "(Ça va ?)", "x")
@@ -61,10 +70,9 @@ class Source:
 
     @cached_property
     def conversation(self) -> Conversation:
-        template = self.artifact.metadata["template"]
-        config = TemplateConfig([Message(**message) for message in template["messages"]], template["text"])
-        prompt = PromptConfig(self.artifact.metadata["seed"]["text"])
-        return Conversation(config, list(seeds_of(prompt)), self.model.tokenizer, self.model.is_chat)
+        metadata = self.artifact.metadata
+        seeds = list(as_texts(metadata.seed.text))
+        return Conversation(recorded_template(metadata), seeds, self.model.tokenizer, self.model.is_chat)
 
     def encode(self, query: str) -> Example:
         """One query as in training and evaluation; see `core.text.encoding`.
@@ -125,9 +133,10 @@ def open_source(artifact: str | Path, model: ModelConfig | None = None) -> Sourc
         ModelError: the model's files cannot be read, or are of a kind that no export can change.
     """
     loaded = load_artifact(Path(artifact))
-    config = model or ModelConfig(**loaded.metadata["config"]["model"])
     # Whether the prompt was trained in a chat template or in plain text is the artifact's, not the folder's.
-    config = replace(config, template=loaded.metadata["config"]["model"]["template"])
+    recorded = loaded.metadata.config.model
+    config = model or ModelConfig(recorded.path, recorded.revision, "auto", "auto", trust_remote_code=False)
+    config = replace(config, template=recorded.template)
     outline, folder = load_outline(config)
     refuse_other_model(loaded, outline, str(artifact), differences(loaded, outline))
     checkpoint = Checkpoint(folder)
@@ -141,6 +150,11 @@ def open_source(artifact: str | Path, model: ModelConfig | None = None) -> Sourc
     scale = _scale(loaded, table)
     refuse_other_model(loaded, outline, str(artifact), [] if scale else [SEED_ROWS])
     return Source(loaded, outline, folder, checkpoint, table, head, scale or 1.0)
+
+
+def template_json(artifact: Artifact) -> Json:
+    """The template that a prompt stands in, worked examples included."""
+    return template_record(recorded_template(artifact.metadata)).to_json()
 
 
 def is_tied(model: LanguageModel) -> bool:

@@ -23,7 +23,7 @@ from embedgrad_cli.config.fields import QUERY_PLACE
 from embedgrad_cli.config.schema import ExportConfig
 from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.core.text.encoding import Example
-from embedgrad_cli.exports.artifact_source import Source, open_source
+from embedgrad_cli.exports.artifact_source import Source, open_source, template_json
 from embedgrad_cli.exports.slot_text import Edges, Turn, fill_slots, find_edges
 from embedgrad_cli.storage.files import write_atomically, write_json
 
@@ -49,12 +49,12 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
         folder / "prompt_embeds.json",
         {
             "format": "embeds",
-            "model": metadata["model"],
-            "template": metadata["template"],
-            "seed_text": metadata["seed"]["text"],
+            "model": metadata.model.to_json(),
+            "template": template_json(artifact),
+            "seed_text": metadata.seed.text,
             "slots": [
                 {"tensor": name, "shape": list(tensor.shape), "seed_token_ids": ids}
-                for (name, tensor), ids in zip(tensors.items(), metadata["seed"]["token_ids"], strict=True)
+                for (name, tensor), ids in zip(tensors.items(), metadata.seed.token_ids, strict=True)
             ],
         },
     )
@@ -84,11 +84,10 @@ def embed_query(source: Source, query: str) -> Tensor:
 
 def request(source: Source, messages: list[dict[str, Any]]) -> dict[str, Any]:
     """The body of a chat request; `client.py` fills in the query and, for the tensors' names, their data."""
-    task = source.artifact.metadata["config"]["task"]
     return {
         "messages": messages,
         "temperature": 0,
-        "max_tokens": task["max_new_tokens"],
+        "max_tokens": source.artifact.metadata.config.task.max_new_tokens,
         "stop_token_ids": sorted(source.model.end_ids),
     }
 

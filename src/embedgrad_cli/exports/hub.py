@@ -31,9 +31,9 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
         _check_can_push(config)
     name = (config.push or Path(config.output_dir).resolve().name).rpartition("/")[2]
     contents = {
-        "README.md": model_card(artifact.metadata, name).encode(),
+        "README.md": model_card({**artifact.metadata.to_json(), "config": artifact.metadata.settings}, name).encode(),
         "prompt.safetensors": Path(config.artifact).expanduser().read_bytes(),
-        "config.yaml": yaml.safe_dump(artifact.metadata["config"], sort_keys=False, allow_unicode=True).encode(),
+        "config.yaml": yaml.safe_dump(artifact.metadata.settings, sort_keys=False, allow_unicode=True).encode(),
     }
     for file in FILES:
         write_atomically(folder / file, contents[file])
@@ -91,7 +91,7 @@ def _upload(folder: Path, repository: str) -> str:
 
 def _local_paths(artifact: Artifact) -> str:
     """A word on paths of this machine that the artifact's settings name, as they would be published."""
-    config = artifact.metadata["config"]
-    places = {"model.path": config["model"]["path"], "task.data_dir": config["task"]["data_dir"]}
+    config = artifact.metadata.config
+    places = {"model.path": config.model.path, "task.data_dir": config.task.data_dir}
     local = [key for key, path in places.items() if path and Path(path).is_absolute()]
     return f" (its settings name folders of this machine: {', '.join(local)})" if local else ""

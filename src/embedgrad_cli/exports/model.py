@@ -30,7 +30,7 @@ from embedgrad_cli.config.schema import ExportConfig
 from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.exports import chat_template
-from embedgrad_cli.exports.artifact_source import Source, is_tied, open_source
+from embedgrad_cli.exports.artifact_source import Source, is_tied, open_source, template_json
 from embedgrad_cli.exports.slot_text import Edges, fill_slots, find_edges
 from embedgrad_cli.exports.weight_files import (
     DTYPES,
@@ -238,8 +238,13 @@ def _description(source: Source, names: list[str], ids: Sequence[int]) -> dict[s
     return {
         "format": "model",
         "tokens": dict(zip(names, ids, strict=True)),
-        **{key: metadata[key] for key in ("model", "template", "task", "split_hash", "metrics", "libraries")},
-        "seed_text": metadata["seed"]["text"],
+        "model": metadata.model.to_json(),
+        "template": template_json(source.artifact),
+        "task": metadata.task,
+        "split_hash": metadata.split_hash,
+        "metrics": metadata.metrics.to_json(),
+        "libraries": metadata.libraries,
+        "seed_text": metadata.seed.text,
     }
 
 

@@ -11,8 +11,8 @@ import yaml
 from embedgrad_cli import assets
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.config.launch_command import command_of
-from embedgrad_cli.core.prompt.artifact import tested_on
 from embedgrad_cli.evaluation.significance import verdict
+from embedgrad_cli.storage.run_records import Comparison
 
 LICENCE = "# license: yours to choose, and the base model's may bind you; embedgrad sets none\n"
 ARMS = {
@@ -102,8 +102,9 @@ def _results(metrics: Mapping[str, Any], task: str) -> str:
         if arm
     ]
     table = "\n".join(["| prompt | accuracy | 95 % interval | correct |", "| --- | --- | --- | --- |", *rows])
-    n = tested_on(test)
-    said = f"\n\n{verdict(test['comparison'], n)[0].upper()}{verdict(test['comparison'], n)[1:]}." if n else ""
+    n = test.get("num_examples")
+    sentence = verdict(Comparison.from_json(test["comparison"], "the comparison"), n) if n else ""
+    said = f"\n\n{sentence[0].upper()}{sentence[1:]}." if n else ""
     return (
         f"## Results\n\nThe test split of `{task}`, which neither trained nor selected the prompt; intervals by Wilson "
         f"and Newcombe, the paired test is McNemar's exact one.\n\n{table}{said}"

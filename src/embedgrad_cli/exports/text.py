@@ -64,7 +64,7 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
             num_skipped=len(examination.skipped),
             model=measurement.model.path,
             pairs=_pairs(list(outcomes)),
-        ),
+        ).to_json(),
     }
     if found:
         content["search"] = {**vars(config.search), "seed": config.seed, **vars(found)}

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from embedgrad_cli.errors import ArtifactError
+from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
 
 FORMAT_VERSION = 1
 LENGTH_BYTES = 8  # a safetensors file opens with its header's length, little-endian
 LARGEST_HEADER = 100_000_000  # what safetensors itself accepts
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
+def read_header(path: str | Path) -> ArtifactMetadata:
     """Read the metadata of an artifact: the JSON under its key `embedgrad`.
 
     Raises:
         ArtifactError: the file is missing, truncated, no safetensors file, not one of embedgrad's, or newer than this
-            version reads.
+            version reads; or a key of the metadata is not what it should be.
     """
     file = Path(path).expanduser()
     header, stored, size = _read_safetensors_header(file)
@@ -46,7 +47,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
             f"it has format version {version}, and this embedgrad reads up to {FORMAT_VERSION}. Upgrade: "
             "pip install -U embedgrad.",
         )
-    return metadata
+    return ArtifactMetadata.from_json(metadata, f"artifact={file}", ArtifactError)
 
 
 def _read_safetensors_header(file: Path) -> tuple[dict[str, Any], int, int]:

@@ -7,7 +7,13 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+import yaml
+
+from embedgrad_cli.errors import UserError
+from embedgrad_cli.storage.record import Json, Record
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where libyaml is there: ten times as fast
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -25,13 +31,38 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+def write_json(path: Path, content: Json | Record) -> None:
+    write_atomically(path, (json.dumps(_plain(content), indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+def write_json_lines(path: Path, rows: Iterable[Json | Record]) -> None:
+    write_atomically(path, "".join(json_line(row) for row in rows).encode())
 
 
-def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+def json_line(row: Json | Record) -> str:
+    """A line of a jsonl file."""
+    return json.dumps(_plain(row), ensure_ascii=False) + "\n"
+
+
+def read_yaml(path: Path) -> Json:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        UserError: it cannot be read, is no YAML, or holds something else.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), LOADER)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read: {why}. Copy it again, or repeat what wrote it.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no mapping of keys to values. Copy it again, or repeat what wrote it.")
+    return content
+
+
+def write_yaml(path: Path, content: Json) -> None:
+    write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+
+
+def _plain(content: Json | Record) -> Json:
+    return content.to_json() if isinstance(content, Record) else content

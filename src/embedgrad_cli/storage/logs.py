@@ -1,38 +1,52 @@
-"""The log of a run."""
+"""The log of a run: kept in memory until it is clear that the run has a folder, then written there."""
 
 from __future__ import annotations
 
 import logging
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import Self
+
+PACKAGE = "embedgrad_cli"
 
 
-def start_logging(level: str) -> MemoryHandler:
-    """Collect log lines until it is clear that the run has a folder; warnings also go to stderr at once.
+class RunLog:
+    """Collects what the package logs within the context. Warnings also go to stderr, at once.
 
-    Returns: the handler that `log_to` connects with a file.
+    Args:
+        level: the least important lines that are kept.
     """
-    package = logging.getLogger("embedgrad_cli")
-    for handler in list(package.handlers):  # of an earlier run: a sweep has several in one process
-        package.removeHandler(handler)
-        handler.close()
-    to_user = logging.StreamHandler()
-    to_user.setLevel("WARNING")
-    to_user.setFormatter(logging.Formatter("embedgrad: %(message)s"))
-    collected = MemoryHandler(capacity=1_000, flushLevel=logging.CRITICAL + 1)
-    for handler in (to_user, collected):
-        package.addHandler(handler)
-    package.setLevel(level.upper())
-    package.propagate = False
-    return collected
 
+    def __init__(self, level: str) -> None:
+        self._logger = logging.getLogger(PACKAGE)
+        self._level = level.upper()
+        self._handlers: list[logging.Handler] = []
+        self._collected = MemoryHandler(capacity=1_000, flushLevel=logging.CRITICAL + 1)
 
-def log_to(path: Path, collected: MemoryHandler) -> None:
-    """Write what was collected, and everything from now on, to a file."""
-    file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    collected.setTarget(file)
-    collected.close()  # flushes
-    package = logging.getLogger("embedgrad_cli")
-    package.removeHandler(collected)
-    package.addHandler(file)
+    def __enter__(self) -> Self:
+        to_user = logging.StreamHandler()
+        to_user.setLevel("WARNING")
+        to_user.setFormatter(logging.Formatter("embedgrad: %(message)s"))
+        self._add(to_user)
+        self._add(self._collected)
+        self._logger.setLevel(self._level)
+        self._logger.propagate = False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handler in self._handlers:
+            self._logger.removeHandler(handler)
+            handler.close()
+
+    def write_to(self, path: Path) -> None:
+        """Write what was collected, and everything from now on, to a file."""
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._collected.setTarget(file)
+        self._collected.flush()
+        self._logger.removeHandler(self._collected)
+        self._add(file)
+
+    def _add(self, handler: logging.Handler) -> None:
+        self._logger.addHandler(handler)
+        self._handlers.append(handler)

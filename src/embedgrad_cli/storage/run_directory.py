@@ -7,19 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from embedgrad_cli.errors import UserError
-from embedgrad_cli.storage.files import write_atomically, write_json_lines
+from embedgrad_cli.storage.files import json_line, read_yaml, write_json_lines, write_yaml
+from embedgrad_cli.storage.record import Json
+from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
 
-# Settings that may differ between the run that was stopped and the one that resumes it.
-FREE_SETTINGS = ("output_dir", "log_level", "device")
 SHOWN_SETTINGS = 6  # of those that differ
-
-
-def dump_settings(config: dict[str, Any]) -> bytes:
-    """The content of `config.yaml`."""
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
 
 
 class RunDirectory:
@@ -34,7 +27,7 @@ class RunDirectory:
         UserError: the folder cannot be read, or holds a run with other settings.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], free: Sequence[str] = FREE_SETTINGS) -> None:
+    def __init__(self, path: Path, config: Json, free: Sequence[str] = ()) -> None:
         self.path, self._settings, self._free = path, config, free
         self.prompt = path / "prompt.safetensors"
         self.checkpoint = path / "checkpoint.safetensors"
@@ -58,7 +51,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.config.exists():
-                write_atomically(self.config, dump_settings(self._settings))
+                write_yaml(self.config, self._settings)
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
 
@@ -67,9 +60,9 @@ class RunDirectory:
         """Results are written last, so their file says that the run is complete."""
         return self.results.exists()
 
-    def append_metrics(self, row: dict[str, Any]) -> None:
+    def append_metrics(self, row: StepMetrics | ValidationMetrics) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json_line(row))
 
     def keep_metrics_up_to(self, step: int) -> None:
         """Drop lines after `step`: a resumed run writes them again."""
@@ -88,9 +81,8 @@ class RunDirectory:
             "for instance output_dir=outputs/my-run."
         )
 
-    def _check_same_settings(self, config: dict[str, Any]) -> None:
-        before = yaml.safe_load(self.config.read_text(encoding="utf-8")) or {}
-        old, new = (flatten(c) for c in (before, config))
+    def _check_same_settings(self, config: Json) -> None:
+        old, new = flatten(read_yaml(self.config)), flatten(config)
         changed = [
             f"{key}={new.get(key)} (was {old.get(key)})"
             for key in sorted(old.keys() | new.keys())
@@ -105,7 +97,7 @@ class RunDirectory:
             )
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Any, prefix: str = "") -> Json:
     """Nested dicts as one with dotted keys: `{"train": {"steps": 3}}` becomes `{"train.steps": 3}`."""
     if not isinstance(tree, dict):
         return {prefix: tree}

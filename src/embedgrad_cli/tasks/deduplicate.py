@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from embedgrad_cli.storage.run_records import DataReport
 from embedgrad_cli.tasks.rows import Row
 
 
-def clean(read: dict[str, list[Row]]) -> tuple[dict[str, list[Row]], dict[str, Any]]:
+def deduplicate(read: dict[str, list[Row]]) -> tuple[dict[str, list[Row]], DataReport]:
     """Remove repeated and contradictory rows within each split, then rows that a later split also holds.
 
     The same question with the same answer is a repetition (the first stays); with different answers it is a
@@ -27,11 +26,11 @@ def clean(read: dict[str, list[Row]]) -> tuple[dict[str, list[Row]], dict[str, A
         overlaps[name] = len(asked[name]) - len(rows[name])
         taken.update(asked[name])
     rows = {name: rows[name] for name in read}
-    report = {
-        "duplicates_removed": repeated,
-        "contradictions": contradictions,
-        "overlaps_removed": {name: overlaps.get(name, 0) for name in ("train", "validation")},
-    }
+    report = DataReport(
+        duplicates_removed=repeated,
+        contradictions=contradictions,
+        overlaps_removed={name: overlaps.get(name, 0) for name in ("train", "validation")},
+    )
     return rows, report
 
 

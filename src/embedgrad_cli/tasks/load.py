@@ -1,15 +1,17 @@
 """The data of a task: files -> rows (query, target, answer) -> no repetitions -> train, validation, test.
 
 splits = load(config.task, config.seed)
-splits.train[0].query, splits.train[0].target, splits.report["counts"]
+splits.train[0].query, splits.train[0].target, splits.report.counts
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.errors import DataError
+from embedgrad_cli.storage.run_records import BrokenRows
 from embedgrad_cli.tasks.defects import Defects
 from embedgrad_cli.tasks.rows import Row, RowMaker
 from embedgrad_cli.tasks.sources import read_sources
@@ -39,7 +41,8 @@ def load(task: TaskConfig, seed: int) -> Splits:
     defects.raise_if_any(skip_rows=task.broken == "skip")
     splits = make_splits(rows, task, seed)
     if defects.num_rows:
-        splits.report["broken_rows_skipped"] = {"count": defects.num_rows, "rows": defects.lines}
+        broken = BrokenRows(count=defects.num_rows, rows=defects.lines)
+        splits = replace(splits, report=replace(splits.report, broken_rows_skipped=broken))
         log.warning("%d broken rows left out: %s", defects.num_rows, "; ".join(defects.lines))
-    log.info("task %s: %s", task.name, splits.report)
+    log.info("task %s: %s", task.name, splits.report.to_json())
     return splits

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from embedgrad_cli.config.schema import TaskConfig, WorkedExample
 from embedgrad_cli.errors import ConfigError, DataError
-from embedgrad_cli.tasks.deduplicate import clean, normalise
+from embedgrad_cli.storage.run_records import DataReport
+from embedgrad_cli.tasks.deduplicate import deduplicate, normalise
 from embedgrad_cli.tasks.rows import Row
 
 SPLITS = ("train", "validation", "test")
@@ -20,17 +20,14 @@ class Splits:
     """The rows that train, select and test a prompt; no query is in two of them.
 
     `hash` names exactly these rows in these splits. `fewshot` are the worked examples that every query is shown with;
-    none of them is a row of a split. `report` says what happened: `counts` (rows per split), `duplicates_removed`,
-    `contradictions` (ids of rows whose query occurs with different answers), `overlaps_removed` (rows of train or
-    validation that a later split also holds), `fewshot` (ids of the worked examples drawn from train) and
-    `broken_rows_skipped` (with `task.broken=skip`).
+    none of them is a row of a split. `report` says what happened to the rows that were read.
     """
 
     train: list[Row]
     validation: list[Row]
     test: list[Row]
     hash: str
-    report: dict[str, Any]
+    report: DataReport
     fewshot: list[WorkedExample] = field(default_factory=list)
 
 
@@ -41,7 +38,7 @@ def make_splits(read: dict[str, list[Row]], task: TaskConfig, seed: int) -> Spli
         DataError: too few rows for the sizes asked for.
         ConfigError: a held-out split has no size, or a fold no number.
     """
-    rows, report = clean(read)
+    rows, report = deduplicate(read)
     order, all_rows = HashOrder(seed), len(rows["train"])
     for name in ("test", "validation"):  # test first, so that its rows do not depend on the validation's size
         if name not in rows:
@@ -51,12 +48,12 @@ def make_splits(read: dict[str, list[Row]], task: TaskConfig, seed: int) -> Spli
             rows[name] = _fold(train, task, order) if is_fold else _held_out(train, task, name, order, size)
             chosen = {id(row) for row in rows[name]}
             rows["train"] = [row for row in train if id(row) not in chosen]
-    examples, report["fewshot"] = _take_examples(rows, task, order)
+    examples, drawn = _take_examples(rows, task, order)
     for name in read:
         wanted = _rows_wanted(task, name, len(rows[name]))
         _check_size(task, name, rows[name], wanted)
         rows[name] = order.first(rows[name], wanted)
-    report["counts"] = {name: len(rows[name]) for name in SPLITS}
+    report = replace(report, fewshot=drawn, counts={name: len(rows[name]) for name in SPLITS})
     return Splits(rows["train"], rows["validation"], rows["test"], split_hash(rows), report, examples)
 
 

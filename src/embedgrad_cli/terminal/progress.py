@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from embedgrad_cli.config.arm_spec import short_names
+from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
 
 PLAIN_LINES = 10  # progress lines per run where there is no terminal
 
@@ -47,23 +48,23 @@ class TrainingDisplay:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def step(self, row: dict[str, Any]) -> None:
+    def step(self, row: StepMetrics) -> None:
         numbers = (
-            f"loss {row['loss']:.3f} · validation {self.accuracy:.1%} (best {self.best:.1%}) · "
-            f"drift {row['drift']:.2f} · {row['tokens'] / max(row['seconds'], 1e-9):,.0f} tokens/s"
+            f"loss {row.loss:.3f} · validation {self.accuracy:.1%} (best {self.best:.1%}) · "
+            f"drift {row.drift:.2f} · {row.tokens / max(row.seconds, 1e-9):,.0f} tokens/s"
         )
         assert self.bar is not None
-        self.progress.update(self.bar, completed=row["step"], numbers=numbers)
+        self.progress.update(self.bar, completed=row.step, numbers=numbers)
         every = max(self.steps // PLAIN_LINES, 1)
-        if not self.console.is_terminal and (row["step"] % every == 0 or row["step"] == self.steps):
-            self.console.print(f"step {row['step']}/{self.steps} · {numbers}", soft_wrap=True)
+        if not self.console.is_terminal and (row.step % every == 0 or row.step == self.steps):
+            self.console.print(f"step {row.step}/{self.steps} · {numbers}", soft_wrap=True)
 
-    def validated(self, row: dict[str, Any]) -> None:
-        self.accuracy = row["validation_accuracy"]
+    def validated(self, row: ValidationMetrics) -> None:
+        self.accuracy = row.validation_accuracy
         self.best = max(self.best, self.accuracy)
-        mark = " · best so far" if row["best"] else ""
+        mark = " · best so far" if row.best else ""
         self.console.print(
-            f"step {row['step']}: validation accuracy {self.accuracy:.1%}, loss {row['validation_loss']:.3f}{mark}",
+            f"step {row.step}: validation accuracy {self.accuracy:.1%}, loss {row.validation_loss:.3f}{mark}",
             soft_wrap=True,
         )
 

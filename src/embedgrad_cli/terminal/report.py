@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +15,7 @@ from rich.text import Text
 from embedgrad_cli.config.arm_spec import short_names
 from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.significance import show_p, verdict
+from embedgrad_cli.storage.run_records import Breakdown, Comparison, Results, SamplesSummary
 from embedgrad_cli.tasks.load import Row
 
 SHOWN_EXAMPLES = 3
@@ -24,7 +25,7 @@ NARROWEST = 110  # where there is no terminal: tables are not squeezed into 80 c
 
 
 def results(
-    summary: dict[str, Any],
+    summary: Results,
     rows: Sequence[Row],
     outcomes: Mapping[str, Sequence[Sequence[Outcome]]],
     output_dir: Path,
@@ -33,27 +34,26 @@ def results(
     console = _console()
     _print_examples(console, rows, outcomes)
     _print_tables(console, summary)
-    main = (summary["comparison"] or {}).get("candidate")
-    ordered = sorted(summary["comparisons"], key=lambda comparison: comparison["candidate"] != main)
-    short = short_names(list(summary["arms"]))
+    main = summary.comparison.candidate if summary.comparison else None
+    ordered = sorted(summary.comparisons or [], key=lambda comparison: comparison.candidate != main)
+    short = short_names(list(summary.arms))
     for number, comparison in enumerate(ordered):
         start = "Verdict: " if number == 0 else "         "
-        named = {**comparison, **{side: short[comparison[side]] for side in ("baseline", "candidate")}}
-        console.print(Text(f"{start}{verdict(named, summary['num_examples'])}."), soft_wrap=True)
-    if "drift" in summary:
-        drift = summary["drift"]
+        named = replace(comparison, baseline=short[comparison.baseline], candidate=short[comparison.candidate])
+        console.print(Text(f"{start}{verdict(named, summary.num_examples)}."), soft_wrap=True)
+    if summary.drift:
+        drift = summary.drift
         console.print(
-            f"Drift from the seed: {drift['mean_relative_l2']:.2f} of a vector's length on average; "
-            f"{drift['nearest_kept']} of {drift['num_tokens']} vectors still have their seed token as nearest "
-            "neighbour.",
+            f"Drift from the seed: {drift.mean_relative_l2:.2f} of a vector's length on average; {drift.nearest_kept} "
+            f"of {drift.num_tokens} vectors still have their seed token as nearest neighbour.",
             soft_wrap=True,
         )
-    if summary["num_skipped"]:
-        console.print(f"{summary['num_skipped']} examples were too long for the model and left out of every arm.")
+    if summary.num_skipped:
+        console.print(f"{summary.num_skipped} examples were too long for the model and left out of every arm.")
     console.print(f"Written to {escape(str(output_dir))}", soft_wrap=True)
 
 
-def already_finished(output_dir: Path, summary: dict[str, Any]) -> None:
+def already_finished(output_dir: Path, summary: Results) -> None:
     """Say that nothing is left to do, and what came out."""
     console = _console()
     console.print(f"The run in {escape(str(output_dir))} is finished; nothing was changed.", soft_wrap=True)
@@ -77,11 +77,12 @@ def _console() -> Console:
     return console
 
 
-def _print_tables(console: Console, summary: dict[str, Any]) -> None:
+def _print_tables(console: Console, summary: Results) -> None:
     console.print(_arms_table(summary))
-    if any("samples" in arm for arm in summary["arms"].values()):
-        console.print(_samples_table(summary))
-    for field, values in summary.get("breakdowns", {}).items():
+    samples = {name: arm.samples for name, arm in summary.arms.items() if arm.samples}
+    if samples:
+        console.print(_samples_table(samples))
+    for field, values in (summary.breakdowns or {}).items():
         console.print(_breakdown_table(field, values))
 
 
@@ -94,54 +95,59 @@ def _table(title: str, left: str, *right: str) -> Table:
     return table
 
 
-def _arms_table(summary: dict[str, Any]) -> Table:
+def _arms_table(summary: Results) -> Table:
     """One line per arm. Columns that say nothing here are left out: Holm's p of one comparison, equal extractions."""
-    arms = summary["arms"]
-    comparisons = summary.get("comparisons") or [one for one in [summary["comparison"]] if one]
-    baseline = comparisons[0]["baseline"] if comparisons else ""
+    arms = summary.arms
+    comparisons = summary.comparisons or [comparison for comparison in [summary.comparison] if comparison]
+    baseline = comparisons[0].baseline if comparisons else ""
     several = len(comparisons) > 1
-    differ = any(arm.get("strict") != arm.get("lenient") for arm in arms.values())
-    title = f"{summary['task']} · {summary['split']} split, {summary['num_examples']} examples · {summary['model']}"
+    differ = any(arm.strict != arm.lenient for arm in arms.values())
+    title = f"{summary.task} · {summary.split} split, {summary.num_examples} examples · {summary.model}"
     short = short_names(list(arms))
     headings = ["accuracy", "95 % interval", *(["strict", "lenient"] if differ else []), "invalid"]
     if comparisons:
         headings += [f"against {short[baseline]}", "95 % interval", "p", *(["p (Holm)"] if several else [])]
     table = _table(title, "arm", *headings)
     for name, arm in arms.items():
-        cells = [f"{arm['accuracy']:.1%}", _interval(arm["ci95"])]
-        cells += [f"{arm[one]['accuracy']:.1%}" for one in ("strict", "lenient")] if differ else []
-        cells += [str(arm["invalid"])]
-        for one in comparisons:
-            if one["candidate"] == name:
-                low, high = (100 * limit for limit in one["ci95"])
-                cells += [f"{100 * one['difference']:+.1f} points", f"{low:+.1f} to {high:+.1f}"]
-                cells += [show_p(one["mcnemar_p"]), *([show_p(one["holm_p"])] if several else [])]
+        cells = [f"{arm.accuracy:.1%}", _interval(arm.ci95)]
+        if differ:
+            cells += [f"{found.accuracy:.1%}" if found else "" for found in (arm.strict, arm.lenient)]
+        cells += ["" if arm.invalid is None else str(arm.invalid)]
+        for comparison in comparisons:
+            if comparison.candidate == name:
+                cells += _compared(comparison, several)
         table.add_row(Text(short[name]), *cells)
     return table
 
 
-def _samples_table(summary: dict[str, Any]) -> Table:
+def _compared(comparison: Comparison, several: bool) -> list[str]:
+    """Difference, interval, p and, of several comparisons, Holm's p."""
+    low, high = (100 * limit for limit in comparison.ci95)
+    cells = [f"{100 * comparison.difference:+.1f} points", f"{low:+.1f} to {high:+.1f}", show_p(comparison.mcnemar_p)]
+    return [*cells, show_p(comparison.holm_p)] if several and comparison.holm_p is not None else cells
+
+
+def _samples_table(arms: Mapping[str, SamplesSummary]) -> Table:
     """Several answers to each question: mean accuracy with clustered errors, majority vote, pass@k."""
-    arms = {name: arm["samples"] for name, arm in summary["arms"].items()}
     first = next(iter(arms.values()))
-    sizes = list(first["pass_at_k"])
-    title = f"{first['num_samples']} answers to each question; errors clustered by question"
+    sizes = list(first.pass_at_k)
+    title = f"{first.num_samples} answers to each question; errors clustered by question"
     headings = ("mean accuracy", "standard error", "95 % interval", "majority vote", *(f"pass@{k}" for k in sizes))
     table = _table(title, "arm", *headings)
     short = short_names(list(arms))
     for name, arm in arms.items():
-        cells = [f"{arm['mean_accuracy']:.1%}", f"{arm['standard_error']:.1%}", _interval(arm["ci95"])]
-        cells += [f"{arm['majority_vote']:.1%}", *(f"{arm['pass_at_k'][k]:.1%}" for k in sizes)]
+        cells = [f"{arm.mean_accuracy:.1%}", f"{arm.standard_error:.1%}", _interval(arm.ci95)]
+        cells += [f"{arm.majority_vote:.1%}", *(f"{arm.pass_at_k[k]:.1%}" for k in sizes)]
         table.add_row(Text(short[name]), *cells)
     return table
 
 
-def _breakdown_table(field: str, values: dict[str, Any]) -> Table:
-    names = short_names(list(next(iter(values.values()))["arms"])).values()
+def _breakdown_table(field: str, values: Mapping[str, Breakdown]) -> Table:
+    names = short_names(list(next(iter(values.values())).arms)).values()
     table = _table(f"by {field}", field, "examples", *names)
     for value, part in list(values.items())[:SHOWN_VALUES]:
-        shown = [f"{arm['accuracy']:.1%} ({_interval(arm['ci95'])})" for arm in part["arms"].values()]
-        table.add_row(Text(value or "(none)"), str(part["num_examples"]), *shown)
+        shown = [f"{arm.accuracy:.1%} ({_interval(arm.ci95)})" for arm in part.arms.values()]
+        table.add_row(Text(value or "(none)"), str(part.num_examples), *shown)
     if len(values) > SHOWN_VALUES:
         table.caption = f"and {len(values) - SHOWN_VALUES} more in results.json"
     return table

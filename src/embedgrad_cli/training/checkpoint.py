@@ -14,6 +14,7 @@ from torch import Tensor
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.files import write_atomically
+from embedgrad_cli.storage.run_records import Validation
 
 
 @dataclass
@@ -29,6 +30,13 @@ class TrainingState:
     best_loss: float | None = None
     best_step: int = 0
     validations_since_best: int = 0
+
+    @property
+    def validation(self) -> Validation:
+        """The validation that chose the best prompt so far; there has been one."""
+        assert self.best_accuracy is not None
+        assert self.best_loss is not None
+        return Validation(accuracy=self.best_accuracy, loss=self.best_loss, step=self.best_step)
 
     def update_best(self, accuracy: float, loss: float, vectors: Tensor) -> bool:
         """Take these vectors if they are better: more accurate, or as accurate with a smaller loss."""

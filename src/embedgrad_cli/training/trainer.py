@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -17,7 +17,7 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward, can_share_trunk
 from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCache
-from embedgrad_cli.core.prompt.artifact import describe, save_artifact
+from embedgrad_cli.core.prompt.artifact import artifact_metadata, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, relative_drift
 from embedgrad_cli.core.text.encoding import Encoded, Example, encode
 from embedgrad_cli.core.text.few_shot import with_examples
@@ -27,9 +27,11 @@ from embedgrad_cli.evaluation.answers import AnswerLog, answer_rows
 from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine
 from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers
 from embedgrad_cli.evaluation.results import results_of, sample_lines
+from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
 from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import Stopped, StopRequest
 from embedgrad_cli.storage.run_directory import RunDirectory
+from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
 from embedgrad_cli.tasks.load import Row, Splits
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay, TrainingDisplay
@@ -47,8 +49,16 @@ class NonFiniteLoss(EmbedgradError):
 class Training:
     """One optimisation: the frozen model, the encoded examples, the prompt, and the state that checkpoints keep."""
 
-    def __init__(self, config: OptimizeConfig, model: LanguageModel, splits: Splits, directory: RunDirectory) -> None:
+    def __init__(
+        self,
+        config: OptimizeConfig,
+        model: LanguageModel,
+        splits: Splits,
+        directory: RunDirectory,
+        overrides: Sequence[str] | None = None,
+    ) -> None:
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
+        self.overrides = overrides
         self.template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
         self.encoded = self._encode(splits.train)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
@@ -109,12 +119,7 @@ class Training:
                 for name, arm in examination.arms.items()
             }
         outcomes = {name: grade_answers(examination.rows, of_arm, task) for name, of_arm in answers.items()}
-        drift = measure_drift(optimized, self.model)
-        validation = {
-            "accuracy": self.state.best_accuracy,
-            "loss": self.state.best_loss,
-            "step": self.state.best_step,
-        }
+        drift, validation = measure_drift(optimized, self.model), self.state.validation
         results = results_of(
             outcomes,
             examination.rows,
@@ -125,14 +130,14 @@ class Training:
             model=self.model.path,
             breakdown=self.config.evaluation.breakdown,
         )
-        results |= {"validation": validation, "steps": self.state.step, "drift": drift.to_dict()}
-        results["peak_memory_bytes"] = peak_memory(self.model.device)
-        summary = {key: results[key] for key in ("arms", "comparison")}
-        self._save_artifact(optimized, {"validation": validation, "test": summary, "drift": drift.to_dict()})
+        memory = peak_memory(self.model.device)
+        results = replace(results, validation=validation, steps=self.state.step, drift=drift, peak_memory_bytes=memory)
+        test = TestSummary(num_examples=results.num_examples, arms=results.arms, comparison=results.comparison)
+        self._save_artifact(optimized, PromptMetrics(validation=validation, test=test, drift=drift))
         write_json_lines(self.directory.samples, sample_lines(answers, examination.rows, outcomes))
         write_json(self.directory.results, results)
         report.results(results, examination.rows, outcomes, self.directory.path)
-        return validation["accuracy"] or 0.0
+        return validation.accuracy
 
     def _step(self, batch: list[Example], display: TrainingDisplay) -> None:
         """One optimiser step: gradient, clipping, update, trust region."""
@@ -152,15 +157,15 @@ class Training:
         self.trust_region.project(self.prompt)
         self.state.step += 1
         seconds = time.perf_counter() - started
-        row = {
-            "step": self.state.step,
-            "loss": loss.item(),
-            "grad_norm": norm.item(),
-            "lr": rate,
-            "drift": relative_drift(self.prompt).mean().item(),
-            "tokens": sum(example.length for example in batch),
-            "seconds": round(seconds, 4),
-        }
+        row = StepMetrics(
+            step=self.state.step,
+            loss=loss.item(),
+            grad_norm=norm.item(),
+            lr=rate,
+            drift=relative_drift(self.prompt).mean().item(),
+            tokens=sum(example.length for example in batch),
+            seconds=round(seconds, 4),
+        )
         self.directory.append_metrics(row)
         display.step(row)
 
@@ -182,14 +187,8 @@ class Training:
         loss = forward.mean_loss(targets, self.prompt, self.config.evaluation.batch_size)
         better = self.state.update_best(accuracy, loss, self.prompt.vectors)
         if better:
-            metrics = {"validation": {"accuracy": accuracy, "loss": loss, "step": self.state.step}}
-            self._save_artifact(self.prompt, metrics)
-        row = {
-            "step": self.state.step,
-            "validation_accuracy": accuracy,
-            "validation_loss": loss,
-            "best": better,
-        }
+            self._save_artifact(self.prompt, PromptMetrics(validation=self.state.validation))
+        row = ValidationMetrics(step=self.state.step, validation_accuracy=accuracy, validation_loss=loss, best=better)
         self.directory.append_metrics(row)
         display.validated(row)
         log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
@@ -204,9 +203,9 @@ class Training:
     def _examine(self, rows: list[Row], prompts: dict[str, ArmPrompt]) -> Examination:
         return examine(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk)
 
-    def _save_artifact(self, prompt: SoftPrompt, metrics: dict[str, Any]) -> None:
-        metadata = describe(prompt, self.model, asdict(self.config), self.splits.hash, metrics)
-        metadata["template"] = asdict(self.template)  # the config's, with the worked examples in it
+    def _save_artifact(self, prompt: SoftPrompt, metrics: PromptMetrics) -> None:
+        splits, overrides = self.splits, self.overrides
+        metadata = artifact_metadata(prompt, self.model, self.config, splits.fewshot, splits.hash, metrics, overrides)
         save_artifact(self.directory.prompt, prompt, metadata)
 
     def _out_of_patience(self) -> bool:

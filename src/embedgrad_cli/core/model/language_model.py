@@ -18,6 +18,7 @@ from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.shared_prefix_attention import reads_trunk_in_place
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, from_pretrained, load_tokenizer, loading
 from embedgrad_cli.errors import UserError
+from embedgrad_cli.storage.artifact_metadata import Fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -128,11 +129,11 @@ class LanguageModel:
             yield start, self.embed(torch.arange(start, min(start + TABLE_CHUNK, size), device=self.device))
 
     @cached_property
-    def fingerprint(self) -> dict[str, str]:
+    def fingerprint(self) -> Fingerprint:
         """Hashes of what must not differ between the model an artifact was made for and the one it is used with."""
         config = {key: getattr(self.network.config, key, None) for key in IDENTITY_KEYS}
         tokenizer = {"vocabulary": self.tokenizer.get_vocab(), "template": self.tokenizer.chat_template}
-        return {"config": _digest(config), "tokenizer": _digest(tokenizer)}
+        return Fingerprint(config=_digest(config), tokenizer=_digest(tokenizer))
 
     @cached_property
     def end_ids(self) -> set[int]:

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from embedgrad_cli.config.schema import WITHOUT_EFFECT, Message, OptimizeConfig, TemplateConfig, WorkedExample
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Slots
+from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.artifact_header import FORMAT_VERSION, read_header
+from embedgrad_cli.storage.artifact_metadata import (
+    ArtifactMetadata,
+    MessageRecord,
+    ModelRecord,
+    PromptMetrics,
+    RecordedSettings,
+    SeedRecord,
+    TemplateRecord,
+    WorkedExampleRecord,
+)
 from embedgrad_cli.storage.files import write_atomically
 
 SEED_ROWS = "embedding rows of the seed's tokens"
@@ -28,40 +39,64 @@ LIBRARIES = ("embedgrad", "torch", "transformers")
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact in memory. `metadata` is the JSON under the file's one metadata key, `embedgrad`."""
+    """An artifact in memory."""
 
     prompt: SoftPrompt
-    metadata: dict[str, Any]
+    metadata: ArtifactMetadata
 
 
-def describe(
-    prompt: SoftPrompt, model: LanguageModel, config: dict[str, Any], split_hash: str, metrics: dict[str, Any]
-) -> dict[str, Any]:
-    """The metadata of an artifact. Holds no time and no path of the run, so that equal runs give equal bytes."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "seed": {"text": config["prompt"]["text"], "token_ids": [list(ids) for ids in prompt.slots.ids]},
-        "template": config["template"],
-        "model": {
-            "path": model.path,
-            "revision": model.revision,
-            "fingerprint": {**model.fingerprint, "seed_embedding": _hash(prompt.seed)},
-        },
-        "task": config["task"]["name"],
-        "split_hash": split_hash,
-        "metrics": metrics,
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "config": {key: value for key, value in config.items() if key not in ("output_dir", "log_level", "device")},
-    }
+def artifact_metadata(
+    prompt: SoftPrompt,
+    model: LanguageModel,
+    config: OptimizeConfig,
+    worked_examples: Sequence[WorkedExample],
+    split_hash: str,
+    metrics: PromptMetrics,
+    overrides: Sequence[str] | None = None,
+) -> ArtifactMetadata:
+    """What an artifact says about itself.
+
+    Args:
+        worked_examples: that stand in front of every query.
+        split_hash: names the rows that trained, selected and tested the prompt.
+        overrides: the command line that made the prompt, if one did.
+    """
+    settings = {key: value for key, value in asdict(config).items() if key not in (*WITHOUT_EFFECT, "template")}
+    fingerprint = replace(model.fingerprint, seed_embedding=_hash(prompt.seed))
+    return ArtifactMetadata(
+        format_version=FORMAT_VERSION,
+        seed=SeedRecord(text=config.prompt.text, token_ids=[list(ids) for ids in prompt.slots.ids]),
+        template=template_record(config.template),
+        worked_examples=[WorkedExampleRecord(query=e.query, target=e.target) for e in worked_examples],
+        model=ModelRecord(path=model.path, revision=model.revision, fingerprint=fingerprint),
+        task=config.task.name,
+        split_hash=split_hash,
+        metrics=metrics,
+        libraries={name: version(name) for name in LIBRARIES},
+        config=RecordedSettings.of(settings),
+        overrides=None if overrides is None else list(overrides),
+    )
 
 
-def save_artifact(path: Path, prompt: SoftPrompt, metadata: dict[str, Any]) -> None:
+def template_record(template: TemplateConfig) -> TemplateRecord:
+    messages = [MessageRecord(role=message.role, content=message.content) for message in template.messages]
+    return TemplateRecord(messages=messages, text=template.text)
+
+
+def recorded_template(metadata: ArtifactMetadata) -> TemplateConfig:
+    """The template that a prompt was optimised in, worked examples included."""
+    messages = [Message(message.role, message.content) for message in metadata.template.messages]
+    examples = [WorkedExample(example.query, example.target) for example in metadata.worked_examples or []]
+    return with_examples(TemplateConfig(messages, metadata.template.text), examples, metadata.config.task.fewshot_style)
+
+
+def save_artifact(path: Path, prompt: SoftPrompt, metadata: ArtifactMetadata) -> None:
     """Write the artifact whole or not at all. One slot is `soft_prompt`; several are `soft_prompt.0`, …"""
     vectors, seeds = (prompt.split(t.detach().cpu()) for t in (prompt.vectors, prompt.seed))
     names = [""] if len(vectors) == 1 else [f".{i}" for i in range(len(vectors))]
     tensors = {f"soft_prompt{name}": t.contiguous() for name, t in zip(names, vectors, strict=True)}
     tensors |= {f"seed_embedding{name}": t.contiguous() for name, t in zip(names, seeds, strict=True)}
-    write_atomically(path, save(tensors, {"embedgrad": json.dumps(metadata, sort_keys=True)}))
+    write_atomically(path, save(tensors, {"embedgrad": json.dumps(metadata.to_json(), sort_keys=True)}))
 
 
 def load_artifact(path: Path) -> Artifact:
@@ -71,7 +106,7 @@ def load_artifact(path: Path) -> Artifact:
         ArtifactError: the file is missing, truncated, no safetensors file, or not one of embedgrad's.
     """
     metadata = read_header(path)
-    ids = tuple(tuple(slot) for slot in metadata["seed"]["token_ids"])
+    ids = tuple(tuple(slot) for slot in metadata.seed.token_ids)
     names = [""] if len(ids) == 1 else [f".{i}" for i in range(len(ids))]
     try:
         with safe_open(path, framework="pt") as file:
@@ -107,11 +142,11 @@ def check_fingerprint(artifact: Artifact, model: LanguageModel, path: str) -> No
 
 def refuse_other_model(artifact: Artifact, model: LanguageModel, path: str, differs: list[str]) -> None:
     """Raise `ArtifactError` with both identities if something differs."""
-    made_for = artifact.metadata["model"]
     if differs:
+        here = ModelRecord(path=model.path, revision=model.revision, fingerprint=model.fingerprint)
         raise ArtifactError(
-            f"artifact={path} was made for the model {identity(made_for)}, but the model here is "
-            f"{identity({'path': model.path, 'revision': model.revision, 'fingerprint': model.fingerprint})}; "
+            f"artifact={path} was made for the model {identity(artifact.metadata.model)}, but the model here is "
+            f"{identity(here)}; "
             f"different: {', '.join(differs)}. Use the model it was made for (model=… or model.path=…), or optimise "
             "a prompt for this one."
         )
@@ -119,24 +154,15 @@ def refuse_other_model(artifact: Artifact, model: LanguageModel, path: str, diff
 
 def differences(artifact: Artifact, model: LanguageModel) -> list[str]:
     """What differs between a model and the one the artifact was made for, weights left aside."""
-    made_for = artifact.metadata["model"]["fingerprint"]
-    return [key for key in ("config", "tokenizer") if made_for[key] != model.fingerprint[key]]
+    made_for = artifact.metadata.model.fingerprint
+    return [key for key in ("config", "tokenizer") if getattr(made_for, key) != getattr(model.fingerprint, key)]
 
 
-def identity(model: dict[str, Any]) -> str:
+def identity(model: ModelRecord) -> str:
     """A model's name, revision and the beginning of its fingerprint, for people to compare."""
-    prints = model["fingerprint"]
-    revision = f"@{model['revision']}" if model["revision"] else ""
-    return f"{model['path']}{revision} (config {prints['config'][:8]}, tokenizer {prints['tokenizer'][:8]})"
-
-
-def tested_on(test: Mapping[str, Any]) -> int | None:
-    """How many rows an artifact's `metrics.test` is of.
-
-    The number is not written down, but follows from any arm that got one right; None if none did.
-    """
-    counts = [round(arm["correct"] / arm["accuracy"]) for arm in test["arms"].values() if arm["correct"]]
-    return counts[0] if counts else None
+    revision = f"@{model.revision}" if model.revision else ""
+    prints = model.fingerprint
+    return f"{model.path}{revision} (config {prints.config[:8]}, tokenizer {prints.tokenizer[:8]})"
 
 
 def _same_rows(prompt: SoftPrompt, model: LanguageModel) -> bool:

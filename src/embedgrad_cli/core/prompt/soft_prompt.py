@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 import torch
 from torch import Tensor, nn
 
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.text.encoding import Slots
+from embedgrad_cli.storage.run_records import Drift
 
 
 class SoftPrompt(nn.Module):
@@ -36,28 +35,6 @@ class SoftPrompt(nn.Module):
         return list(torch.split(tensor, [len(ids) for ids in self.slots.ids]))
 
 
-@dataclass(frozen=True)
-class Drift:
-    """How far the vectors are from their seed.
-
-    Per token: `relative_l2` is the distance over the seed's length, `cosine` the cosine between the two, `nearest`
-    the vocabulary id with the highest cosine. `nearest_kept` counts the vectors whose nearest token is their seed's.
-    Nearest tokens are not meanings: prompts close to any given text can do anything (Khashabi et al., 2112.08348).
-    """
-
-    relative_l2: list[float]
-    cosine: list[float]
-    nearest: list[int]
-    nearest_kept: int
-
-    @property
-    def mean_relative_l2(self) -> float:
-        return sum(self.relative_l2) / max(len(self.relative_l2), 1)
-
-    def to_dict(self) -> dict[str, object]:
-        return {**asdict(self), "num_tokens": len(self.nearest), "mean_relative_l2": self.mean_relative_l2}
-
-
 def relative_drift(prompt: SoftPrompt) -> Tensor:
     """Distance of each vector from its seed over the seed's length, `[num_tokens]`."""
     return (prompt.vectors.detach() - prompt.seed).norm(dim=1) / prompt.seed.norm(dim=1).clamp(min=1e-12)
@@ -73,10 +50,12 @@ def measure_drift(prompt: SoftPrompt, model: LanguageModel) -> Drift:
         cosine, index = (vectors @ nn.functional.normalize(rows.float(), dim=1).T).max(dim=1)
         nearest = torch.where(cosine > best, index + first, nearest)
         best = torch.maximum(best, cosine)
-    ids = prompt.slots.flat_ids
+    ids, distances = prompt.slots.flat_ids, relative_drift(prompt).tolist()
     return Drift(
-        relative_l2=relative_drift(prompt).tolist(),
+        relative_l2=distances,
         cosine=nn.functional.cosine_similarity(prompt.vectors, prompt.seed, dim=1).tolist(),
         nearest=nearest.tolist(),
         nearest_kept=sum(a == b for a, b in zip(nearest.tolist(), ids, strict=True)),
+        num_tokens=len(ids),
+        mean_relative_l2=sum(distances) / max(len(distances), 1),
     )

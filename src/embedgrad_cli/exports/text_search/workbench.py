@@ -50,7 +50,7 @@ class Measurement:
             ModelError: the model cannot be loaded.
             ArtifactError: it is not the artifact's.
         """
-        settings = evaluate_config(config, artifact.metadata["config"])
+        settings = evaluate_config(config, artifact.metadata.settings)
         splits = load(settings.task, settings.seed)
         model = load_model(settings.model, pick_device(settings.device))
         check_fingerprint(artifact, model, config.artifact)

@@ -1,0 +1,232 @@
+"""What stands in the files of a run directory: results.json, samples.jsonl, metrics.jsonl.
+
+results = Results.read(Path("outputs/demo/results.json"))
+results.arms["optimized"].accuracy
+
+All accuracies and differences are fractions of 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from embedgrad_cli.storage.record import Json, Record
+from embedgrad_cli.storage.structure import Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionSummary(Record):
+    """What an arm achieved by one of the two extractions."""
+
+    accuracy: float
+    correct: int
+    invalid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesSummary(Record):
+    """Several answers to each question. Errors are clustered by question; `pass_at_k` is by k, as text."""
+
+    num_samples: int
+    mean_accuracy: float
+    standard_error: float
+    ci95: Pair
+    majority_vote: float
+    pass_at_k: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSummary(Record):
+    """What an arm achieved; the interval is Wilson's. With several samples its answers are their majority's."""
+
+    accuracy: float
+    ci95: Pair
+    correct: int
+    invalid: int | None = None
+    strict: ExtractionSummary | None = None
+    lenient: ExtractionSummary | None = None
+    samples: SamplesSummary | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesDifference(Record):
+    """The difference of the mean accuracies of several samples; questions are what is drawn."""
+
+    difference: float
+    standard_error: float
+    bootstrap_ci95: Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Record):
+    """Candidate minus baseline on the same examples.
+
+    `wins`: only the candidate is right; `losses`: only the baseline. `ci95` is Newcombe's interval for paired
+    proportions, `mcnemar_p` exact and two-sided, `holm_p` corrected for all comparisons of the results.
+    """
+
+    baseline: str
+    candidate: str
+    difference: float
+    ci95: Pair
+    wins: int
+    losses: int
+    mcnemar_p: float
+    bootstrap_ci95: Pair | None = None
+    minimum_detectable_difference: float | None = None
+    samples: SamplesDifference | None = None
+    holm_p: float | None = None
+
+    @property
+    def promised(self) -> Comparison:
+        """The same with only what `comparison` in results.json is promised to hold."""
+        return replace(self, bootstrap_ci95=None, minimum_detectable_difference=None, samples=None, holm_p=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breakdown(Record):
+    """The examples that have one value of a kept field, and each arm's accuracy on them."""
+
+    num_examples: int
+    arms: dict[str, ArmSummary]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenRows(Record):
+    """Rows left out with `task.broken=skip`; `rows` holds a line per kind of defect and file."""
+
+    count: int
+    rows: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport(Record):
+    """What happened to the rows that were read.
+
+    `contradictions` are ids of rows whose query occurs with different answers; `overlaps_removed` counts rows of train
+    or validation that a later split also holds; `fewshot` are ids of the worked examples drawn from train; `counts`
+    are rows per split.
+    """
+
+    duplicates_removed: int
+    contradictions: list[str]
+    overlaps_removed: dict[str, int]
+    fewshot: list[str] | None = None
+    counts: dict[str, int] | None = None
+    broken_rows_skipped: BrokenRows | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation(Record):
+    """The validation that chose the prompt: after which step, how accurate, and its loss per target token."""
+
+    accuracy: float
+    loss: float
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift(Record):
+    """How far the vectors are from their seed.
+
+    Per token: `relative_l2` is the distance over the seed's length, `cosine` the cosine between the two, `nearest`
+    the vocabulary id with the highest cosine. `nearest_kept` counts the vectors whose nearest token is their seed's.
+    Nearest tokens are not meanings: prompts close to any given text can do anything (Khashabi et al., 2112.08348).
+    """
+
+    relative_l2: list[float] | None = None
+    cosine: list[float] | None = None
+    nearest: list[int] | None = None
+    nearest_kept: int | None = None
+    num_tokens: int | None = None
+    mean_relative_l2: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results(Record):
+    """`results.json`.
+
+    `comparison` is the comparison that matters most, of `optimized` if there is one; None for a single arm.
+    `comparisons` has all of them. `test_hash` names the rows of the split that were answered, `split_hash` those of
+    all splits. What follows `breakdowns` is there where a command knows it.
+    """
+
+    task: str
+    split: str
+    num_examples: int
+    num_skipped: int | None = None
+    model: str
+    arms: dict[str, ArmSummary]
+    comparison: Comparison | None
+    comparisons: list[Comparison] | None = None
+    split_hash: str | None = None
+    test_hash: str | None = None
+    data: DataReport | None = None
+    breakdowns: dict[str, dict[str, Breakdown]] | None = None
+    validation: Validation | None = None
+    steps: int | None = None
+    artifact: str | None = None
+    drift: Drift | None = None
+    peak_memory_bytes: int | None = None
+
+    @property
+    def primary_accuracy(self) -> float:
+        """The accuracy that stands for a run: the candidate's, or that of the only arm."""
+        name = self.comparison.candidate if self.comparison else next(iter(self.arms))
+        return self.arms[name].accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundAnswer(Record):
+    """What an extraction found in an output (None: nothing, it is invalid), and whether it is the gold answer."""
+
+    extracted: str | None
+    correct: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Record):
+    """A line of `samples.jsonl`: one answer of an arm to a row. `correct` and what is around it wait for the grader."""
+
+    id: str
+    row_hash: str
+    arm: str
+    sample: int
+    prompt_hash: str
+    query: str
+    answer: str
+    output: str
+    extracted: str | None = None
+    correct: bool | None = None
+    strict: FoundAnswer | None = None
+    lenient: FoundAnswer | None = None
+    tokens: int
+    seconds: float
+    scores: dict[str, float] | None = None
+
+    def to_json(self) -> Json:
+        line = super().to_json()
+        return line if self.correct is None else {**line, "extracted": self.extracted}  # of an invalid answer: null
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetrics(Record):
+    """A line of `metrics.jsonl` after an optimiser step. `lr` is in embedding units, `drift` relative to the seed."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+    drift: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationMetrics(Record):
+    """A line of `metrics.jsonl` after a validation; `best` says whether its prompt was kept."""
+
+    step: int
+    validation_accuracy: float
+    validation_loss: float
+    best: bool
