@@ -112,6 +112,7 @@ def test_step_0_parity_with_the_real_qwen_tokenizer(task: str, placement: str) -
     from embedgrad_cli.config.compose import Composer
     from embedgrad_cli.core.model.language_model import LanguageModel
     from embedgrad_cli.core.passes.forward import Forward
+    from embedgrad_cli.core.passes.network_pass import logits_and_cache
     from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
     from embedgrad_cli.core.text.encoding import encode
     from embedgrad_cli.core.text.template import Conversation
@@ -144,7 +145,7 @@ def test_step_0_parity_with_the_real_qwen_tokenizer(task: str, placement: str) -
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         expected = model.network(torch.tensor([ids])).logits[0, -1]
         branch = example.tokens[len(forward.trunk) :]
-        logits, _ = forward.run([branch], trunk, prompt, [len(branch) - 1])
+        logits, _ = logits_and_cache(model, [branch], trunk, prompt, [len(branch) - 1])
         torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-4)
 
 

@@ -34,6 +34,4 @@ def reference_of(folder: Path) -> Reference:
     answers = generate(arm.forward, arm.examples, prompt, config.task.max_new_tokens, config.evaluation.batch_size)
     grader = graders.get(config.task.grader, config.task.choices)
     reported = json.loads((folder / "results.json").read_text())["arms"]["optimized"]["correct"]
-    return Reference(
-        splits.test, arm.examples, [answer for (answer,) in answers], arm.forward, prompt, grader, reported
-    )
+    return Reference(splits.test, arm.examples, [answer for (answer,) in answers], model, prompt, grader, reported)

@@ -38,12 +38,8 @@ class Case:
 
     def logits(self) -> list[Tensor]:
         """After each query, `[vocabulary]`, by the plain forward."""
-        forward, found = Forward(self.model, self.examples, shares_trunk=False), []
-        for example in self.examples:
-            tokens, mask = forward.pad([example.tokens])
-            embeds = forward.embed(tokens, self.prompt)
-            found.append(self.model.network(inputs_embeds=embeds, attention_mask=mask.long()).logits[0, -1])
-        return found
+        embeds = [self.prompt.embed(torch.tensor([example.tokens]), self.model) for example in self.examples]
+        return [self.model.network(inputs_embeds=row).logits[0, -1] for row in embeds]
 
     def answers(self) -> list[list[int]]:
         answers = generate(Forward(self.model, self.examples), self.examples, self.prompt, NEW_TOKENS, 4)

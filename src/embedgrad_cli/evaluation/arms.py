@@ -10,7 +10,8 @@ import torch
 
 from embedgrad_cli.config.schema import TaskConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
-from embedgrad_cli.core.passes.forward import Forward, can_share_trunk
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.trunk_check import can_share_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded, Example, Slots, continuation, encode
 from embedgrad_cli.core.text.template import Conversation

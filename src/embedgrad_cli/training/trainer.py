@@ -15,8 +15,9 @@ from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.kernels.memory import free_memory, peak_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.batching import training_batches
-from embedgrad_cli.core.passes.forward import Forward, can_share_trunk
+from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCache
+from embedgrad_cli.core.passes.trunk_check import can_share_trunk
 from embedgrad_cli.core.prompt.artifact import describe, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, relative_drift
 from embedgrad_cli.core.text.encoding import Encoded, Example, encode
@@ -168,9 +169,8 @@ class Training:
         settings = self.config.train
         budget = int(SHARE_OF_FREE_MEMORY * free_memory(self.model.device)) if settings.cache_queries == "auto" else 0
         queries = QueryCache(budget) if budget else None
-        return Forward(
-            self.model, self.encoded.examples, self.shares_trunk, queries, recompute=settings.checkpoint_activations
-        )
+        checkpoints = settings.checkpoint_activations
+        return Forward(self.model, self.encoded.examples, self.shares_trunk, queries, checkpoints)
 
     def _validate(self, display: TrainingDisplay) -> None:
         """Measure validation accuracy and loss; keep the prompt if it is the best so far."""

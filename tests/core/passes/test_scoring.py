@@ -45,14 +45,13 @@ def test_choice_scores(architecture: str, placement: str) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_greedy_answers(architecture: str, placement: str) -> None:
-    shared, plain, prompt = setup(architecture, placement)
+    shared, _, prompt = setup(architecture, placement)
     examples = shared.examples  # type: ignore[attr-defined]
     model = shared.model
     answers = generate(shared, examples, prompt, max_new_tokens=12, batch_size=3)
     assert any(answer for (answer,) in answers)
     for example, answer in zip(examples, answers, strict=True):
-        tokens, _ = plain.pad([example.tokens])
-        embeds = plain.embed(tokens, prompt)
+        embeds = prompt.embed(torch.tensor([example.tokens]), model)
         expected: list[int] = []
         while len(expected) < 12:
             token = int(model.network(inputs_embeds=embeds).logits[0, -1].argmax())

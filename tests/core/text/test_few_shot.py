@@ -10,6 +10,7 @@ from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model
 
 from embedgrad_cli.config.schema import WorkedExample
 from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import encode, trunk_length
 from embedgrad_cli.core.text.few_shot import with_examples
@@ -71,7 +72,7 @@ def test_step_0_parity_and_a_shared_trunk(placement: str, style: str) -> None:
     forward = Forward(model, encoded.examples)
     with torch.no_grad():
         mean = forward.mean_loss(encoded.examples, prompt, 2)
-        plain = forward.plain_losses(encoded.examples, prompt).mean().item()
+        plain = plain_losses(model, encoded.examples, prompt).mean().item()
     assert mean == pytest.approx(plain, rel=1e-5)
 
 
