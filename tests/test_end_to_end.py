@@ -115,7 +115,7 @@ def test_step_0_parity_with_the_real_qwen_tokenizer(task: str, placement: str) -
     from embedgrad_cli.core.passes.network_pass import logits_and_cache
     from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
     from embedgrad_cli.core.text.encoding import encode
-    from embedgrad_cli.core.text.template import Conversation
+    from embedgrad_cli.core.text.template import PromptTemplate
     from embedgrad_cli.tasks.load import load
 
     overrides = [f"task={task}", f"task.data_dir={shared_data(TASKS[task])}", f"template={placement}"]
@@ -126,8 +126,8 @@ def test_step_0_parity_with_the_real_qwen_tokenizer(task: str, placement: str) -
     tokenizer = AutoTokenizer.from_pretrained(shared_data("tokenizers/qwen2.5"))
     model = LanguageModel(make_network("qwen2", len(tokenizer)), tokenizer, "tests/qwen2.5", None, True)
     rows = load(config.task, 0).test[:6]
-    conversation = Conversation(config.template, [config.prompt.text], tokenizer, True)
-    encoded = encode(rows, conversation, model, ends_turn=False, room=1, too_long="skip")
+    prompt_template = PromptTemplate(config.template, [config.prompt.text], tokenizer, True)
+    encoded = encode(rows, prompt_template, model, append_end_token=False, reserve=1, too_long="skip")
     kept = [row for row in rows if row.id not in encoded.skipped]
     assert kept
     prompt = SoftPrompt.from_seed(encoded.slots, model)

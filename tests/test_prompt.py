@@ -23,7 +23,7 @@ from embedgrad_cli.core.prompt.artifact import describe, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.conversation import render_turns
 from embedgrad_cli.core.text.encoding import encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, TemplateError
 from embedgrad_cli.prompt import Prompt
 
@@ -42,8 +42,8 @@ def saved(path: Path, model: LanguageModel, placement: str, moved: float = 0.3) 
     several = placement == "both-sides"
     config = optimize_config(path, Path("model"), Path("data"), template=PLACEMENTS[placement])
     config.prompt.text = SEEDS if several else SEEDS[0]
-    conversation = Conversation(config.template, SEEDS if several else SEEDS[:1], model.tokenizer, model.is_chat)
-    encoded = encode(ROWS, conversation, model, ends_turn=False)
+    prompt_template = PromptTemplate(config.template, SEEDS if several else SEEDS[:1], model.tokenizer, model.is_chat)
+    encoded = encode(ROWS, prompt_template, model, append_end_token=False)
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     with torch.no_grad():
         prompt.vectors += moved * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(0))

@@ -146,12 +146,12 @@ def test_the_gradient_proposes_the_swaps_with_the_steepest_slope() -> None:
     from tests.conftest import ROWS
 
     from embedgrad_cli.core.text.encoding import encode
-    from embedgrad_cli.core.text.template import Conversation
+    from embedgrad_cli.core.text.template import PromptTemplate
 
     model = make_model()
     model.network.double()
-    conversation = Conversation(PLACEMENTS["system"], SEEDS[:1], model.tokenizer, True)
-    encoded = encode(ROWS, conversation, model, ends_turn=False)
+    prompt_template = PromptTemplate(PLACEMENTS["system"], SEEDS[:1], model.tokenizer, True)
+    encoded = encode(ROWS, prompt_template, model, append_end_token=False)
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     forward = Forward(model, encoded.examples)
     forward.accumulate_gradient(encoded.examples, prompt)

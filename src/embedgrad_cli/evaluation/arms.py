@@ -14,7 +14,7 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.trunk_check import can_share_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded, Example, Slots, continuation, encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, DataError
 from embedgrad_cli.tasks.load import Row
 
@@ -89,33 +89,33 @@ def examine(
         ArtifactError: in this template the slots do not hold the tokens that an arm's vectors are for.
     """
     keys = {name: (prompt.seeds, model.is_chat and not prompt.is_bare) for name, prompt in prompts.items()}
-    conversations = {
-        key: Conversation(template, None if key[0] is None else list(key[0]), model.tokenizer, key[1])
+    prompt_templates = {
+        key: PromptTemplate(template, None if key[0] is None else list(key[0]), model.tokenizer, key[1])
         for key in dict.fromkeys(keys.values())
     }
     kept, encodings = list(rows), dict[object, Encoded]()
-    for key, conversation in conversations.items():
-        encodings[key] = _encode(kept, conversation, model, task)
+    for key, prompt_template in prompt_templates.items():
+        encodings[key] = _encode(kept, prompt_template, model, task)
         skipped = set(encodings[key].skipped)
         kept = [row for row in kept if row.id not in skipped]
     ids = {row.id for row in kept}
     options = [row.choices if task.kind == "choice" else () for row in kept]
     arms = {}
     for name, prompt in prompts.items():
-        encoded, conversation = encodings[keys[name]], conversations[keys[name]]
+        encoded, prompt_template = encodings[keys[name]], prompt_templates[keys[name]]
         examples = [example for example in encoded.examples if example.id in ids]
         vectors = _vectors(name, prompt, encoded.slots, model)
         if shares_trunk is None:
             shares_trunk = can_share_trunk(model, *_with_a_slot(examples, vectors, model))
-        choices = {choice: continuation(choice, conversation, model) for row in options for choice in row}
+        choices = {choice: continuation(choice, prompt_template, model) for row in options for choice in row}
         arms[name] = Arm(name, Forward(model, examples, shares_trunk), examples, options, choices, vectors)
     return Examination(kept, [row.id for row in rows if row.id not in ids], arms)
 
 
-def _encode(rows: Sequence[Row], conversation: Conversation, model: LanguageModel, task: TaskConfig) -> Encoded:
+def _encode(rows: Sequence[Row], prompt_template: PromptTemplate, model: LanguageModel, task: TaskConfig) -> Encoded:
     longest_choice = max((len(choice) for row in rows for choice in row.choices), default=1)
-    room = longest_choice if task.kind == "choice" else 1
-    encoded = encode(rows, conversation, model, ends_turn=False, room=room, too_long=task.too_long)
+    reserve = longest_choice if task.kind == "choice" else 1
+    encoded = encode(rows, prompt_template, model, append_end_token=False, reserve=reserve, too_long=task.too_long)
     if not encoded.examples:
         raise DataError(
             f"task {task.name}: no example of this split fits the model's context of {model.max_length} tokens. "

@@ -19,7 +19,7 @@ from embedgrad_cli.config.schema import Message, ModelConfig, PromptConfig, Temp
 from embedgrad_cli.core.model.language_model import LanguageModel, load_outline
 from embedgrad_cli.core.prompt.artifact import SEED_ROWS, Artifact, differences, load_artifact, refuse_other_model
 from embedgrad_cli.core.text.encoding import Example, Slots, encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, DataError, ModelError, TemplateError
 from embedgrad_cli.exports.weight_files import DTYPES, Checkpoint, StoredTensor, read_rows
 
@@ -60,11 +60,11 @@ class Source:
         return DTYPES[self.table.dtype] if configured is None else configured
 
     @cached_property
-    def conversation(self) -> Conversation:
+    def prompt_template(self) -> PromptTemplate:
         template = self.artifact.metadata["template"]
         config = TemplateConfig([Message(**message) for message in template["messages"]], template["text"])
         prompt = PromptConfig(self.artifact.metadata["seed"]["text"])
-        return Conversation(config, list(seeds_of(prompt)), self.model.tokenizer, self.model.is_chat)
+        return PromptTemplate(config, list(seeds_of(prompt)), self.model.tokenizer, self.model.is_chat)
 
     def encode(self, query: str) -> Example:
         """One query as in training and evaluation; see `core.text.encoding`.
@@ -73,7 +73,7 @@ class Source:
             ArtifactError: the slots hold other tokens than the vectors were made for.
             DataError: the query does not fit the model's context.
         """
-        encoded = encode([Probe(query)], self.conversation, self.model, ends_turn=False, room=1)
+        encoded = encode([Probe(query)], self.prompt_template, self.model, append_end_token=False, reserve=1)
         made_for = self.artifact.prompt.slots
         if encoded.slots != made_for:
             was, now = (self._names(slots) for slots in (made_for, encoded.slots))

@@ -22,7 +22,7 @@ from embedgrad_cli.core.prompt.artifact import describe, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, relative_drift
 from embedgrad_cli.core.text.encoding import Encoded, Example, encode
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import EmbedgradError
 from embedgrad_cli.evaluation.answers import AnswerLog, answer_rows
 from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine
@@ -195,11 +195,13 @@ class Training:
         log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
 
     def _encode(self, rows: list[Row]) -> Encoded:
-        conversation = Conversation(
+        prompt_template = PromptTemplate(
             self.template, list(seeds_of(self.config.prompt)), self.model.tokenizer, self.model.is_chat
         )
         task = self.config.task
-        return encode(rows, conversation, self.model, ends_turn=task.kind == "generation", too_long=task.too_long)
+        return encode(
+            rows, prompt_template, self.model, append_end_token=task.kind == "generation", too_long=task.too_long
+        )
 
     def _examine(self, rows: list[Row], prompts: dict[str, ArmPrompt]) -> Examination:
         return examine(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk)

@@ -10,14 +10,14 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded, encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 
 ARCHITECTURES = ["qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gpt2"]
 
 
 def encoded_rows(model: LanguageModel, placement: str) -> Encoded:
-    conversation = Conversation(PLACEMENTS[placement], SEEDS, model.tokenizer, model.is_chat)
-    return encode(ROWS, conversation, model, ends_turn=True)
+    prompt_template = PromptTemplate(PLACEMENTS[placement], SEEDS, model.tokenizer, model.is_chat)
+    return encode(ROWS, prompt_template, model, append_end_token=True)
 
 
 def moved_prompt(encoded: Encoded, model: LanguageModel) -> SoftPrompt:

@@ -14,15 +14,15 @@ from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import batches_by_length, generate, score_choices
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 
 ARCHITECTURES = ["qwen2", "llama", "mistral", "gemma2", "gpt2"]
 
 
 def setup(architecture: str, placement: str) -> tuple[Forward, Forward, SoftPrompt]:
     model = make_model(architecture)
-    conversation = Conversation(PLACEMENTS[placement], SEEDS, model.tokenizer, True)
-    encoded = encode(ROWS, conversation, model, ends_turn=False)
+    prompt_template = PromptTemplate(PLACEMENTS[placement], SEEDS, model.tokenizer, True)
+    encoded = encode(ROWS, prompt_template, model, append_end_token=False)
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     with torch.no_grad():
         prompt.vectors.add_(0.05 * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(1)))

@@ -17,7 +17,7 @@ from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint
 from embedgrad_cli.core.prompt.nearest_text import one_text_per_slot
 from embedgrad_cli.core.text.encoding import Encoded, encode
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, Progress, answer_rows
 from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine
@@ -71,9 +71,9 @@ class Measurement:
     def encode(self, rows: Sequence[Row], texts: Texts) -> Encoded:
         """The rows with these texts in the slots, and the targets that a loss is taken on."""
         task = self.config.task
-        conversation = Conversation(self.template, texts, self.model.tokenizer, self.model.is_chat)
-        ends_turn = task.kind == "generation"
-        return encode(rows, conversation, self.model, ends_turn=ends_turn, too_long=task.too_long)
+        prompt_template = PromptTemplate(self.template, texts, self.model.tokenizer, self.model.is_chat)
+        append_end_token = task.kind == "generation"
+        return encode(rows, prompt_template, self.model, append_end_token=append_end_token, too_long=task.too_long)
 
     def answer(
         self, examination: Examination, progress: Callable[[str, int], Progress]
