@@ -44,7 +44,7 @@ from embedgrad_cli.core.model.language_model import LanguageModel, load_model, p
 from embedgrad_cli.core.passes.scoring import score_choices
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import EmbedgradError, UserError
-from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, examine
+from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
 from embedgrad_cli.evaluation.outcomes import answer_and_grade
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.tasks.load import Row, load
@@ -259,8 +259,8 @@ def check(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     rows = [row for split in source.splits for row in getattr(splits, split)]
     texts = {"none": None, "seed": seeds_of(config.prompt)}
     prompts = {name: ArmPrompt(seeds) for name, seeds in texts.items()}
-    examination = examine(rows, model, config.template, config.task, prompts)
-    arms = examination.arms
+    arm_set = build_arms(rows, model, config.template, config.task, prompts)
+    arms = arm_set.arms
     prompt_templates = {
         name: PromptTemplate(config.template, list(seeds) if seeds else None, model.tokenizer, model.is_chat)
         for name, seeds in texts.items()
@@ -275,7 +275,7 @@ def check(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         "versions": {"lm_eval": report["lm_eval_version"], "transformers": report["transformers_version"]},
         "arms": {
             name: compare(
-                embedgrad_answers(arm, examination.rows, config),
+                embedgrad_answers(arm, arm_set.rows, config),
                 harness_answers(work, names[name], model, source, choices),
             )
             for name, arm in arms.items()

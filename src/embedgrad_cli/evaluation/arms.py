@@ -1,4 +1,7 @@
-"""Several prompts, the same rows: every row rendered with each arm's prompt, encoded, and ready to be answered."""
+"""Several prompts, the same rows: every row rendered with each arm's prompt, encoded, and ready to be answered.
+
+The rows of an arm have a prefix that they share, their trunk; see `core.passes.forward`.
+"""
 
 from __future__ import annotations
 
@@ -51,29 +54,29 @@ class Arm:
         Hashed are the token ids, in decimal with blanks between, then the float32 bytes of the vectors in the slots,
         unless they are the tokens' own embeddings.
         """
-        vectors, ids = self.prompt.vectors.detach(), self.prompt.slots.flat_ids
+        vectors, seed_ids = self.prompt.vectors.detach(), self.prompt.slots.flat_ids
         moved = b"" if torch.equal(vectors, self.prompt.seed) else vectors.cpu().contiguous().numpy().tobytes()
-        tokens = ((t if t >= 0 else ids[-1 - t] for t in example.tokens) for example in self.examples)
-        return [hashlib.sha256(" ".join(map(str, one)).encode() + moved).hexdigest() for one in tokens]
+        tokens = ((t if t >= 0 else seed_ids[-1 - t] for t in example.tokens) for example in self.examples)
+        return [hashlib.sha256(" ".join(map(str, ids_of_row)).encode() + moved).hexdigest() for ids_of_row in tokens]
 
 
 @dataclass(frozen=True)
-class Examination:
-    """The rows that every arm answers, the ids of those left out of all, and the arms by name."""
+class ArmSet:
+    """The arms by name, the rows that every one of them answers, and the ids of the rows left out of all."""
 
     rows: list[Row]
     skipped: list[str]
     arms: dict[str, Arm]
 
 
-def examine(
+def build_arms(
     rows: Sequence[Row],
     model: LanguageModel,
     template: TemplateConfig,
     task: TaskConfig,
     prompts: Mapping[str, ArmPrompt],
     shares_trunk: bool | None = None,
-) -> Examination:
+) -> ArmSet:
     """Render and encode the same rows for every arm; arms with the same texts share one encoding.
 
     Arms differ in length, so a row may fit the model's context under one and not under another. Such a row is an
@@ -81,7 +84,7 @@ def examine(
 
     Args:
         prompts: what each arm puts into the template, by the arm's name.
-        shares_trunk: see `core.passes.forward`; None tries it out.
+        shares_trunk: whether the trunk is computed once; None tries it out.
 
     Raises:
         DataError: a row is too long, or no row is left.
@@ -93,23 +96,23 @@ def examine(
         key: PromptTemplate(template, None if key[0] is None else list(key[0]), model.tokenizer, key[1])
         for key in dict.fromkeys(keys.values())
     }
-    kept, encodings = list(rows), dict[object, Encoded]()
+    kept_rows, encodings = list(rows), dict[object, Encoded]()
     for key, prompt_template in prompt_templates.items():
-        encodings[key] = _encode(kept, prompt_template, model, task)
+        encodings[key] = _encode(kept_rows, prompt_template, model, task)
         skipped = set(encodings[key].skipped)
-        kept = [row for row in kept if row.id not in skipped]
-    ids = {row.id for row in kept}
-    options = [row.choices if task.kind == "choice" else () for row in kept]
+        kept_rows = [row for row in kept_rows if row.id not in skipped]
+    kept_ids = {row.id for row in kept_rows}
+    options = [row.choices if task.kind == "choice" else () for row in kept_rows]
     arms = {}
     for name, prompt in prompts.items():
         encoded, prompt_template = encodings[keys[name]], prompt_templates[keys[name]]
-        examples = [example for example in encoded.examples if example.id in ids]
+        examples = [example for example in encoded.examples if example.id in kept_ids]
         vectors = _vectors(name, prompt, encoded.slots, model)
         if shares_trunk is None:
             shares_trunk = can_share_trunk(model, *_with_a_slot(examples, vectors, model))
         choices = {choice: continuation(choice, prompt_template, model) for row in options for choice in row}
         arms[name] = Arm(name, Forward(model, examples, shares_trunk), examples, options, choices, vectors)
-    return Examination(kept, [row.id for row in rows if row.id not in ids], arms)
+    return ArmSet(kept_rows, [row.id for row in rows if row.id not in kept_ids], arms)
 
 
 def _encode(rows: Sequence[Row], prompt_template: PromptTemplate, model: LanguageModel, task: TaskConfig) -> Encoded:
@@ -130,8 +133,8 @@ def _vectors(name: str, prompt: ArmPrompt, slots: Slots, model: LanguageModel) -
         return SoftPrompt.from_seed(slots, model)
     if prompt.trained.slots != slots:
         was, now = (
-            [model.tokenizer.convert_ids_to_tokens(list(ids)) for ids in one.ids]
-            for one in (prompt.trained.slots, slots)
+            [model.tokenizer.convert_ids_to_tokens(list(ids)) for ids in either.ids]
+            for either in (prompt.trained.slots, slots)
         )
         raise ArtifactError(
             f"the arm {name} holds vectors for the tokens {was}, but in this template and with this prompt.text the "

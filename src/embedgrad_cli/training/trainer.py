@@ -25,7 +25,7 @@ from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import EmbedgradError
 from embedgrad_cli.evaluation.answers import AnswerLog, answer_rows
-from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine
+from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers
 from embedgrad_cli.evaluation.results import results_of, sample_lines
 from embedgrad_cli.storage.files import write_json, write_json_lines
@@ -58,7 +58,7 @@ class Training:
         self.state = TrainingState(best_vectors=self.prompt.seed.clone())
         self.shares_trunk = can_share_trunk(model, self.encoded.examples, self.prompt)
         self.forward = self._training_forward()
-        self.validation = self._examine(splits.validation, {"seed": ArmPrompt(seeds_of(config.prompt))})
+        self.validation = self._build_arms(splits.validation, {"seed": ArmPrompt(seeds_of(config.prompt))})
         self.validation_targets = self._encode(splits.validation)
         if directory.checkpoint.exists():
             self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
@@ -102,14 +102,14 @@ class Training:
         optimized = SoftPrompt(self.prompt.slots, self.prompt.seed, self.state.best_vectors)
         task, seeds = self.config.task, seeds_of(self.config.prompt)
         prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), "optimized": ArmPrompt(seeds, optimized)}
-        examination = self._examine(self.splits.test, prompts)
+        arm_set = self._build_arms(self.splits.test, prompts)
         log_of_answers, batch_size = AnswerLog(), self.config.evaluation.batch_size
         with TestDisplay() as display:
             answers = {
                 name: answer_rows(arm, task, batch_size, log_of_answers, progress=display.arm(name, len(arm.examples)))
-                for name, arm in examination.arms.items()
+                for name, arm in arm_set.arms.items()
             }
-        outcomes = {name: grade_answers(examination.rows, of_arm, task) for name, of_arm in answers.items()}
+        outcomes = {name: grade_answers(arm_set.rows, of_arm, task) for name, of_arm in answers.items()}
         drift = measure_drift(optimized, self.model)
         validation = {
             "accuracy": self.state.best_accuracy,
@@ -118,11 +118,11 @@ class Training:
         }
         results = results_of(
             outcomes,
-            examination.rows,
+            arm_set.rows,
             task,
             self.splits,
             split="test",
-            num_skipped=len(examination.skipped),
+            num_skipped=len(arm_set.skipped),
             model=self.model.path,
             breakdown=self.config.evaluation.breakdown,
         )
@@ -130,9 +130,9 @@ class Training:
         results["peak_memory_bytes"] = peak_memory(self.model.device)
         summary = {key: results[key] for key in ("arms", "comparison")}
         self._save_artifact(optimized, {"validation": validation, "test": summary, "drift": drift.to_dict()})
-        write_json_lines(self.directory.samples, sample_lines(answers, examination.rows, outcomes))
+        write_json_lines(self.directory.samples, sample_lines(answers, arm_set.rows, outcomes))
         write_json(self.directory.results, results)
-        report.results(results, examination.rows, outcomes, self.directory.path)
+        report.results(results, arm_set.rows, outcomes, self.directory.path)
         return validation["accuracy"] or 0.0
 
     def _step(self, batch: list[Example], display: TrainingDisplay) -> None:
@@ -203,8 +203,8 @@ class Training:
             rows, prompt_template, self.model, append_end_token=task.kind == "generation", too_long=task.too_long
         )
 
-    def _examine(self, rows: list[Row], prompts: dict[str, ArmPrompt]) -> Examination:
-        return examine(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk)
+    def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt]) -> ArmSet:
+        return build_arms(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk)
 
     def _save_artifact(self, prompt: SoftPrompt, metrics: dict[str, Any]) -> None:
         metadata = describe(prompt, self.model, asdict(self.config), self.splits.hash, metrics)

@@ -159,8 +159,8 @@ class TextSearch:
         encoded = self.task.encode(rows, texts)
         prompt = SoftPrompt.from_seed(encoded.slots, self.model)
         forward = Forward(self.model, encoded.examples, self.task.shares_trunk)
-        examination = self.task.examine(rows, {"validation": ArmPrompt(tuple(texts))})
-        outcomes = answer_and_grade(examination.arms["validation"], examination.rows, self.task.config.task, size)
+        arm_set = self.task.build_arms(rows, {"validation": ArmPrompt(tuple(texts))})
+        outcomes = answer_and_grade(arm_set.arms["validation"], arm_set.rows, self.task.config.task, size)
         self.evaluations += self._validation_cost
         entry = {
             "step": result.steps,
