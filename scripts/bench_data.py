@@ -25,7 +25,7 @@ from embedgrad_cli.config.compose import Request, config_of
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.model.language_model import load_model, pick_device
 from embedgrad_cli.core.text.encoding import encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.tasks.load import load
 
 WORDS = ("the", "film", "plot", "actor", "slow", "bright", "dull", "never", "gripping", "scene", "music", "ends")
@@ -57,8 +57,8 @@ def main() -> None:
         with measured("read, checked, cleaned, split"):
             splits = load(config.task, config.seed)
         with measured(f"{len(splits.test):,} test rows tokenised"):
-            conversation = Conversation(config.template, [str(config.prompt.text)], model.tokenizer, model.is_chat)
-            encode(splits.test, conversation, model, ends_turn=False)
+            prompt_template = PromptTemplate(config.template, [str(config.prompt.text)], model.tokenizer, model.is_chat)
+            encode(splits.test, prompt_template, model, append_end_token=False)
 
 
 def write_csv(path: Path, rows: int, words: int) -> int:

@@ -7,8 +7,9 @@ trunk per row      attention reads a copy of the trunk per row; rows are padded,
 one padded batch   as before, and the batch is not split
 all logits         the logits of all targets at once, and their gradient by autograd
 some logits        as elsewhere than on a CPU: the logits of some rows at a time
-PyTorch's loss     torch.nn.functional.linear_cross_entropy, where it exists, instead of core/losses.py
-whole last layer   its MLP runs at every place
+PyTorch's loss     torch.nn.functional.linear_cross_entropy, where it exists, instead of
+                   core/kernels/frozen_head_loss.py
+whole last layer   its MLP runs at every position
 queries each time  queries before a slot are computed in every step (where the prompt stands behind them)
 
 Each figure is a ratio of medians of rounds in which all variants take turns.
@@ -34,6 +35,7 @@ from bench_step import QUERY_BUDGET, SHAPES, largest_error
 from embedgrad_cli.core.kernels import frozen_head_loss as losses
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes import forward as product
+from embedgrad_cli.core.passes import network_pass
 from embedgrad_cli.core.passes.query_cache import QueryCache
 
 FUSED = "PyTorch's loss"
@@ -47,7 +49,7 @@ def without(part: str, model: LanguageModel) -> Iterator[None]:
     """Answer the model's questions about itself with no, or replace a function, so that a part is left out."""
     with ExitStack() as left_out:
         if part in ("trunk per row", "one padded batch"):
-            left_out.enter_context(patch.dict(vars(model), reads_trunk_in_place=False))
+            left_out.enter_context(patch.object(model, "reads_trunk_in_place", False))
         if part == "one padded batch":
             whole = lambda lengths, *_, **__: [list(range(len(lengths)))]  # noqa: E731
             left_out.enter_context(patch.object(product, "split_by_length", whole))
@@ -58,7 +60,7 @@ def without(part: str, model: LanguageModel) -> Iterator[None]:
         if part == FUSED:
             left_out.enter_context(patch.object(product, "frozen_head_losses", fused_losses))
         if part == "whole last layer":
-            left_out.enter_context(patch.object(product, "last_mlp_at", lambda *_: nullcontext()))
+            left_out.enter_context(patch.object(network_pass, "mlp_only_at", lambda *_: nullcontext()))
         yield
 
 
@@ -84,7 +86,7 @@ def step_without(part: str, model: LanguageModel, shape: Shape) -> Step:
 
 def compare(spec: ModelSpec, network: Any, shape: Shape, repeats: int) -> dict[str, Any]:
     model = language_model(network)
-    _ = model.has_plain_head, model.reads_trunk_in_place  # asked before anything is left out
+    _ = model.has_plain_head  # asked before anything is left out
     left_out = [] if hasattr(functional, "linear_cross_entropy") else [FUSED]
     left_out += [] if shape.placement == "after" else ["queries each time"]
     parts = [part for part in PARTS if part not in left_out]

@@ -43,7 +43,7 @@ from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded, Example, encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.training.optimizer import make_optimizer
 from methods.problem import compose
@@ -73,10 +73,10 @@ def prepare(task: str, network: Any, tokenizer: Any, data: Path, steps: int, bat
     prompt, default_size = TASKS[task]
     choices = [f"task={task}", f"task.data_dir={data / task}", f"prompt={prompt}", "template=before-query"]
     config = compose(choices)
-    conversation = Conversation(config.template, [str(config.prompt.text)], tokenizer, is_chat=False)
+    prompt_template = PromptTemplate(config.template, [str(config.prompt.text)], tokenizer, is_chat=False)
     rows = load(config.task, config.seed).train
     model = language_model(network, tokenizer)
-    encoded = encode(rows, conversation, model, ends_turn=config.task.kind == "generation")
+    encoded = encode(rows, prompt_template, model, append_end_token=config.task.kind == "generation")
     batches = training_batches(encoded.examples, batch_size or default_size, config.seed, 0)
     return Workload(config, network, tokenizer, encoded, list(islice(batches, steps)))
 

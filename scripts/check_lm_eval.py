@@ -42,9 +42,9 @@ from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.passes.scoring import score_choices
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import EmbedgradError, UserError
-from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, examine
+from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
 from embedgrad_cli.evaluation.outcomes import answer_and_grade
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.tasks.load import Row, load
@@ -107,7 +107,7 @@ class HarnessError(EmbedgradError):
 
 
 def harness_task(
-    name: str, source: Source, data_dir: Path, conversation: Conversation, choices: Sequence[str]
+    name: str, source: Source, data_dir: Path, prompt_template: PromptTemplate, choices: Sequence[str]
 ) -> dict[str, Any]:
     """A task of the harness that asks what `conversation` asks. Its text is a Jinja template over the file's fields."""
     return {
@@ -116,7 +116,7 @@ def harness_task(
         "dataset_kwargs": {"data_files": {"test": str((data_dir / source.file).absolute())}, **source.options},
         "test_split": "test",
         "output_type": "multiple_choice",
-        "doc_to_text": conversation.render(f"{{{{ {source.query} | trim }}}}").text,
+        "doc_to_text": prompt_template.render(f"{{{{ {source.query} | trim }}}}").text,
         "doc_to_target": source.label,
         "doc_to_choice": list(choices),
         "target_delimiter": "",  # a choice follows the conversation as it stands
@@ -168,8 +168,8 @@ def embedgrad_answers(arm: Arm, rows: Sequence[Row], config: OptimizeConfig) -> 
     seed = arm.prompt.slots.flat_ids
     answers = []
     for row, outcome, example, values in zip(rows, outcomes, arm.examples, scores, strict=True):
-        conversation = [token if token >= 0 else seed[-1 - token] for token in example.tokens]
-        tokens = [[*conversation, *choice] for choice in choices]
+        prompt_ids = [token if token >= 0 else seed[-1 - token] for token in example.tokens]
+        tokens = [[*prompt_ids, *choice] for choice in choices]
         answers.append(Answer(row.query, outcome.output, outcome.correct, values, tokens))
     return answers
 
@@ -259,14 +259,14 @@ def check(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     rows = [row for split in source.splits for row in getattr(splits, split)]
     texts = {"none": None, "seed": seeds_of(config.prompt)}
     prompts = {name: ArmPrompt(seeds) for name, seeds in texts.items()}
-    examination = examine(rows, model, config.template, config.task, prompts)
-    arms = examination.arms
-    conversations = {
-        name: Conversation(config.template, list(seeds) if seeds else None, model.tokenizer, model.is_chat)
+    arm_set = build_arms(rows, model, config.template, config.task, prompts)
+    arms = arm_set.arms
+    prompt_templates = {
+        name: PromptTemplate(config.template, list(seeds) if seeds else None, model.tokenizer, model.is_chat)
         for name, seeds in texts.items()
     }
     names = {arm: f"embedgrad_{args.task}_{arm}" for arm in arms}
-    tasks = [harness_task(names[arm], source, data_dir, conversations[arm], choices) for arm in arms]
+    tasks = [harness_task(names[arm], source, data_dir, prompt_templates[arm], choices) for arm in arms]
     run_harness(args.lm_eval, model, tasks, work)
     [report] = (json.loads(file.read_text()) for file in work.glob("out/**/results_*.json"))
     return {
@@ -275,7 +275,7 @@ def check(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         "versions": {"lm_eval": report["lm_eval_version"], "transformers": report["transformers_version"]},
         "arms": {
             name: compare(
-                embedgrad_answers(arm, examination.rows, config),
+                embedgrad_answers(arm, arm_set.rows, config),
                 harness_answers(work, names[name], model, source, choices),
             )
             for name, arm in arms.items()

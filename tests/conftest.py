@@ -38,6 +38,7 @@ from embedgrad_cli.config.schema import (
     TrainConfig,
     TrustRegionConfig,
 )
+from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.prompt.artifact import artifact_metadata, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
@@ -150,8 +151,10 @@ def make_network(architecture: str, vocab_size: int) -> torch.nn.Module:
 
 
 def make_model(architecture: str = "qwen2", chat: bool = True) -> LanguageModel:
+    """As `load_model` would load it."""
     tokenizer = make_tokenizer(chat)
-    return LanguageModel(make_network(architecture, len(tokenizer)), tokenizer, f"tests/{architecture}", None, chat)
+    network = make_network(architecture, len(tokenizer))
+    return LanguageModel(network, tokenizer, f"tests/{architecture}", None, chat, prepare_attention(network))
 
 
 @pytest.fixture

@@ -112,9 +112,10 @@ def test_step_0_parity_with_the_real_qwen_tokenizer(task: str, placement: str) -
     from embedgrad_cli.config.compose import Composer
     from embedgrad_cli.core.model.language_model import LanguageModel
     from embedgrad_cli.core.passes.forward import Forward
+    from embedgrad_cli.core.passes.network_pass import logits_and_cache
     from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
     from embedgrad_cli.core.text.encoding import encode
-    from embedgrad_cli.core.text.template import Conversation
+    from embedgrad_cli.core.text.template import PromptTemplate
     from embedgrad_cli.tasks.load import load
 
     overrides = [f"task={task}", f"task.data_dir={shared_data(TASKS[task])}", f"template={placement}"]
@@ -125,8 +126,8 @@ def test_step_0_parity_with_the_real_qwen_tokenizer(task: str, placement: str) -
     tokenizer = AutoTokenizer.from_pretrained(shared_data("tokenizers/qwen2.5"))
     model = LanguageModel(make_network("qwen2", len(tokenizer)), tokenizer, "tests/qwen2.5", None, True)
     rows = load(config.task, 0).test[:6]
-    conversation = Conversation(config.template, [config.prompt.text], tokenizer, True)
-    encoded = encode(rows, conversation, model, ends_turn=False, room=1, too_long="skip")
+    prompt_template = PromptTemplate(config.template, [config.prompt.text], tokenizer, True)
+    encoded = encode(rows, prompt_template, model, append_end_token=False, reserve=1, too_long="skip")
     kept = [row for row in rows if row.id not in encoded.skipped]
     assert kept
     prompt = SoftPrompt.from_seed(encoded.slots, model)
@@ -144,7 +145,7 @@ def test_step_0_parity_with_the_real_qwen_tokenizer(task: str, placement: str) -
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         expected = model.network(torch.tensor([ids])).logits[0, -1]
         branch = example.tokens[len(forward.trunk) :]
-        logits, _ = forward.run([branch], trunk, prompt, [len(branch) - 1])
+        logits, _ = logits_and_cache(model, [branch], trunk, prompt, [len(branch) - 1])
         torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-4)
 
 

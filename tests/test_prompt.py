@@ -17,12 +17,12 @@ import embedgrad_cli
 from embedgrad_cli.assets import resolve
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.config.schema import Message, TemplateConfig
+from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 from embedgrad_cli.core.model.language_model import LanguageModel
-from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.conversation import render_turns
 from embedgrad_cli.core.text.encoding import encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, TemplateError
 from embedgrad_cli.prompt import Prompt
 
@@ -39,8 +39,8 @@ def saved(path: Path, model: LanguageModel, placement: str, moved: float = 0.3) 
     several = placement == "both-sides"
     config = optimize_config(path, Path("model"), Path("data"), template=PLACEMENTS[placement])
     config.prompt.text = SEEDS if several else SEEDS[0]
-    conversation = Conversation(config.template, SEEDS if several else SEEDS[:1], model.tokenizer, model.is_chat)
-    encoded = encode(ROWS, conversation, model, ends_turn=False)
+    prompt_template = PromptTemplate(config.template, SEEDS if several else SEEDS[:1], model.tokenizer, model.is_chat)
+    encoded = encode(ROWS, prompt_template, model, append_end_token=False)
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     with torch.no_grad():
         prompt.vectors += moved * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(0))
@@ -65,11 +65,10 @@ def test_apply_gives_the_embeddings_of_training(architecture: str, chat: bool, p
 
     inputs = prompt.apply(model.network, model.tokenizer, [user(row.query) for row in ROWS])
 
-    forward = Forward(model, [], shares_trunk=False)
-    tokens, mask = forward.pad([example.tokens for example in examples], left=True)
-    assert torch.equal(inputs["attention_mask"], mask.long())
+    batch = PackedBatch.of([example.tokens for example in examples], model.device, left=True)
+    assert torch.equal(inputs["attention_mask"], batch.mask.long())
     assert (inputs["attention_mask"][:, -1] == 1).all()
-    assert torch.equal(inputs["inputs_embeds"], forward.embed(tokens, vectors))
+    assert torch.equal(inputs["inputs_embeds"], vectors.embed(batch.padded_tokens, model))
     together = model.network.generate(**inputs, max_new_tokens=8, do_sample=False, min_new_tokens=8, pad_token_id=0)
     for row, answer in zip(ROWS, together, strict=True):
         alone = prompt.apply(model.network, model.tokenizer, user(row.query))
@@ -83,10 +82,10 @@ def test_vllm_gets_the_same_rows_without_padding(tmp_path: Path) -> None:
 
     requests = prompt.to_vllm(model.network, model.tokenizer, [user(row.query) for row in ROWS])
 
-    forward = Forward(model, [], shares_trunk=False)
     for request, example, row in zip(requests, examples, ROWS, strict=True):
         assert list(request) == ["prompt_embeds"]
-        assert torch.equal(request["prompt_embeds"], forward.embed(forward.pad([example.tokens])[0], vectors)[0])
+        embeds = vectors.embed(torch.tensor([example.tokens]), model)[0]
+        assert torch.equal(request["prompt_embeds"], embeds)
         one = prompt.to_vllm(model.network, model.tokenizer, user(row.query))
         assert torch.equal(one["prompt_embeds"], request["prompt_embeds"])
 

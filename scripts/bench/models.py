@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
 from embedgrad_cli.core.model.language_model import LanguageModel
 
 VOCABULARY = 32_000
@@ -56,8 +57,8 @@ class ModelSpec:
 
 
 def language_model(network: Any, tokenizer: Any = None) -> LanguageModel:
-    """The network as the product sees it."""
-    return LanguageModel(network, tokenizer, "bench", None, False)
+    """The network as the product sees it, its attention prepared as `load_model` prepares it."""
+    return LanguageModel(network, tokenizer, "bench", None, False, prepare_attention(network))
 
 
 def _settings(shape: str) -> dict[str, Any]:

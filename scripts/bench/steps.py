@@ -10,6 +10,7 @@ from peft import PromptTuningConfig, TaskType, get_peft_model
 from torch import Tensor
 
 from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.passes.query_cache import QueryCache
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, Slots
@@ -46,7 +47,7 @@ def our_step(
 def plain_gradient(network: Any, examples: Sequence[Example], vectors: Tensor) -> Tensor:
     """The reference for placements that PEFT does not have: whole sequences, no cache."""
     prompt = make_prompt(vectors, network.device)
-    loss = Forward(language_model(network), examples, shares_trunk=False).plain_losses(examples, prompt).mean()
+    loss = plain_losses(language_model(network), examples, prompt).mean()
     return torch.autograd.grad(loss, prompt.vectors)[0]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.core.prompt.artifact import load_artifact
-from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, examine
+from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.training.trainer import NonFiniteLoss, Training
@@ -53,4 +53,4 @@ class EmbedGrad(Method):
 def arm_of(problem: Problem, rows: Sequence[Row], prompt: ArmPrompt) -> Arm:
     """The product's own arm with this prompt, on a fresh model."""
     c = problem.config
-    return examine(rows, problem.fresh_model(), c.template, c.task, {"arm": prompt}).arms["arm"]
+    return build_arms(rows, problem.fresh_model(), c.template, c.task, {"arm": prompt}).arms["arm"]

@@ -28,7 +28,7 @@ from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, Slots, continuation, encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.outcomes import answer_and_grade
 from embedgrad_cli.tasks.load import Row
@@ -50,7 +50,7 @@ class Learner:
     problem: Problem
     model: LanguageModel
     wrapped: Any
-    conversation: Conversation
+    prompt_template: PromptTemplate
     lr_unit: float = 1.0
     virtual_tokens: int = 0
 
@@ -61,7 +61,7 @@ class Learner:
     def encode(self, rows: Sequence[Row]) -> list[Example]:
         """Rows as the product encodes them, the prompt as plain text and virtual tokens as a slot in front."""
         task = self.problem.config.task
-        encoded = encode(rows, self.conversation, self.model, ends_turn=task.kind == "generation")
+        encoded = encode(rows, self.prompt_template, self.model, append_end_token=task.kind == "generation")
         front, seed = tuple(-1 - i for i in range(self.virtual_tokens)), encoded.slots.flat_ids
         return [
             replace(e, tokens=front + tuple(t if t >= 0 else seed[-1 - t] for t in e.tokens)) for e in encoded.examples
@@ -90,7 +90,7 @@ class Learner:
         """For one evaluation: it keeps what it computed with the weights of now."""
         examples, task = self.encode(rows), self.problem.config.task
         options = [row.choices if task.kind == "choice" else () for row in rows]
-        choices = {choice: continuation(choice, self.conversation, self.model) for one in options for choice in one}
+        choices = {choice: continuation(choice, self.prompt_template, self.model) for one in options for choice in one}
         return Arm("peft", Forward(self.model, examples), examples, options, choices, self.prompt())
 
 
@@ -98,8 +98,8 @@ def prompt_tuning(problem: Problem, init: str) -> Learner:
     """As many virtual tokens as the seed prompt has, where PEFT puts them: in front of the whole sequence."""
     model, config = problem.fresh_model(), problem.config
     (text,) = seeds_of(config.prompt)
-    with_prompt = Conversation(config.template, [text], model.tokenizer, model.is_chat)
-    num_tokens = encode(problem.splits.train[:1], with_prompt, model, ends_turn=False).slots.num_tokens
+    with_prompt = PromptTemplate(config.template, [text], model.tokenizer, model.is_chat)
+    num_tokens = encode(problem.splits.train[:1], with_prompt, model, append_end_token=False).slots.num_tokens
     peft_config = PromptTuningConfig(
         task_type=TaskType.CAUSAL_LM,
         num_virtual_tokens=num_tokens,
@@ -109,19 +109,19 @@ def prompt_tuning(problem: Problem, init: str) -> Learner:
     )
     torch.manual_seed(config.seed)
     wrapped = get_peft_model(model.network, peft_config)
-    without_prompt = Conversation(config.template, None, model.tokenizer, model.is_chat)
+    without_prompt = PromptTemplate(config.template, None, model.tokenizer, model.is_chat)
     return Learner(problem, model, wrapped, without_prompt, model.embedding_rms, num_tokens)
 
 
 def lora(problem: Problem) -> Learner:
     """Low-rank updates of all linear layers, with the seed prompt as text."""
     model, config = problem.fresh_model(), problem.config
-    conversation = Conversation(config.template, list(seeds_of(config.prompt)), model.tokenizer, model.is_chat)
+    prompt_template = PromptTemplate(config.template, list(seeds_of(config.prompt)), model.tokenizer, model.is_chat)
     peft_config = LoraConfig(
         task_type=TaskType.CAUSAL_LM, r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear"
     )
     torch.manual_seed(config.seed)
-    return Learner(problem, model, get_peft_model(model.network, peft_config), conversation)
+    return Learner(problem, model, get_peft_model(model.network, peft_config), prompt_template)
 
 
 @dataclass(frozen=True)

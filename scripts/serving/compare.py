@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.tasks.graders import Grader
@@ -24,7 +24,7 @@ class Reference:
     rows: Sequence[Row]
     examples: Sequence[Example]
     answers: Sequence[Sequence[int]]
-    forward: Forward
+    model: LanguageModel
     prompt: SoftPrompt
     grader: Grader
     reported: int
@@ -35,7 +35,7 @@ class Reference:
 
     @property
     def end_ids(self) -> set[int]:
-        return self.forward.model.end_ids
+        return self.model.end_ids
 
 
 @dataclass
@@ -80,7 +80,7 @@ def compare(route: str, prompt: str, found: Sequence[Sequence[int]], reference: 
 
 
 def _grades(answers: Sequence[Sequence[int]], reference: Reference) -> list[bool]:
-    texts = reference.forward.model.tokenizer.batch_decode(answers, skip_special_tokens=True)
+    texts = reference.model.tokenizer.batch_decode(answers, skip_special_tokens=True)
     pairs = zip(reference.rows, texts, strict=True)
     return [reference.grader.judge(row.answer, text).lenient.correct for row, text in pairs]
 
@@ -92,15 +92,14 @@ def _first_difference(
     end = min(reference.end_ids)
     ours, theirs = [*expected, end], [*answer, end]
     at = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b)
-    forward = reference.forward
-    tokens, mask = forward.pad([[*example.tokens, *ours[:at]]])
+    model = reference.model
+    tokens = torch.tensor([[*example.tokens, *ours[:at]]], device=model.device)
     with torch.no_grad():
-        embeds = forward.embed(tokens, reference.prompt)
-        logits = forward.model.network(inputs_embeds=embeds, attention_mask=mask.long()).logits[0, -1].float()
+        logits = model.network(inputs_embeds=reference.prompt.embed(tokens, model)).logits[0, -1].float()
     return {
         "place": at,
-        "expected": forward.model.tokenizer.decode([ours[at]]),
-        "found": forward.model.tokenizer.decode([theirs[at]]),
+        "expected": model.tokenizer.decode([ours[at]]),
+        "found": model.tokenizer.decode([theirs[at]]),
         "gap": (logits[ours[at]] - logits[theirs[at]]).abs().item(),
     }
 

@@ -14,7 +14,7 @@ from embedgrad_cli.core.model.language_model import load_model, pick_device
 from embedgrad_cli.core.passes.scoring import generate
 from embedgrad_cli.core.prompt.artifact import load_artifact
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.evaluation.arms import ArmPrompt, examine
+from embedgrad_cli.evaluation.arms import ArmPrompt, build_arms
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.load import load
 from serving.compare import Reference
@@ -30,10 +30,8 @@ def reference_of(folder: Path) -> Reference:
     prompt = load_artifact(folder / "prompt.safetensors").prompt
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     prompts = {"optimized": ArmPrompt(seeds_of(config.prompt), prompt)}
-    arm = examine(splits.test, model, template, config.task, prompts).arms["optimized"]
+    arm = build_arms(splits.test, model, template, config.task, prompts).arms["optimized"]
     answers = generate(arm.forward, arm.examples, prompt, config.task.max_new_tokens, config.evaluation.batch_size)
     grader = graders.get(config.task.grader, config.task.choices)
     reported = json.loads((folder / "results.json").read_text())["arms"]["optimized"]["correct"]
-    return Reference(
-        splits.test, arm.examples, [answer for (answer,) in answers], arm.forward, prompt, grader, reported
-    )
+    return Reference(splits.test, arm.examples, [answer for (answer,) in answers], model, prompt, grader, reported)

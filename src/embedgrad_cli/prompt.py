@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from embedgrad_cli.config.fields import as_texts
+from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 from embedgrad_cli.core.model.language_model import LanguageModel
-from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact, recorded_template
 from embedgrad_cli.core.text.conversation import Turns, joins_system_turn, render_turns
 from embedgrad_cli.core.text.encoding import tokenise, tokenise_apart
@@ -74,11 +74,11 @@ class Prompt:
             ArtifactError: the model is not the one that the prompt was made for.
             TemplateError: a conversation has no place for the prompt.
         """
-        here = self._language_model(model, tokenizer)
-        forward = Forward(here, [], shares_trunk=False)
-        tokens, mask = forward.pad([self._encode(turns, here) for turns in _batch(messages)], left=True)
-        embeds = forward.embed(tokens, self._artifact.prompt.to(here.device))
-        return {"inputs_embeds": embeds, "attention_mask": mask.long()}
+        language_model = self._language_model(model, tokenizer)
+        device = language_model.device
+        batch = PackedBatch.of([self._encode(turns, language_model) for turns in _batch(messages)], device, left=True)
+        embeds = self._artifact.prompt.to(device).embed(batch.padded_tokens, language_model)
+        return {"inputs_embeds": embeds, "attention_mask": batch.mask.long()}
 
     @overload
     def to_vllm(self, model: Any, tokenizer: Any, messages: Turns) -> dict[str, Tensor]: ...
@@ -102,14 +102,14 @@ class Prompt:
         return requests[0] if _is_one(messages) else requests
 
     def _language_model(self, model: Any, tokenizer: Any) -> LanguageModel:
-        """The pair in embedgrad's own terms; whether the prompt fits it is checked once."""
+        """The pair in embedgrad's own terms, itself unchanged; whether the prompt fits it is checked once."""
         kind = self._artifact.metadata.config.model.template
         is_chat = bool(tokenizer.chat_template) if kind == "auto" else kind == "chat"
-        here = LanguageModel(model, tokenizer, model.name_or_path or "of this program", None, is_chat)
+        language_model = LanguageModel(model, tokenizer, model.name_or_path or "of this program", None, is_chat)
         if self._checked is None or (self._checked[0]() is not model or self._checked[1]() is not tokenizer):
-            check_fingerprint(self._artifact, here, self._path)
+            check_fingerprint(self._artifact, language_model, self._path)
             self._checked = (weakref.ref(model), weakref.ref(tokenizer))
-        return here
+        return language_model
 
     def _encode(self, turns: Turns, model: LanguageModel) -> tuple[int, ...]:
         """The conversation's tokens, those of the slots marked as in `Example.tokens`."""

@@ -9,7 +9,7 @@ import pytest
 
 from embedgrad_cli.cli import hydra_job
 from embedgrad_cli.cli import main as cli
-from embedgrad_cli.config.arm_spec import LONGEST_NAME, Named, choose_baseline, parse_arm, quote_texts, short_names
+from embedgrad_cli.config.arm_spec import LONGEST_NAME, ArmSpec, choose_baseline, parse_arm, quote_texts, short_names
 
 PLAIN = ["model=tiny", "template=system", "task=word-problems"]
 
@@ -95,7 +95,7 @@ def test_settings_that_no_artifact_brings_must_be_given(
 
 
 def test_names() -> None:
-    assert parse_arm("text: Think. ") == Named("text:Think.", "text", "Think.")
+    assert parse_arm("text: Think. ") == ArmSpec("text:Think.", "text", "Think.")
     assert parse_arm("a b/c.safetensors").kind == "artifact"
     assert choose_baseline(["none", "seed"], None) == "seed"
     assert choose_baseline(["bare", "none"], None) == "bare"

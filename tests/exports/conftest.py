@@ -19,7 +19,7 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.scoring import generate
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 
 QUERIES = ["Tom has 3 apples.", "How many apples does he have now?", "a gripping, funny film", "7 for 7"]
 NEW_TOKENS = 12
@@ -37,12 +37,8 @@ class Case:
 
     def logits(self) -> list[Tensor]:
         """After each query, `[vocabulary]`, by the plain forward."""
-        forward, found = Forward(self.model, self.examples, shares_trunk=False), []
-        for example in self.examples:
-            tokens, mask = forward.pad([example.tokens])
-            embeds = forward.embed(tokens, self.prompt)
-            found.append(self.model.network(inputs_embeds=embeds, attention_mask=mask.long()).logits[0, -1])
-        return found
+        embeds = [self.prompt.embed(torch.tensor([example.tokens]), self.model) for example in self.examples]
+        return [self.model.network(inputs_embeds=row).logits[0, -1] for row in embeds]
 
     def answers(self) -> list[list[int]]:
         answers = generate(Forward(self.model, self.examples), self.examples, self.prompt, NEW_TOKENS, 4)
@@ -80,9 +76,9 @@ def make_case(
     model = load_model(config, torch.device("cpu"))
     template = PLACEMENTS[placement]
     seeds = list(seeds) or (SEEDS if placement == "both-sides" else SEEDS[:1])
-    conversation = Conversation(template, seeds, tokenizer, model.is_chat)
+    prompt_template = PromptTemplate(template, seeds, tokenizer, model.is_chat)
     rows = [Row(str(number), query, "7") for number, query in enumerate(QUERIES)]
-    encoded = encode(rows, conversation, model, ends_turn=False)
+    encoded = encode(rows, prompt_template, model, append_end_token=False)
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     noise = torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(0))
     prompt.vectors.data += noise * prompt.seed.square().mean().sqrt()

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from tests.conftest import PLACEMENTS
 from tests.exports.conftest import QUERIES, Case, make_case, merging_tokenizer
 
-from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.exports.artifact_source import open_source
 from embedgrad_cli.exports.embeds import embed_query
 
@@ -28,21 +27,18 @@ def test_a_conversation_is_embedded_as_the_network_does(
 ) -> None:
     case = make_case(tmp_path, architecture, placement, tied=tied)
     source = open_source(case.artifact)
-    forward = Forward(case.model, case.examples, shares_trunk=False)
     for query, example in zip(QUERIES, case.examples, strict=True):
-        tokens, _ = forward.pad([example.tokens])
-        found = embed_query(source, query)
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found, forward.embed(tokens, case.prompt)[0], rtol=1e-7, atol=0)
+        embeds = embed_query(source, query)
+        assert embeds.dtype == torch.float32
+        expected = case.prompt.embed(torch.tensor([example.tokens]), case.model)[0]
+        torch.testing.assert_close(embeds, expected, rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gemma"])
 def test_half_precision_is_embedded_to_the_bit(architecture: str, tmp_path: Path) -> None:
     case = make_case(tmp_path, architecture, tied=True, dtype=torch.bfloat16)
-    forward = Forward(case.model, case.examples, shares_trunk=False)
-    tokens, _ = forward.pad([case.examples[0].tokens])
-    found = embed_query(open_source(case.artifact), QUERIES[0]).to(torch.bfloat16)
-    assert torch.equal(found, forward.embed(tokens, case.prompt)[0])
+    embeds = embed_query(open_source(case.artifact), QUERIES[0]).to(torch.bfloat16)
+    assert torch.equal(embeds, case.prompt.embed(torch.tensor([case.examples[0].tokens]), case.model)[0])
 
 
 def as_vllm_renders(case: Case, request: dict) -> list[int]:

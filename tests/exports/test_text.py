@@ -18,11 +18,11 @@ from embedgrad_cli.core.model.language_model import load_model
 from embedgrad_cli.core.model.nearest_tokens import best_tokens
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact
-from embedgrad_cli.core.prompt.nearest_text import one_text_per_slot, read, texts_of, unwritable
+from embedgrad_cli.core.prompt.nearest_text import nearest_text, one_text_per_slot, texts_of, unwritable
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Slots
 from embedgrad_cli.errors import UserError
-from embedgrad_cli.evaluation.arms import ArmPrompt, examine
+from embedgrad_cli.evaluation.arms import ArmPrompt, build_arms
 from embedgrad_cli.evaluation.outcomes import answer_and_grade
 from embedgrad_cli.evaluation.significance import paired_difference
 from embedgrad_cli.tasks.load import load
@@ -85,7 +85,7 @@ def test_the_reading_is_the_nearest_tokens_and_is_measured(
     # The reading's accuracy is that of a user who wrote it as prompt.text.
     rows = load(trained.task, trained.seed).test
     loaded = load_model(trained.model, torch.device("cpu"))
-    typed = examine(rows, loaded, trained.template, trained.task, {"typed": ArmPrompt((text.strip(),))})
+    typed = build_arms(rows, loaded, trained.template, trained.task, {"typed": ArmPrompt((text.strip(),))})
     right = [outcome.correct for outcome in answer_and_grade(typed.arms["typed"], rows, trained.task, 4)]
     assert report["arms"]["reading"]["correct"] == sum(right)
     lines = [json.loads(line) for line in (tmp_path / "out/samples.jsonl").read_text().splitlines()]
@@ -126,7 +126,7 @@ def test_a_search_finds_a_text_that_reads_back(
     rows = load(config.task, config.seed).validation
     template = one_text_per_slot(config.template)
     prompts = {name: ArmPrompt(tuple(texts)) for name, texts in (("begun", begin["texts"]), ("typed", found))}
-    begun, typed = examine(rows, loaded, template, config.task, prompts).arms.values()
+    begun, typed = build_arms(rows, loaded, template, config.task, prompts).arms.values()
     slots = typed.prompt.slots
     assert slots.num_tokens == begun.prompt.slots.num_tokens, "a candidate did not read back as its own tokens"
     assert texts_of(slots.flat_ids, slots, model.tokenizer) == found
@@ -146,12 +146,12 @@ def test_the_gradient_proposes_the_swaps_with_the_steepest_slope() -> None:
     from tests.conftest import ROWS
 
     from embedgrad_cli.core.text.encoding import encode
-    from embedgrad_cli.core.text.template import Conversation
+    from embedgrad_cli.core.text.template import PromptTemplate
 
     model = make_model()
     model.network.double()
-    conversation = Conversation(PLACEMENTS["system"], SEEDS[:1], model.tokenizer, True)
-    encoded = encode(ROWS, conversation, model, ends_turn=False)
+    prompt_template = PromptTemplate(PLACEMENTS["system"], SEEDS[:1], model.tokenizer, True)
+    encoded = encode(ROWS, prompt_template, model, append_end_token=False)
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     forward = Forward(model, encoded.examples)
     forward.accumulate_gradient(encoded.examples, prompt)
@@ -198,10 +198,10 @@ def test_tokens_that_are_no_text_are_never_read() -> None:
     assert len(allowed) > 200
     end = model.tokenizer.convert_tokens_to_ids("<|im_end|>")
     prompt = SoftPrompt.from_seed(Slots(((end, 60),)), model)
-    assert end not in read(prompt, model).ids
+    assert end not in nearest_text(prompt, model).ids
     blank = SoftPrompt.from_seed(Slots((tuple(model.tokenizer(" ")["input_ids"]),)), model)
     with pytest.raises(UserError, match="white space alone"):
-        read(blank, model)
+        nearest_text(blank, model)
 
 
 @pytest.mark.parametrize(

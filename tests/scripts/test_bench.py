@@ -136,7 +136,7 @@ def test_every_part_may_be_left_out_without_another_gradient(tmp_path: Path) -> 
 def test_a_part_that_is_left_out_is_not_run(network: Any) -> None:
     shape = Shape(4, 4, 3, 8)
     model = bench_parts.language_model(network)
-    _ = model.has_plain_head, model.reads_trunk_in_place
+    _ = model.has_plain_head
     whole = products(bench_parts.step_without("", model, shape))
     for part in ("no trunk", "one padded batch", "some logits", "whole last layer"):
         assert products(bench_parts.step_without(part, model, shape)) > whole, part

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import check_lm_eval  # noqa: E402
 from check_lm_eval import TASKS, Answer, compare, explain, harness_task, match, score_gap  # noqa: E402
 from embedgrad_cli.core.model.language_model import LanguageModel  # noqa: E402
-from embedgrad_cli.core.text.template import Conversation  # noqa: E402
+from embedgrad_cli.core.text.template import PromptTemplate  # noqa: E402
 
 PROGRAM = ROOT / ".venv-lm-eval/bin/lm_eval"
 CHOICES = ["negative", "positive"]
@@ -32,12 +32,12 @@ def answer(query: str, scores: tuple[float, float], correct: bool = True, tokens
 def test_the_harness_is_asked_what_embedgrad_asks(
     seeds: list[str] | None, placement: str, model: LanguageModel, tmp_path: Path
 ) -> None:
-    conversation = Conversation(PLACEMENTS[placement], seeds, model.tokenizer, model.is_chat)
-    task = harness_task("name", TASKS["sst2"], tmp_path, conversation, CHOICES)
+    prompt_template = PromptTemplate(PLACEMENTS[placement], seeds, model.tokenizer, model.is_chat)
+    task = harness_task("name", TASKS["sst2"], tmp_path, prompt_template, CHOICES)
     sentence = ' a "gripping" , {{ funny }} and humane film \t'
     environment = jinja2.Environment(keep_trailing_newline=True)  # as the harness has it
     text = environment.from_string(task["doc_to_text"]).render(sentence=sentence, label=1)
-    assert text == conversation.render(sentence.strip()).text
+    assert text == prompt_template.render(sentence.strip()).text
     assert task["doc_to_choice"] == CHOICES
     assert task["dataset_kwargs"]["data_files"] == {"test": str(tmp_path / "validation.tsv")}
 

@@ -80,8 +80,8 @@ def test_lora_starts_with_the_logits_of_the_seed_arm(ragged: Problem) -> None:
     learner = lora(ragged)
     arm = arm_of(ragged, ragged.splits.test, ArmPrompt(seeds_of(ragged.config.prompt)))
     for ours, theirs in zip(arm.examples, learner.encode(ragged.splits.test), strict=True):
-        tokens, _ = arm.forward.pad([ours.tokens])
-        expected = arm.forward.model.network(inputs_embeds=arm.forward.embed(tokens, arm.prompt)).logits
+        model = arm.forward.model
+        expected = model.network(inputs_embeds=arm.prompt.embed(torch.tensor([ours.tokens]), model)).logits
         torch.testing.assert_close(learner.wrapped(input_ids=torch.tensor([theirs.tokens])).logits, expected)
 
 

@@ -12,7 +12,6 @@ from tests.exports.conftest import QUERIES, make_case
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.load import Row
 from serving.compare import TIE, Reference, compare
@@ -22,9 +21,8 @@ from serving.compare import TIE, Reference, compare
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     case = make_case(tmp_path_factory.mktemp("case"))
     rows = [Row(f"test:{number}", query, "7", "7") for number, query in enumerate(QUERIES)]
-    forward = Forward(case.model, case.examples)
     grader = graders.get("last-number", None)
-    return Reference(rows, case.examples, case.answers(), forward, case.prompt, grader, reported=0)
+    return Reference(rows, case.examples, case.answers(), case.model, case.prompt, grader, reported=0)
 
 
 def test_equal_answers_with_or_without_the_token_that_ends_them(reference: Reference) -> None:
@@ -35,11 +33,10 @@ def test_equal_answers_with_or_without_the_token_that_ends_them(reference: Refer
 
 def test_another_token_is_reported_with_the_gap_between_the_logits(reference: Reference) -> None:
     answers = [list(answer) for answer in reference.answers]
-    forward, example = reference.forward, reference.examples[0]
-    tokens, mask = forward.pad([[*example.tokens, *answers[0][:2]]])
+    model, example = reference.model, reference.examples[0]
     with torch.no_grad():
-        embeds = forward.embed(tokens, reference.prompt)
-        logits = forward.model.network(inputs_embeds=embeds, attention_mask=mask.long()).logits[0, -1]
+        embeds = reference.prompt.embed(torch.tensor([[*example.tokens, *answers[0][:2]]]), model)
+        logits = model.network(inputs_embeds=embeds).logits[0, -1]
     worst = int(logits.argmin())
     expected = (logits[answers[0][2]] - logits[worst]).item()
     answers[0][2] = worst
@@ -65,12 +62,12 @@ def test_the_accuracy_is_that_of_the_results_but_for_ties(reference: Reference) 
 
 def test_a_tie_that_changes_a_grade_explains_it(reference: Reference) -> None:
     """A model whose logits are all equal answers by nothing but ties."""
-    network = reference.forward.model.network
+    network = reference.model.network
     head = network.get_output_embeddings()
     before = head.weight.data.clone()
     head.weight.data.zero_()
     try:
-        right = reference.forward.model.tokenizer("#### 7", add_special_tokens=False)["input_ids"]
+        right = reference.model.tokenizer("#### 7", add_special_tokens=False)["input_ids"]
         found = compare("route", "system", [right, *reference.answers[1:]], reference)
     finally:
         head.weight.data.copy_(before)

@@ -9,7 +9,7 @@ from tests.conftest import SHARED_DATA, make_tokenizer, shared_data
 
 from embedgrad_cli.config.compose import Request, config_of
 from embedgrad_cli.config.schema import TaskConfig, TemplateConfig
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.load import Row, Splits, load
@@ -37,10 +37,10 @@ def test_every_file_loads_renders_and_grades_its_own_targets(name: str) -> None:
     rows = rows_of(splits)
     lost = len(splits.report.contradictions) + splits.report.duplicates_removed
     assert len(rows) + lost == {"causal_judgement": 187, "penguins_in_a_table": 146, "snarks": 178}.get(name, 250)
-    conversation = Conversation(template, ["Think."], make_tokenizer(), is_chat=True)
+    prompt_template = PromptTemplate(template, ["Think."], make_tokenizer(), is_chat=True)
     in_words = 0
     for row in rows:
-        assert row.query in conversation.render(row.query).text
+        assert row.query in prompt_template.render(row.query).text
         grade = graders.get(task.grader, row.choices).judge(row.answer, row.target)
         assert (grade.strict.correct, grade.lenient.correct) == (True, True)
         said = graders.get(task.grader, row.choices).judge(row.answer, f"Step by step.\nSo the answer is {row.target}.")

@@ -17,7 +17,7 @@ from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint, load
 from embedgrad_cli.core.prompt.soft_prompt import measure_drift
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_rows
-from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine
+from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.results import results_of, sample_lines
 from embedgrad_cli.storage.files import write_json, write_json_lines
@@ -65,23 +65,23 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
     model = load_model(config.model, pick_device(config.device))
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     prompts = _prompts(config, artifacts, model, template)
-    examination = examine(getattr(splits, config.split), model, template, config.task, prompts)
+    arm_set = build_arms(getattr(splits, config.split), model, template, config.task, prompts)
     directory.create()  # not before everything the user gave has been looked at
     run_log.write_to(directory.log)
-    answers = _answer(config, examination, directory)
+    answers = _answer(config, arm_set, directory)
     if config.mode == "predict-only":
-        write_json_lines(directory.samples, sample_lines(answers, examination.rows))
+        write_json_lines(directory.samples, sample_lines(answers, arm_set.rows))
         directory.answers.unlink()
         report.answered(directory.path)
         return None
-    outcomes = {name: grade_answers(examination.rows, of_arm, config.task) for name, of_arm in answers.items()}
+    outcomes = {name: grade_answers(arm_set.rows, of_arm, config.task) for name, of_arm in answers.items()}
     results = results_of(
         outcomes,
-        examination.rows,
+        arm_set.rows,
         config.task,
         splits,
         split=config.split,
-        num_skipped=len(examination.skipped),
+        num_skipped=len(arm_set.skipped),
         model=model.path,
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,
@@ -89,18 +89,18 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
     if "optimized" in artifacts:
         drift = measure_drift(artifacts["optimized"].prompt.to(model.device), model)
         results = replace(results, artifact=config.artifact, drift=drift)
-    write_json_lines(directory.samples, sample_lines(answers, examination.rows, outcomes))
+    write_json_lines(directory.samples, sample_lines(answers, arm_set.rows, outcomes))
     write_json(directory.results, results)
     directory.answers.unlink()
-    report.results(results, examination.rows, outcomes, directory.path)
+    report.results(results, arm_set.rows, outcomes, directory.path)
     return results.primary_accuracy
 
 
 def _load_artifacts(config: EvaluateConfig) -> dict[str, Artifact]:
     """The artifacts that arms are made of, by the arm's name."""
-    named = [parse_arm(item) for item in config.arms]
-    files = {arm.name: arm.value for arm in named if arm.kind == "artifact"}
-    if config.artifact is not None and any(arm.kind == "optimized" for arm in named):
+    specs = [parse_arm(item) for item in config.arms]
+    files = {spec.name: spec.value for spec in specs if spec.kind == "artifact"}
+    if config.artifact is not None and any(spec.kind == "optimized" for spec in specs):
         files["optimized"] = config.artifact
     return {name: load_artifact(Path(file).expanduser()) for name, file in files.items()}
 
@@ -111,23 +111,23 @@ def _prompts(
     """What every arm puts into the template. A file brings its own seed text; `optimized` stands in prompt.text's."""
     prompts = {}
     for item in config.arms:
-        arm = parse_arm(item)
-        artifact = artifacts.get(arm.name)
+        spec = parse_arm(item)
+        artifact = artifacts.get(spec.name)
         if artifact is None:
-            texts = {"seed": seeds_of(config.prompt), "text": (arm.value,)}
-            prompts[arm.name] = ArmPrompt(texts.get(arm.kind), is_bare=arm.kind == "bare")
+            texts = {"seed": seeds_of(config.prompt), "text": (spec.value,)}
+            prompts[spec.name] = ArmPrompt(texts.get(spec.kind), is_bare=spec.kind == "bare")
             continue
-        file = str(config.artifact) if arm.kind == "optimized" else arm.value
+        file = str(config.artifact) if spec.kind == "optimized" else spec.value
         check_fingerprint(artifact, model, file)
         if recorded_template(artifact.metadata) != template:
-            log.warning("the arm %s was optimised in another template than the one all arms stand in here", arm.name)
+            log.warning("the arm %s was optimised in another template than the one all arms stand in here", spec.name)
         text = artifact.metadata.seed.text
-        seeds = seeds_of(config.prompt) if arm.kind == "optimized" else as_texts(text)
-        prompts[arm.name] = ArmPrompt(seeds, artifact.prompt.to(model.device))
+        seeds = seeds_of(config.prompt) if spec.kind == "optimized" else as_texts(text)
+        prompts[spec.name] = ArmPrompt(seeds, artifact.prompt.to(model.device))
     return prompts
 
 
-def _answer(config: EvaluateConfig, examination: Examination, directory: RunDirectory) -> dict[str, list[list[Answer]]]:
+def _answer(config: EvaluateConfig, arm_set: ArmSet, directory: RunDirectory) -> dict[str, list[list[Answer]]]:
     """Let every arm answer every row; what the log holds already is not computed again."""
     answers, batch_size = AnswerLog(directory.answers), config.evaluation.batch_size
     generation = config.generation
@@ -143,7 +143,7 @@ def _answer(config: EvaluateConfig, examination: Examination, directory: RunDire
                 display.arm(name, len(arm.examples)),
                 _stop_if_asked(stop, name, directory.path),
             )
-            for name, arm in examination.arms.items()
+            for name, arm in arm_set.arms.items()
         }
 
 

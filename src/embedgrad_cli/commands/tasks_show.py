@@ -12,7 +12,7 @@ from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.text.encoding import continuation
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.core.text.template import Conversation, Rendered
+from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.tasks.load import Row, Splits, load
 
 SHOWN_ROWS = 3
@@ -33,9 +33,9 @@ def show(config: Any) -> None:
     task = config.task
     splits, model = load(task, config.seed), load_tokenizer(config.model)
     seeds = list(seeds_of(config.prompt))
-    bare = Conversation(config.template, seeds, model.tokenizer, model.is_chat)
+    bare = PromptTemplate(config.template, seeds, model.tokenizer, model.is_chat)
     template = with_examples(config.template, splits.fewshot, task.fewshot_style)
-    conversation = Conversation(template, seeds, model.tokenizer, model.is_chat) if splits.fewshot else bare
+    prompt_template = PromptTemplate(template, seeds, model.tokenizer, model.is_chat) if splits.fewshot else bare
     end = model.turn_end_id if task.kind == "generation" else None
 
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
@@ -43,20 +43,20 @@ def show(config: Any) -> None:
     console.print(f"{task.name}: {task.kind}, on the tokenizer of {config.model.path}, {kind}", soft_wrap=True)
     console.print(_about(splits), soft_wrap=True)
     for row in splits.train[:SHOWN_ROWS]:
-        rendered = conversation.render(row.query)
-        counts = count_tokens(rendered, conversation)
+        rendered = prompt_template.render(row.query)
+        counts = count_tokens(rendered, prompt_template)
         if splits.fewshot:
             counts["worked examples"] = counts["template"] - count_tokens(bare.render(row.query), bare)["template"]
             counts["template"] -= counts["worked examples"]
-        target = (*continuation(row.target, conversation, model), *([] if end is None else [end]))
+        target = (*continuation(row.target, prompt_template, model), *([] if end is None else [end]))
         console.print(f"\n{row.id} · {_tokens(counts, len(target))}{_choices(row)}", style="bold", soft_wrap=True)
         console.print(marked(rendered, row, _end_text(model, end)), soft_wrap=True)
 
 
-def count_tokens(rendered: Rendered, conversation: Conversation) -> dict[str, int]:
+def count_tokens(rendered: Rendered, prompt_template: PromptTemplate) -> dict[str, int]:
     """Tokens of template, prompt and query. One that straddles an edge is the prompt's, else the query's."""
-    encoded = conversation.tokenizer(
-        rendered.text, add_special_tokens=conversation.adds_special_tokens, return_offsets_mapping=True
+    encoded = prompt_template.tokenizer(
+        rendered.text, add_special_tokens=prompt_template.adds_special_tokens, return_offsets_mapping=True
     )
     counts = {"template": 0, "prompt": 0, "query": 0}
     for begin, end in encoded["offset_mapping"]:

@@ -1,6 +1,6 @@
 """What `arms=[none,seed,optimized,text:"Think first.",FILE.safetensors]` says. Nothing heavy is imported.
 
-parse_arm("text:Think first.")  # Named(name="text:Think first.", kind="text", value="Think first.")
+parse_arm("text:Think first.")  # ArmSpec(name="text:Think first.", kind="text", value="Think first.")
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEXT_ITEM = re.compile(
 
 
 @dataclass(frozen=True)
-class Named:
+class ArmSpec:
     """One item of `arms`: its name in the results, what kind of prompt it is, and the text or the file."""
 
     name: str
@@ -34,21 +34,21 @@ class Named:
     value: str = ""
 
 
-def parse_arm(item: str) -> Named:
+def parse_arm(item: str) -> ArmSpec:
     """One item of `arms`.
 
     Raises:
         ValueError: says what is wrong and what there is.
     """
     if item in WORDS:
-        return Named(item, item)  # type: ignore[arg-type]
+        return ArmSpec(item, item)  # type: ignore[arg-type]
     if item.startswith(TEXT):
         text = item.removeprefix(TEXT).strip()
         if not text:
             raise ValueError(f"{item!r} has no text. Write 'arms=[seed,text:\"Think first.\"]'.")
-        return Named(TEXT + text, "text", text)
+        return ArmSpec(TEXT + text, "text", text)
     if item.endswith(SUFFIX):
-        return Named(item, "artifact", item)
+        return ArmSpec(item, "artifact", item)
     close = difflib.get_close_matches(item, WORDS, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     raise ValueError(

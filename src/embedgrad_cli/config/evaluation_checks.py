@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embedgrad_cli.config.arm_spec import Named, parse_arm
+from embedgrad_cli.config.arm_spec import ArmSpec, parse_arm
 from embedgrad_cli.config.fields import num_prompts
 from embedgrad_cli.config.schema import EvaluateConfig, EvaluationConfig, GenerationConfig, TaskConfig
 
@@ -53,7 +53,7 @@ def check_arms(config: EvaluateConfig) -> list[str]:
     return problems
 
 
-def _lacking(arm: Named, config: EvaluateConfig) -> list[str]:
+def _lacking(arm: ArmSpec, config: EvaluateConfig) -> list[str]:
     """What an arm needs and does not have. An artifact that is missing would also have brought the seed."""
     lacks_artifact = config.artifact is None and "optimized" in config.arms
     if arm.kind == "optimized" and lacks_artifact:

@@ -66,7 +66,7 @@ class AnswerLog:
         for answers in batch:
             self._answers[answers[0].id, answers[0].prompt_hash] = list(answers)
         if self.path is not None:
-            lines = (json.dumps([asdict(one) for one in answers], ensure_ascii=False) + "\n" for answers in batch)
+            lines = (json.dumps([asdict(answer) for answer in answers], ensure_ascii=False) + "\n" for answers in batch)
             with self.path.open("ab") as file:
                 file.write("".join(lines).encode())
                 file.flush()
@@ -77,7 +77,7 @@ class AnswerLog:
         whole = 0
         for line in path.read_bytes().splitlines(keepends=True):
             try:
-                answers = [Answer(**one) for one in json.loads(line)]
+                answers = [Answer(**fields) for fields in json.loads(line)]
             except (ValueError, TypeError):
                 break
             self._answers[answers[0].id, answers[0].prompt_hash] = answers
@@ -115,17 +115,17 @@ def answer_rows(
             examples = [arm.examples[i] for i in numbers]
             started = time.perf_counter()
             if task.kind == "choice":
-                texts = _choose(decoder, examples, arm, arm.options[numbers[0]])
+                outputs = _choose(decoder, examples, arm, arm.options[numbers[0]])
             else:
-                texts = _generate(decoder, examples, task.max_new_tokens, batch_size, sampling, tokenizer)
+                outputs = _generate(decoder, examples, task.max_new_tokens, batch_size, sampling, tokenizer)
             seconds = round((time.perf_counter() - started) / (len(numbers) * sampling.num_samples), 4)
             log.add(
                 [
                     [
-                        Answer(*keys[i], sample, output, tokens, seconds, scores)
-                        for sample, (output, tokens, scores) in enumerate(answers)
+                        Answer(*keys[i], sample, output.text, output.num_tokens, seconds, output.scores)
+                        for sample, output in enumerate(of_row)
                     ]
-                    for i, answers in zip(numbers, texts, strict=True)
+                    for i, of_row in zip(numbers, outputs, strict=True)
                 ]
             )
             after_batch()
@@ -133,7 +133,13 @@ def answer_rows(
     return [log[key] for key in keys]
 
 
-Answered = tuple[str, int, dict[str, float] | None]  # output, tokens, scores
+@dataclass(frozen=True)
+class Output:
+    """What a model gave for one answer: `text`, and either the tokens generated or the choices' log-likelihoods."""
+
+    text: str
+    num_tokens: int = 0
+    scores: dict[str, float] | None = None
 
 
 def _batches(arm: Arm, batch_size: int) -> Iterator[list[int]]:
@@ -143,14 +149,14 @@ def _batches(arm: Arm, batch_size: int) -> Iterator[list[int]]:
         groups.setdefault(options, []).append(number)
     for numbers in groups.values():
         for batch in batches_by_length(arm.forward, [arm.examples[n] for n in numbers], batch_size):
-            yield [numbers[place] for place in batch]
+            yield [numbers[index] for index in batch]
 
 
-def _choose(decoder: Decoder, examples: Sequence[Example], arm: Arm, names: Sequence[str]) -> list[list[Answered]]:
+def _choose(decoder: Decoder, examples: Sequence[Example], arm: Arm, names: Sequence[str]) -> list[list[Output]]:
     scored = decoder.score_choices(examples, [arm.choices[name] for name in names])
     likeliest = [names[max(range(len(names)), key=scores.__getitem__)] for scores in scored]
     rounded = [{name: round(score, 4) for name, score in zip(names, scores, strict=True)} for scores in scored]
-    return [[(best, 0, scores)] for best, scores in zip(likeliest, rounded, strict=True)]
+    return [[Output(best, scores=scores)] for best, scores in zip(likeliest, rounded, strict=True)]
 
 
 def _generate(
@@ -160,10 +166,10 @@ def _generate(
     at_once: int,
     sampling: Sampling,
     tokenizer: object,
-) -> list[list[Answered]]:
+) -> list[list[Output]]:
     answers = decoder.generate(examples, max_new_tokens, at_once, sampling)
     decode = tokenizer.batch_decode  # type: ignore[attr-defined]
     return [
-        [(text, len(ids), None) for text, ids in zip(decode(of_row, skip_special_tokens=True), of_row, strict=True)]
+        [Output(text, len(ids)) for text, ids in zip(decode(of_row, skip_special_tokens=True), of_row, strict=True)]
         for of_row in answers
     ]

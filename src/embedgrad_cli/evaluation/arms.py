@@ -1,4 +1,7 @@
-"""Several prompts, the same rows: every row rendered with each arm's prompt, encoded, and ready to be answered."""
+"""Several prompts, the same rows: every row rendered with each arm's prompt, encoded, and ready to be answered.
+
+The rows of an arm have a prefix that they share, their trunk; see `core.passes.forward`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ import torch
 
 from embedgrad_cli.config.schema import TaskConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
-from embedgrad_cli.core.passes.forward import Forward, can_share_trunk
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.trunk_check import can_share_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded, Example, Slots, continuation, encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, DataError
 from embedgrad_cli.tasks.load import Row
 
@@ -50,29 +54,29 @@ class Arm:
         Hashed are the token ids, in decimal with blanks between, then the float32 bytes of the vectors in the slots,
         unless they are the tokens' own embeddings.
         """
-        vectors, ids = self.prompt.vectors.detach(), self.prompt.slots.flat_ids
+        vectors, seed_ids = self.prompt.vectors.detach(), self.prompt.slots.flat_ids
         moved = b"" if torch.equal(vectors, self.prompt.seed) else vectors.cpu().contiguous().numpy().tobytes()
-        tokens = ((t if t >= 0 else ids[-1 - t] for t in example.tokens) for example in self.examples)
-        return [hashlib.sha256(" ".join(map(str, one)).encode() + moved).hexdigest() for one in tokens]
+        tokens = ((t if t >= 0 else seed_ids[-1 - t] for t in example.tokens) for example in self.examples)
+        return [hashlib.sha256(" ".join(map(str, ids_of_row)).encode() + moved).hexdigest() for ids_of_row in tokens]
 
 
 @dataclass(frozen=True)
-class Examination:
-    """The rows that every arm answers, the ids of those left out of all, and the arms by name."""
+class ArmSet:
+    """The arms by name, the rows that every one of them answers, and the ids of the rows left out of all."""
 
     rows: list[Row]
     skipped: list[str]
     arms: dict[str, Arm]
 
 
-def examine(
+def build_arms(
     rows: Sequence[Row],
     model: LanguageModel,
     template: TemplateConfig,
     task: TaskConfig,
     prompts: Mapping[str, ArmPrompt],
     shares_trunk: bool | None = None,
-) -> Examination:
+) -> ArmSet:
     """Render and encode the same rows for every arm; arms with the same texts share one encoding.
 
     Arms differ in length, so a row may fit the model's context under one and not under another. Such a row is an
@@ -80,7 +84,7 @@ def examine(
 
     Args:
         prompts: what each arm puts into the template, by the arm's name.
-        shares_trunk: see `core.passes.forward`; None tries it out.
+        shares_trunk: whether the trunk is computed once; None tries it out.
 
     Raises:
         DataError: a row is too long, or no row is left.
@@ -88,33 +92,33 @@ def examine(
         ArtifactError: in this template the slots do not hold the tokens that an arm's vectors are for.
     """
     keys = {name: (prompt.seeds, model.is_chat and not prompt.is_bare) for name, prompt in prompts.items()}
-    conversations = {
-        key: Conversation(template, None if key[0] is None else list(key[0]), model.tokenizer, key[1])
+    prompt_templates = {
+        key: PromptTemplate(template, None if key[0] is None else list(key[0]), model.tokenizer, key[1])
         for key in dict.fromkeys(keys.values())
     }
-    kept, encodings = list(rows), dict[object, Encoded]()
-    for key, conversation in conversations.items():
-        encodings[key] = _encode(kept, conversation, model, task)
+    kept_rows, encodings = list(rows), dict[object, Encoded]()
+    for key, prompt_template in prompt_templates.items():
+        encodings[key] = _encode(kept_rows, prompt_template, model, task)
         skipped = set(encodings[key].skipped)
-        kept = [row for row in kept if row.id not in skipped]
-    ids = {row.id for row in kept}
-    options = [row.choices if task.kind == "choice" else () for row in kept]
+        kept_rows = [row for row in kept_rows if row.id not in skipped]
+    kept_ids = {row.id for row in kept_rows}
+    options = [row.choices if task.kind == "choice" else () for row in kept_rows]
     arms = {}
     for name, prompt in prompts.items():
-        encoded, conversation = encodings[keys[name]], conversations[keys[name]]
-        examples = [example for example in encoded.examples if example.id in ids]
+        encoded, prompt_template = encodings[keys[name]], prompt_templates[keys[name]]
+        examples = [example for example in encoded.examples if example.id in kept_ids]
         vectors = _vectors(name, prompt, encoded.slots, model)
         if shares_trunk is None:
             shares_trunk = can_share_trunk(model, *_with_a_slot(examples, vectors, model))
-        choices = {choice: continuation(choice, conversation, model) for row in options for choice in row}
+        choices = {choice: continuation(choice, prompt_template, model) for row in options for choice in row}
         arms[name] = Arm(name, Forward(model, examples, shares_trunk), examples, options, choices, vectors)
-    return Examination(kept, [row.id for row in rows if row.id not in ids], arms)
+    return ArmSet(kept_rows, [row.id for row in rows if row.id not in kept_ids], arms)
 
 
-def _encode(rows: Sequence[Row], conversation: Conversation, model: LanguageModel, task: TaskConfig) -> Encoded:
+def _encode(rows: Sequence[Row], prompt_template: PromptTemplate, model: LanguageModel, task: TaskConfig) -> Encoded:
     longest_choice = max((len(choice) for row in rows for choice in row.choices), default=1)
-    room = longest_choice if task.kind == "choice" else 1
-    encoded = encode(rows, conversation, model, ends_turn=False, room=room, too_long=task.too_long)
+    reserve = longest_choice if task.kind == "choice" else 1
+    encoded = encode(rows, prompt_template, model, append_end_token=False, reserve=reserve, too_long=task.too_long)
     if not encoded.examples:
         raise DataError(
             f"task {task.name}: no example of this split fits the model's context of {model.max_length} tokens. "
@@ -129,8 +133,8 @@ def _vectors(name: str, prompt: ArmPrompt, slots: Slots, model: LanguageModel) -
         return SoftPrompt.from_seed(slots, model)
     if prompt.trained.slots != slots:
         was, now = (
-            [model.tokenizer.convert_ids_to_tokens(list(ids)) for ids in one.ids]
-            for one in (prompt.trained.slots, slots)
+            [model.tokenizer.convert_ids_to_tokens(list(ids)) for ids in either.ids]
+            for either in (prompt.trained.slots, slots)
         )
         raise ArtifactError(
             f"the arm {name} holds vectors for the tokens {was}, but in this template and with this prompt.text the "

@@ -27,7 +27,7 @@ from embedgrad_cli.core.prompt.artifact import (
     template_record,
 )
 from embedgrad_cli.core.text.encoding import Example, Slots, encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, DataError, ModelError, TemplateError
 from embedgrad_cli.exports.weight_files import DTYPES, Checkpoint, StoredTensor, read_rows
 from embedgrad_cli.storage.record import Json
@@ -69,10 +69,10 @@ class Source:
         return DTYPES[self.table.dtype] if configured is None else configured
 
     @cached_property
-    def conversation(self) -> Conversation:
+    def prompt_template(self) -> PromptTemplate:
         metadata = self.artifact.metadata
         seeds = list(as_texts(metadata.seed.text))
-        return Conversation(recorded_template(metadata), seeds, self.model.tokenizer, self.model.is_chat)
+        return PromptTemplate(recorded_template(metadata), seeds, self.model.tokenizer, self.model.is_chat)
 
     def encode(self, query: str) -> Example:
         """One query as in training and evaluation; see `core.text.encoding`.
@@ -81,7 +81,7 @@ class Source:
             ArtifactError: the slots hold other tokens than the vectors were made for.
             DataError: the query does not fit the model's context.
         """
-        encoded = encode([Probe(query)], self.conversation, self.model, ends_turn=False, room=1)
+        encoded = encode([Probe(query)], self.prompt_template, self.model, append_end_token=False, reserve=1)
         made_for = self.artifact.prompt.slots
         if encoded.slots != made_for:
             was, now = (self._names(slots) for slots in (made_for, encoded.slots))

@@ -66,7 +66,7 @@ def tokenizer_after_prefix(source: Source, length: int) -> Any:
         UserError: the text after the prompt has other tokens when it stands alone.
     """
     tokenizer = copy.deepcopy(source.model.tokenizer)
-    rendered = source.conversation.render(source.probes[0][0])
+    rendered = source.prompt_template.render(source.probes[0][0])
     texts = [rendered.text[begin:end] for begin, end in rendered.slots]
     texts[-1] += MARK
     before = rendered.text[: rendered.slots[-1][1]]

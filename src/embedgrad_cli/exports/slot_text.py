@@ -33,7 +33,7 @@ def fill_slots(source: Source, texts: Sequence[str], edges: Edges) -> list[Turn]
 
     A plain-text template comes back as one turn of the user.
     """
-    template = source.conversation.template
+    template = source.prompt_template.template
     messages = template.messages if source.model.is_chat else [Message("user", template.text)]
     turns, slot = [], 0
     for message in messages:
@@ -67,9 +67,9 @@ def _candidates(source: Source) -> Iterator[Edges]:
     """By the tokens' offsets; by their text, for tokenizers whose offsets leave white space out; none at all."""
     query, example = source.probes[0]
     tokenizer = source.model.tokenizer
-    rendered = source.conversation.render(query)
+    rendered = source.prompt_template.render(query)
     offsets = tokenizer(
-        rendered.text, add_special_tokens=source.conversation.adds_special_tokens, return_offsets_mapping=True
+        rendered.text, add_special_tokens=source.prompt_template.adds_special_tokens, return_offsets_mapping=True
     )["offset_mapping"]
     by_offset, by_text, row = [], [], 0
     for (begin, end), ids in zip(rendered.slots, source.artifact.prompt.slots.ids, strict=True):

@@ -12,7 +12,7 @@ from typing import Any
 
 from embedgrad_cli.config.schema import ExportConfig
 from embedgrad_cli.core.prompt.artifact import Artifact
-from embedgrad_cli.core.prompt.nearest_text import Reading, read
+from embedgrad_cli.core.prompt.nearest_text import NearestText, nearest_text
 from embedgrad_cli.core.prompt.soft_prompt import relative_drift
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.outcomes import grade_answers
@@ -37,37 +37,37 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
     Raises: as `Measurement.open` and `TextSearch.run`; UserError if there is no text to read.
     """
     measurement = Measurement.open(config, artifact)
-    reading = read(artifact.prompt, measurement.model)
-    texts = {"reading": reading.texts}
-    found = _search(measurement, config, reading) if config.search.budget else None
-    if found:
-        texts["searched"] = found.texts
+    nearest = nearest_text(artifact.prompt, measurement.model)
+    texts = {"reading": nearest.texts}
+    search = _search(measurement, config, nearest) if config.search.budget else None
+    if search:
+        texts["searched"] = search.texts
     seed, task = measurement.seed_texts, measurement.config.task
     prompts = {"seed": ArmPrompt(tuple(seed)), "optimized": ArmPrompt(tuple(seed), artifact.prompt)}
     prompts |= {name: ArmPrompt(tuple(of_slots)) for name, of_slots in texts.items()}
-    examination = measurement.examine(measurement.splits.test, prompts)
-    rows = examination.rows
+    arm_set = measurement.build_arms(measurement.splits.test, prompts)
+    rows = arm_set.rows
     with TestDisplay() as display:
-        answers = measurement.answer(examination, display.arm)
+        answers = measurement.answer(arm_set, display.arm)
     outcomes = {name: grade_answers(rows, of_arm, task) for name, of_arm in answers.items()}
     content: dict[str, Any] = {
         "format": "text",
         "warning": WARNING,
         "texts": {"seed": seed, **texts},
-        "tokens": _tokens(artifact, reading, measurement),
+        "tokens": _tokens(artifact, nearest, measurement),
         **results_of(
             outcomes,
             rows,
             task,
             measurement.splits,
             split="test",
-            num_skipped=len(examination.skipped),
+            num_skipped=len(arm_set.skipped),
             model=measurement.model.path,
             pairs=_pairs(list(outcomes)),
         ).to_json(),
     }
-    if found:
-        content["search"] = {**vars(config.search), "seed": config.seed, **vars(found)}
+    if search:
+        content["search"] = {**vars(config.search), "seed": config.seed, **vars(search)}
     for name, file in (("reading", "prompt"), ("searched", "searched")):
         _write_texts(folder, file, texts.get(name, []))
     write_json_lines(folder / "samples.jsonl", sample_lines(answers, rows, outcomes))
@@ -75,11 +75,11 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
     return _line(content)
 
 
-def _search(measurement: Measurement, config: ExportConfig, reading: Reading) -> SearchResult:
-    """Begin with the seed's text or the reading. Equal texts are one start."""
+def _search(measurement: Measurement, config: ExportConfig, nearest: NearestText) -> SearchResult:
+    """Begin with the seed's text or the nearest one. Equal texts are one start."""
     starts = {"seed": measurement.seed_texts}
-    if reading.texts != measurement.seed_texts:
-        starts["reading"] = reading.texts
+    if nearest.texts != measurement.seed_texts:
+        starts["reading"] = nearest.texts
     return TextSearch(measurement, config.search, config.seed, _print_validation).run(starts)
 
 
@@ -91,7 +91,7 @@ def _print_validation(entry: Mapping[str, Any]) -> None:
     )
 
 
-def _tokens(artifact: Artifact, reading: Reading, measurement: Measurement) -> list[dict[str, Any]]:
+def _tokens(artifact: Artifact, nearest: NearestText, measurement: Measurement) -> list[dict[str, Any]]:
     """One entry per vector: the seed's token, the nearest one, and how far the vector is from both."""
     prompt, tokenizer = artifact.prompt, measurement.model.tokenizer
     columns: dict[str, Sequence[Any]] = {
@@ -99,11 +99,11 @@ def _tokens(artifact: Artifact, reading: Reading, measurement: Measurement) -> l
         "seed_id": prompt.slots.flat_ids,
         "seed": [tokenizer.decode([token]) for token in prompt.slots.flat_ids],
         "relative_drift": relative_drift(prompt).tolist(),
-        "nearest_id": reading.ids,
-        "nearest": [tokenizer.decode([token]) for token in reading.ids],
-        "cosine": reading.cosine,
-        "distance": reading.distance,
-        "relative_distance": reading.relative_distance,
+        "nearest_id": nearest.ids,
+        "nearest": [tokenizer.decode([token]) for token in nearest.ids],
+        "cosine": nearest.cosine,
+        "distance": nearest.distance,
+        "relative_distance": nearest.relative_distance,
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

@@ -15,16 +15,17 @@ from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.kernels.memory import free_memory, peak_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.batching import training_batches
-from embedgrad_cli.core.passes.forward import Forward, can_share_trunk
+from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCache
+from embedgrad_cli.core.passes.trunk_check import can_share_trunk
 from embedgrad_cli.core.prompt.artifact import artifact_metadata, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, relative_drift
 from embedgrad_cli.core.text.encoding import Encoded, Example, encode
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import EmbedgradError
 from embedgrad_cli.evaluation.answers import AnswerLog, answer_rows
-from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine
+from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers
 from embedgrad_cli.evaluation.results import results_of, sample_lines
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
@@ -67,7 +68,7 @@ class Training:
         self.state = TrainingState(best_vectors=self.prompt.seed.clone())
         self.shares_trunk = can_share_trunk(model, self.encoded.examples, self.prompt)
         self.forward = self._training_forward()
-        self.validation = self._examine(splits.validation, {"seed": ArmPrompt(seeds_of(config.prompt))})
+        self.validation = self._build_arms(splits.validation, {"seed": ArmPrompt(seeds_of(config.prompt))})
         self.validation_targets = self._encode(splits.validation)
         if directory.checkpoint.exists():
             self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
@@ -111,22 +112,22 @@ class Training:
         optimized = SoftPrompt(self.prompt.slots, self.prompt.seed, self.state.best_vectors)
         task, seeds = self.config.task, seeds_of(self.config.prompt)
         prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), "optimized": ArmPrompt(seeds, optimized)}
-        examination = self._examine(self.splits.test, prompts)
+        arm_set = self._build_arms(self.splits.test, prompts)
         log_of_answers, batch_size = AnswerLog(), self.config.evaluation.batch_size
         with TestDisplay() as display:
             answers = {
                 name: answer_rows(arm, task, batch_size, log_of_answers, progress=display.arm(name, len(arm.examples)))
-                for name, arm in examination.arms.items()
+                for name, arm in arm_set.arms.items()
             }
-        outcomes = {name: grade_answers(examination.rows, of_arm, task) for name, of_arm in answers.items()}
+        outcomes = {name: grade_answers(arm_set.rows, of_arm, task) for name, of_arm in answers.items()}
         drift, validation = measure_drift(optimized, self.model), self.state.validation
         results = results_of(
             outcomes,
-            examination.rows,
+            arm_set.rows,
             task,
             self.splits,
             split="test",
-            num_skipped=len(examination.skipped),
+            num_skipped=len(arm_set.skipped),
             model=self.model.path,
             breakdown=self.config.evaluation.breakdown,
         )
@@ -134,9 +135,9 @@ class Training:
         results = replace(results, validation=validation, steps=self.state.step, drift=drift, peak_memory_bytes=memory)
         test = TestSummary(num_examples=results.num_examples, arms=results.arms, comparison=results.comparison)
         self._save_artifact(optimized, PromptMetrics(validation=validation, test=test, drift=drift))
-        write_json_lines(self.directory.samples, sample_lines(answers, examination.rows, outcomes))
+        write_json_lines(self.directory.samples, sample_lines(answers, arm_set.rows, outcomes))
         write_json(self.directory.results, results)
-        report.results(results, examination.rows, outcomes, self.directory.path)
+        report.results(results, arm_set.rows, outcomes, self.directory.path)
         return validation.accuracy
 
     def _step(self, batch: list[Example], display: TrainingDisplay) -> None:
@@ -173,9 +174,8 @@ class Training:
         settings = self.config.train
         budget = int(SHARE_OF_FREE_MEMORY * free_memory(self.model.device)) if settings.cache_queries == "auto" else 0
         queries = QueryCache(budget) if budget else None
-        return Forward(
-            self.model, self.encoded.examples, self.shares_trunk, queries, recompute=settings.checkpoint_activations
-        )
+        checkpoints = settings.checkpoint_activations
+        return Forward(self.model, self.encoded.examples, self.shares_trunk, queries, checkpoints)
 
     def _validate(self, display: TrainingDisplay) -> None:
         """Measure validation accuracy and loss; keep the prompt if it is the best so far."""
@@ -194,14 +194,16 @@ class Training:
         log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
 
     def _encode(self, rows: list[Row]) -> Encoded:
-        conversation = Conversation(
+        prompt_template = PromptTemplate(
             self.template, list(seeds_of(self.config.prompt)), self.model.tokenizer, self.model.is_chat
         )
         task = self.config.task
-        return encode(rows, conversation, self.model, ends_turn=task.kind == "generation", too_long=task.too_long)
+        return encode(
+            rows, prompt_template, self.model, append_end_token=task.kind == "generation", too_long=task.too_long
+        )
 
-    def _examine(self, rows: list[Row], prompts: dict[str, ArmPrompt]) -> Examination:
-        return examine(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk)
+    def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt]) -> ArmSet:
+        return build_arms(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk)
 
     def _save_artifact(self, prompt: SoftPrompt, metrics: PromptMetrics) -> None:
         splits, overrides = self.splits, self.overrides

@@ -7,19 +7,13 @@ import hashlib
 import pytest
 import torch
 from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model
+from tests.core.passes.parity import ARCHITECTURES, encoded_rows, gradient_of, moved_prompt
 
 from embedgrad_cli.core.model.language_model import LanguageModel
-from embedgrad_cli.core.passes.forward import Forward, can_share_trunk
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.network_pass import hidden_states_at, logits_and_cache, logits_at
+from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Encoded, encode
-from embedgrad_cli.core.text.template import Conversation
-
-ARCHITECTURES = ["qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gpt2"]
-
-
-def encoded_rows(model: LanguageModel, placement: str) -> Encoded:
-    conversation = Conversation(PLACEMENTS[placement], SEEDS, model.tokenizer, model.is_chat)
-    return encode(ROWS, conversation, model, ends_turn=True)
 
 
 def reference_ids(model: LanguageModel, placement: str, query: str) -> list[int]:
@@ -38,11 +32,6 @@ def reference_ids(model: LanguageModel, placement: str, query: str) -> list[int]
     return model.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
 
-def gradient_of(loss: torch.Tensor, prompt: SoftPrompt) -> torch.Tensor:
-    (gradient,) = torch.autograd.grad(loss, prompt.vectors)
-    return gradient
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("chat", [True, False], ids=["chat", "plain"])
@@ -57,10 +46,10 @@ def test_step_0_is_the_text_prompt(architecture: str, placement: str, chat: bool
         assert len(ids) == len(example.tokens)
         expected = model.network(torch.tensor([ids])).logits[0, -1]
         branch = example.tokens[len(forward.trunk) :]
-        logits, _ = forward.run([branch], trunk, prompt, [len(branch) - 1])
+        logits, _ = logits_and_cache(model, [branch], trunk, prompt, [len(branch) - 1])
         torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-5)
         # Where nothing is shared the very same numbers go in: equal to the last bit.
-        embeds = forward.embed(*forward.pad([example.tokens])[:1], prompt)
+        embeds = prompt.embed(torch.tensor([example.tokens]), model)
         assert torch.equal(embeds, model.embed(torch.tensor([ids])))
 
 
@@ -72,29 +61,15 @@ def test_trunk_gives_the_plain_loss_and_gradient(
 ) -> None:
     model = make_model(architecture)
     encoded = encoded_rows(model, placement)
-    prompt = SoftPrompt.from_seed(encoded.slots, model)
-    with torch.no_grad():
-        prompt.vectors.add_(0.1 * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(1)))
+    prompt = moved_prompt(encoded, model)
     forward = Forward(model, encoded.examples)
     assert len(forward.trunk) > 2
-    plain = forward.plain_losses(encoded.examples, prompt).mean()
+    plain = plain_losses(model, encoded.examples, prompt).mean()
     expected = gradient_of(plain, prompt)
     loss = forward.accumulate_gradient(encoded.examples, prompt, micro_batch_size)
     assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
     assert prompt.vectors.grad is not None
     assert (prompt.vectors.grad - expected).norm() <= 1e-5 * expected.norm()
-
-
-def test_the_gradient_is_the_same_to_the_last_bit_every_time() -> None:
-    """On as many tokens as make PyTorch divide the work among threads."""
-    model = make_model()
-    encoded = encoded_rows(model, "both-sides")
-    prompt, forward = SoftPrompt.from_seed(encoded.slots, model), Forward(model, encoded.examples)
-    generator = torch.Generator().manual_seed(0)
-    tokens = -1 - torch.randint(encoded.slots.num_tokens, (64, 100), generator=generator)
-    weights = torch.randn(*tokens.shape, model.hidden_size, generator=generator)
-    gradients = [gradient_of((forward.embed(tokens, prompt) * weights).sum(), prompt) for _ in range(50)]
-    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -126,9 +101,16 @@ def test_a_trunk_before_the_slot_is_computed_once(monkeypatch: pytest.MonkeyPatc
     assert all(not t.requires_grad for pair in first.layers for t in pair)
 
 
-def test_known_models_share_their_trunk_and_recurrent_ones_fall_back() -> None:
-    for architecture, expected in [("qwen2", True), ("gpt2", True), ("gemma2", True), ("mamba", False)]:
-        model = make_model(architecture)
-        encoded = encoded_rows(model, "system")
-        prompt = SoftPrompt.from_seed(encoded.slots, model)
-        assert can_share_trunk(model, encoded.examples, prompt) is expected, architecture
+@pytest.mark.parametrize("architecture", ["qwen2", "mistral", "gpt2"])
+def test_the_forms_of_a_pass_agree(architecture: str) -> None:
+    """Logits with and without a cache are the same, and hidden states are what the output layer makes them of."""
+    model = make_model(architecture)
+    encoded = encoded_rows(model, "system")
+    prompt = moved_prompt(encoded, model)
+    key_values = Forward(model, encoded.examples).compute_trunk(prompt).expand(2, model.reads_trunk_in_place)
+    sequences, positions = [[5, 6, 7], [8]], [0, 2, 3]
+    logits, extended = logits_and_cache(model, sequences, key_values, prompt, positions)
+    assert extended.width == key_values.width + 3
+    assert torch.equal(logits_at(model, sequences, key_values, prompt, positions), logits)
+    hidden = hidden_states_at(model, sequences, key_values, prompt, positions)
+    torch.testing.assert_close(model.network.get_output_embeddings()(hidden), logits)

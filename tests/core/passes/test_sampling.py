@@ -13,8 +13,8 @@ DRAWS = 20_000
 
 def drawn(sampling: Sampling) -> torch.Tensor:
     """The share of draws that each token got."""
-    uniform = torch.rand(DRAWS, generator=torch.Generator().manual_seed(0))
-    tokens = sampling.choose(PROBABILITIES.log().expand(DRAWS, -1), uniform)
+    random_numbers = torch.rand(DRAWS, generator=torch.Generator().manual_seed(0))
+    tokens = sampling.choose(PROBABILITIES.log().expand(DRAWS, -1), random_numbers)
     return torch.bincount(tokens, minlength=4) / DRAWS
 
 
@@ -42,9 +42,9 @@ def test_the_ends_of_the_unit_interval() -> None:
 
 def test_every_answer_has_numbers_of_its_own() -> None:
     sampling = Sampling(num_samples=2, temperature=1.0)
-    first = sampling.uniforms(["a", "b"], 5)
+    first = sampling.random_numbers(["a", "b"], 5)
     assert first is not None
     assert first.shape == (4, 5)
     assert len({row[0].item() for row in first}) == 4
-    assert torch.equal(first[2:], sampling.uniforms(["b"], 5))
-    assert Sampling().uniforms(["a"], 5) is None
+    assert torch.equal(first[2:], sampling.random_numbers(["b"], 5))
+    assert Sampling().random_numbers(["a"], 5) is None

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.conftest import PLACEMENTS, make_model
-from tests.core.passes.test_forward import ARCHITECTURES, encoded_rows, gradient_of
+from tests.core.passes.parity import ARCHITECTURES, encoded_rows, gradient_by, moved_prompt, plain_gradient
 
 from embedgrad_cli.core.kernels.activation_checkpointing import decoder_layers
 from embedgrad_cli.core.kernels.memory import OutOfMemory
@@ -21,24 +21,6 @@ from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded, Example
 
 PLENTY = 10**9
-
-
-def moved_prompt(encoded: Encoded, model: LanguageModel) -> SoftPrompt:
-    prompt = SoftPrompt.from_seed(encoded.slots, model)
-    with torch.no_grad():
-        prompt.vectors.add_(0.1 * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(1)))
-    return prompt
-
-
-def gradient_by(forward: Forward, encoded: Encoded, prompt: SoftPrompt) -> torch.Tensor:
-    prompt.vectors.grad = None
-    forward.accumulate_gradient(encoded.examples, prompt)
-    assert prompt.vectors.grad is not None
-    return prompt.vectors.grad.clone()
-
-
-def plain_gradient(model: LanguageModel, encoded: Encoded, prompt: SoftPrompt) -> torch.Tensor:
-    return gradient_of(Forward(model, encoded.examples).plain_losses(encoded.examples, prompt).mean(), prompt)
 
 
 def count_tokens(model: LanguageModel) -> list[int]:
@@ -88,8 +70,7 @@ def test_a_kept_query_is_not_computed_again() -> None:
     encoded = encoded_rows(model, "after-query")
     prompt = moved_prompt(encoded, model)
     forward = Forward(model, encoded.examples, queries=QueryCache(PLENTY))
-    assert model.has_plain_head  # found out by forward passes of their own
-    assert model.reads_trunk_in_place
+    assert model.has_plain_head  # found out by a forward pass of its own
     seen = count_tokens(model)
     gradient_by(forward, encoded, prompt)
     first = sum(seen)
@@ -117,7 +98,7 @@ def test_checkpointed_activations_give_the_plain_gradient(architecture: str, pla
     encoded = encoded_rows(model, placement)
     prompt = moved_prompt(encoded, model)
     expected = plain_gradient(model, encoded, prompt)
-    forward = Forward(model, encoded.examples, recompute=True)
+    forward = Forward(model, encoded.examples, checkpoint_activations=True)
     seen = count_tokens(model)
     assert (gradient_by(forward, encoded, prompt) - expected).norm() <= 1e-5 * expected.norm()
     again = sum(seen)
@@ -164,6 +145,7 @@ def test_micro_batches_are_halved_when_memory_runs_out(monkeypatch: pytest.Monke
     sizes.clear()
     forward.accumulate_gradient(encoded.examples, prompt)
     assert max(sizes) <= 2, "what fits is remembered"
+    assert forward.max_micro_batch == 2
     with pytest.raises(OutOfMemory, match=r"micro-batches of 8 example.*train\.micro_batch_size=auto"):
         forward.accumulate_gradient(encoded.examples * 4, prompt, 8)
 

@@ -14,15 +14,15 @@ from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import batches_by_length, generate, score_choices
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import encode
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 
 ARCHITECTURES = ["qwen2", "llama", "mistral", "gemma2", "gpt2"]
 
 
 def setup(architecture: str, placement: str) -> tuple[Forward, Forward, SoftPrompt]:
     model = make_model(architecture)
-    conversation = Conversation(PLACEMENTS[placement], SEEDS, model.tokenizer, True)
-    encoded = encode(ROWS, conversation, model, ends_turn=False)
+    prompt_template = PromptTemplate(PLACEMENTS[placement], SEEDS, model.tokenizer, True)
+    encoded = encode(ROWS, prompt_template, model, append_end_token=False)
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     with torch.no_grad():
         prompt.vectors.add_(0.05 * torch.randn(prompt.vectors.shape, generator=torch.Generator().manual_seed(1)))
@@ -45,14 +45,13 @@ def test_choice_scores(architecture: str, placement: str) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_greedy_answers(architecture: str, placement: str) -> None:
-    shared, plain, prompt = setup(architecture, placement)
+    shared, _, prompt = setup(architecture, placement)
     examples = shared.examples  # type: ignore[attr-defined]
     model = shared.model
     answers = generate(shared, examples, prompt, max_new_tokens=12, batch_size=3)
     assert any(answer for (answer,) in answers)
     for example, answer in zip(examples, answers, strict=True):
-        tokens, _ = plain.pad([example.tokens])
-        embeds = plain.embed(tokens, prompt)
+        embeds = prompt.embed(torch.tensor([example.tokens]), model)
         expected: list[int] = []
         while len(expected) < 12:
             token = int(model.network(inputs_embeds=embeds).logits[0, -1].argmax())

@@ -54,3 +54,15 @@ def test_penalty_pulls_towards_the_seed() -> None:
         prompt.vectors.grad = torch.zeros_like(prompt.vectors)
         TrustRegion(TrustRegionConfig(kind, radius=0.5, weight=1.0), 1.0).add_penalty_gradient(prompt)
         assert bool((prompt.vectors.grad > 0).all()) is moves
+
+
+def test_the_gradient_is_the_same_to_the_last_bit_every_time() -> None:
+    """On as many tokens as make PyTorch divide the work among threads."""
+    model = make_model()
+    prompt = SoftPrompt.from_seed(Slots((tuple(range(5, 20)),)), model)
+    generator = torch.Generator().manual_seed(0)
+    tokens = -1 - torch.randint(prompt.slots.num_tokens, (64, 100), generator=generator)
+    weights = torch.randn(*tokens.shape, model.hidden_size, generator=generator)
+    losses = ((prompt.embed(tokens, model) * weights).sum() for _ in range(50))
+    gradients = [torch.autograd.grad(loss, prompt.vectors)[0] for loss in losses]
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)

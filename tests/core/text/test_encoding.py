@@ -5,13 +5,15 @@ from tests.conftest import PLACEMENTS, ROWS, SEEDS, Row, make_model
 
 from embedgrad_cli.config.schema import Message, TemplateConfig
 from embedgrad_cli.core.text.encoding import Example, continuation, encode, trunk_length
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError, TemplateError
 
 
 def test_slot_tokens_are_the_seeds_own() -> None:
     model = make_model()
-    encoded = encode(ROWS, Conversation(PLACEMENTS["both-sides"], SEEDS, model.tokenizer, True), model, ends_turn=True)
+    encoded = encode(
+        ROWS, PromptTemplate(PLACEMENTS["both-sides"], SEEDS, model.tokenizer, True), model, append_end_token=True
+    )
     assert [model.tokenizer.decode(list(ids)) for ids in encoded.slots.ids] == SEEDS
     for example in encoded.examples:
         assert [t for t in example.tokens if t < 0] == [-1 - i for i in range(encoded.slots.num_tokens)]
@@ -20,8 +22,8 @@ def test_slot_tokens_are_the_seeds_own() -> None:
 
 def test_target_is_what_the_model_would_generate() -> None:
     model = make_model(chat=False)
-    conversation = Conversation(PLACEMENTS["system"], SEEDS, model.tokenizer, False)
-    ids = continuation("positive", conversation, model)
+    prompt_template = PromptTemplate(PLACEMENTS["system"], SEEDS, model.tokenizer, False)
+    ids = continuation("positive", prompt_template, model)
     assert model.tokenizer.decode(list(ids)) == "positive"
 
 
@@ -41,15 +43,15 @@ def test_a_prompt_that_the_query_touches_is_refused() -> None:
     glued = TemplateConfig([Message("user", "{prompt}{query}")], "{prompt}{query}")
     rows = [Row("a", "steps", "1"), Row("b", "...", "2"), Row("c", "lem and give", "2")]
     with pytest.raises(TemplateError, match=r"example c.*line break"):
-        encode(rows, Conversation(glued, ["Solve the prob"], model.tokenizer, True), model, ends_turn=False)
+        encode(rows, PromptTemplate(glued, ["Solve the prob"], model.tokenizer, True), model, append_end_token=False)
 
 
 def test_an_example_too_long_is_named_or_skipped() -> None:
     model = make_model()
     rows = [*ROWS, Row("train:99", "word " * 600, "1")]
-    conversation = Conversation(PLACEMENTS["system"], SEEDS, model.tokenizer, True)
+    prompt_template = PromptTemplate(PLACEMENTS["system"], SEEDS, model.tokenizer, True)
     with pytest.raises(DataError, match=r"train:99.*context is 512"):
-        encode(rows, conversation, model, ends_turn=True)
-    encoded = encode(rows, conversation, model, ends_turn=True, too_long="skip")
+        encode(rows, prompt_template, model, append_end_token=True)
+    encoded = encode(rows, prompt_template, model, append_end_token=True, too_long="skip")
     assert encoded.skipped == ["train:99"]
     assert len(encoded.examples) == len(ROWS)

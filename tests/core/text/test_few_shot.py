@@ -10,10 +10,11 @@ from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model
 
 from embedgrad_cli.config.schema import WorkedExample
 from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import encode, trunk_length
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError
 
 SHOTS = [WorkedExample("1 + 1?", "2"), WorkedExample("2 + 2?", "4")]
@@ -56,8 +57,8 @@ def test_step_0_parity_and_a_shared_trunk(placement: str, style: str) -> None:
     model = make_model()
     seeds = SEEDS if placement == "both-sides" else SEEDS[:1]
     template = with_examples(PLACEMENTS[placement], SHOTS, style)  # type: ignore[arg-type]
-    conversation = Conversation(template, seeds, model.tokenizer, model.is_chat)
-    encoded = encode(ROWS, conversation, model, ends_turn=True)
+    prompt_template = PromptTemplate(template, seeds, model.tokenizer, model.is_chat)
+    encoded = encode(ROWS, prompt_template, model, append_end_token=True)
     messages = [{"role": m.role, "content": m.content} for m in template.messages]
     for row, example in zip(ROWS, encoded.examples, strict=True):
         filled = [{**m, "content": fill(m["content"], row.query, seeds)} for m in messages]
@@ -71,7 +72,7 @@ def test_step_0_parity_and_a_shared_trunk(placement: str, style: str) -> None:
     forward = Forward(model, encoded.examples)
     with torch.no_grad():
         mean = forward.mean_loss(encoded.examples, prompt, 2)
-        plain = forward.plain_losses(encoded.examples, prompt).mean().item()
+        plain = plain_losses(model, encoded.examples, prompt).mean().item()
     assert mean == pytest.approx(plain, rel=1e-5)
 
 

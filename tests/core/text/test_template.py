@@ -4,21 +4,21 @@ import pytest
 from tests.conftest import PLACEMENTS, SEEDS, make_tokenizer
 
 from embedgrad_cli.config.schema import Message, TemplateConfig
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import TemplateError
 
 
 def test_slots_are_where_the_seed_stands() -> None:
-    conversation = Conversation(PLACEMENTS["both-sides"], SEEDS, make_tokenizer(), True)
-    rendered = conversation.render("How many?")
+    prompt_template = PromptTemplate(PLACEMENTS["both-sides"], SEEDS, make_tokenizer(), True)
+    rendered = prompt_template.render("How many?")
     assert [rendered.text[a:b] for a, b in rendered.slots] == SEEDS
     assert rendered.text.endswith("<|im_start|>assistant\n")
-    assert conversation.tail == "<|im_end|>\n<|im_start|>assistant\n"
+    assert prompt_template.tail == "<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_a_query_may_hold_anything() -> None:
     query = "What does {prompt} mean, and {query}, and {0}?"
-    rendered = Conversation(PLACEMENTS["before-query"], SEEDS, make_tokenizer(), True).render(query)
+    rendered = PromptTemplate(PLACEMENTS["before-query"], SEEDS, make_tokenizer(), True).render(query)
     assert query in rendered.text
     assert len(rendered.slots) == 1
 
@@ -33,7 +33,7 @@ def test_a_query_may_hold_anything() -> None:
     ],
 )
 def test_the_arm_none_has_no_prompt_and_no_empty_turn(placement: str, chat: bool, expected: str) -> None:
-    assert Conversation(PLACEMENTS[placement], None, make_tokenizer(), chat).render("Q").text == expected
+    assert PromptTemplate(PLACEMENTS[placement], None, make_tokenizer(), chat).render("Q").text == expected
 
 
 def bad(chat_template: str | None, template: TemplateConfig, seeds: list[str]) -> str:
@@ -41,7 +41,7 @@ def bad(chat_template: str | None, template: TemplateConfig, seeds: list[str]) -
     if chat_template:
         tokenizer.chat_template = chat_template
     with pytest.raises(TemplateError) as caught:
-        Conversation(template, seeds, tokenizer, True).render("a query ")
+        PromptTemplate(template, seeds, tokenizer, True).render("a query ")
     return str(caught.value)
 
 

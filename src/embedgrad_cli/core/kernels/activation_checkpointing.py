@@ -1,7 +1,7 @@
 """Activation checkpointing (Chen et al. 2016) of decoder layers that read a cache.
 
-The models' own switch drops the cache, and with it the trunk. Here every decoder layer is checkpointed from outside,
-over a cache that is only read (`kv_cache`).
+The models' own switch drops the cache, and with it the shared prefix (trunk). Here every decoder layer is checkpointed
+from outside, over a cache that is only read (`kv_cache`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
-def recomputed(network: nn.Module) -> Iterator[None]:
+def checkpointed_layers(network: nn.Module) -> Iterator[None]:
     """Within it, every decoder layer keeps its input alone and runs again in the backward pass."""
     layers = decoder_layers(network)
     for layer in layers:

@@ -1,4 +1,4 @@
-"""What has been computed of a batch, and the caches in which the model is given it."""
+"""The keys and values that a batch has so far, and the caches in which the model is given them."""
 
 from __future__ import annotations
 
@@ -10,47 +10,52 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from embedgrad_cli.core.kernels.packed_batch import Rows
+from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 
 Layers = list[tuple[Tensor, Tensor]]  # keys and values per layer, each [batch, heads, width, head_size]
 
 
 @dataclass
-class Past:
+class KeyValues:
     """Keys and values that a batch has so far.
 
     Args:
         layers: of each row; empty where nothing has been computed.
         mask: `[batch, width of layers]`, True where a token is real.
-        shared: what stands in front of every row, at batch size 1; attention reads it without a copy per row.
+        shared_prefix: what stands in front of every row, at batch size 1; attention reads it without a copy per row.
     """
 
     layers: Layers
     mask: Tensor
-    shared: Layers = field(default_factory=list)
+    shared_prefix: Layers = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, device: torch.device) -> KeyValues:
+        """Of one row of which nothing has been computed."""
+        return cls([], torch.ones(1, 0, dtype=torch.bool, device=device))
 
     @property
-    def shared_width(self) -> int:
-        return self.shared[0][0].shape[2] if self.shared else 0
+    def prefix_width(self) -> int:
+        return self.shared_prefix[0][0].shape[2] if self.shared_prefix else 0
 
     @property
     def width(self) -> int:
-        return self.shared_width + self.mask.shape[1]
+        return self.prefix_width + self.mask.shape[1]
 
-    def expand(self, batch_size: int, in_place: bool) -> Past:
-        """A single row's past for every row of a batch, without a copy; `in_place`: as what they share."""
+    def expand(self, batch_size: int, in_place: bool) -> KeyValues:
+        """A single row's for every row of a batch, without a copy; `in_place`: as the prefix that they share."""
         if in_place and self.layers:
-            return Past([], self.mask.new_ones(batch_size, 0), self.layers)
+            return KeyValues([], self.mask.new_ones(batch_size, 0), self.layers)
         layers = [(k.expand(batch_size, -1, -1, -1), v.expand(batch_size, -1, -1, -1)) for k, v in self.layers]
-        return Past(layers, self.mask.expand(batch_size, -1))
+        return KeyValues(layers, self.mask.expand(batch_size, -1))
 
-    def first(self, count: int) -> Past:
-        return Past([(k[:count], v[:count]) for k, v in self.layers], self.mask[:count], self.shared)
+    def first(self, count: int) -> KeyValues:
+        return KeyValues([(k[:count], v[:count]) for k, v in self.layers], self.mask[:count], self.shared_prefix)
 
-    def select(self, rows: Tensor) -> Past:
-        return Past([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows], self.shared)
+    def select(self, rows: Tensor) -> KeyValues:
+        return KeyValues([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows], self.shared_prefix)
 
-    def compact(self) -> Past:
+    def compact(self) -> KeyValues:
         """Every row's real tokens moved to the left, and no wider than the longest row needs."""
         width = int(self.mask.sum(dim=1).max())
         order = self.mask.long().argsort(dim=1, descending=True, stable=True)[:, :width]
@@ -59,9 +64,10 @@ class Past:
             index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
             return tensor.gather(2, index)
 
-        return Past([(moved(k), moved(v)) for k, v in self.layers], self.mask.gather(1, order), self.shared)
+        layers = [(moved(k), moved(v)) for k, v in self.layers]
+        return KeyValues(layers, self.mask.gather(1, order), self.shared_prefix)
 
-    def join(self, other: Past) -> Past:
+    def join(self, other: KeyValues) -> KeyValues:
         """The rows of both, one below the other; the narrower ones are padded on the right."""
         width = max(self.mask.shape[1], other.mask.shape[1])
 
@@ -69,91 +75,99 @@ class Past:
             return torch.cat([pad(t, (0, 0, 0, width - t.shape[2])) for t in (a, b)])
 
         layers = [(both(k, k2), both(v, v2)) for (k, v), (k2, v2) in zip(self.layers, other.layers, strict=True)]
-        masks = [pad(past.mask, (0, width - past.mask.shape[1])) for past in (self, other)]
-        return Past(layers, torch.cat(masks), self.shared)
+        masks = [pad(mask, (0, width - mask.shape[1])) for mask in (self.mask, other.mask)]
+        return KeyValues(layers, torch.cat(masks), self.shared_prefix)
 
 
-class PastCache(DynamicCache):
-    """A `transformers` cache that begins with the tensors of a past themselves, not copies of them.
+class PrefixCache(DynamicCache):
+    """A `transformers` cache that begins with the given keys and values themselves, not copies of them.
 
     Args:
-        read_only: gives each layer its past with the new keys and values behind it, and keeps only the past; so a
-            layer that runs a second time finds what it found the first time.
+        key_values: what each row of the padded batch has.
+        batch: what is computed now.
+        read_only: gives each layer what it has with the new keys and values appended, and keeps only what it had; so a
+            layer that runs a second time reads what it read the first time.
     """
 
-    def __init__(self, past: Past, rows: Rows, read_only: bool = False) -> None:
+    def __init__(self, key_values: KeyValues, batch: PackedBatch, read_only: bool = False) -> None:
         super().__init__()
-        self.past, self.rows, self.read_only = past, rows, read_only and bool(past.layers)
-        for index, (keys, values) in enumerate(past.layers):
+        self.key_values, self.batch = key_values, batch
+        self.read_only = read_only and bool(key_values.layers)
+        for index, (keys, values) in enumerate(key_values.layers):
             super().update(keys[:1, :, :0], values[:1, :, :0], index)  # creates the layer
-            held: Any = self.layers[index]
-            held.keys, held.values = keys, values
+            layer: Any = self.layers[index]
+            layer.keys, layer.values = keys, values
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         if not self.read_only:
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        return _behind(self.past, layer_idx, key_states, value_states)
+        return _append(self.key_values, layer_idx, key_states, value_states)
 
-    def extended_past(self) -> Past:
-        """The past with all that the cache was given since."""
+    def extended(self) -> KeyValues:
+        """What the cache began with and all that it was given since."""
         layers: list[Any] = self.layers
-        mask = torch.cat([self.past.mask, self.rows.mask], dim=1)
-        return Past([] if self.read_only else [(layer.keys, layer.values) for layer in layers], mask)
+        mask = torch.cat([self.key_values.mask, self.batch.mask], dim=1)
+        return KeyValues([] if self.read_only else [(layer.keys, layer.values) for layer in layers], mask)
 
 
 @dataclass(frozen=True)
-class Behind:
-    """What stands in front of a layer's packed queries beside their own keys: see `shared_prefix_attention`.
+class SharedPrefix:
+    """What a layer's packed queries attend to beside their own rows: see `shared_prefix_attention`.
 
     Args:
-        trunk: keys and values at batch size 1.
-        rows: the queries' rows.
+        keys, values: of the shared prefix, at batch size 1.
+        batch: the rows that the queries belong to.
         mask: `[batch, 1, width, own width]`, added to scores; None is causal.
     """
 
-    trunk: tuple[Tensor, Tensor]
-    rows: Rows
+    keys: Tensor
+    values: Tensor
+    batch: PackedBatch
     mask: Tensor | None
 
 
-class SharedCache(DynamicCache):
-    """A cache for packed rows behind a trunk that they share.
+class PackedCache(DynamicCache):
+    """A cache for packed rows after a prefix that they share.
 
     To the model it seems empty, so the model takes the packed tokens for one sequence and prepares nothing for what
-    stands in front of them. That travels on the keys, as `keys.behind`, to `shared_prefix_attention`.
+    stands in front of them. That travels on the keys, as `keys.shared_prefix`, to `shared_prefix_attention`.
     """
 
-    def __init__(self, past: Past, rows: Rows, dtype: torch.dtype) -> None:
+    def __init__(self, key_values: KeyValues, batch: PackedBatch, dtype: torch.dtype) -> None:
         super().__init__()
-        self.past, self.rows, self.grown = past, rows, dict[int, tuple[Tensor, Tensor]]()
-        self.mask = _added_mask(past.mask, rows.mask, dtype) if past.mask.shape[1] else None
+        self.key_values, self.batch, self.extended_layers = key_values, batch, dict[int, tuple[Tensor, Tensor]]()
+        self.mask = _additive_mask(key_values.mask, batch.mask, dtype) if key_values.mask.shape[1] else None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        keys, values = self.rows.spread(key_states), self.rows.spread(value_states)
-        keys, values = self.grown[layer_idx] = _behind(self.past, layer_idx, keys, values)
-        keys.behind = Behind(self.past.shared[layer_idx], self.rows, self.mask)  # type: ignore[attr-defined]
+        keys, values = self.batch.pad(key_states), self.batch.pad(value_states)
+        keys, values = self.extended_layers[layer_idx] = _append(self.key_values, layer_idx, keys, values)
+        prefix = SharedPrefix(*self.key_values.shared_prefix[layer_idx], self.batch, self.mask)
+        keys.shared_prefix = prefix  # type: ignore[attr-defined]
         return keys, values
 
-    def extended_past(self) -> Past:
-        mask = torch.cat([self.past.mask, self.rows.mask], dim=1)
-        return Past([self.grown[index] for index in range(len(self.grown))], mask, self.past.shared)
+    def extended(self) -> KeyValues:
+        """What the cache began with and all that it was given since."""
+        mask = torch.cat([self.key_values.mask, self.batch.mask], dim=1)
+        layers = [self.extended_layers[index] for index in range(len(self.extended_layers))]
+        return KeyValues(layers, mask, self.key_values.shared_prefix)
 
 
-def _behind(past: Past, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """New keys and values behind those that a layer has."""
-    if not past.layers:
+def _append(key_values: KeyValues, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer's keys and values so far with new ones after them."""
+    if not key_values.layers:
         return keys, values
-    past_keys, past_values = past.layers[layer]
-    return torch.cat([past_keys, keys], dim=-2), torch.cat([past_values, values], dim=-2)
+    keys_so_far, values_so_far = key_values.layers[layer]
+    return torch.cat([keys_so_far, keys], dim=-2), torch.cat([values_so_far, values], dim=-2)
 
 
-def _added_mask(past: Tensor, new: Tensor, dtype: torch.dtype) -> Tensor:
-    """Zero where a token may look, `[batch, 1, width, past width + width]`: at what is real, and not behind itself."""
-    width = new.shape[1]
-    before = past[:, None, None].expand(-1, -1, width, -1)
-    own = torch.ones(width, width, dtype=torch.bool, device=new.device).tril().expand(len(new), 1, -1, -1)
-    return torch.zeros_like(seen := torch.cat([before, own], dim=-1), dtype=dtype).masked_fill_(~seen, -torch.inf)
+def _additive_mask(mask_so_far: Tensor, new_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Zero where a token may look, at what is real and not after itself: `[batch, 1, width, width so far + width]`."""
+    width = new_mask.shape[1]
+    before = mask_so_far[:, None, None].expand(-1, -1, width, -1)
+    causal = torch.ones(width, width, dtype=torch.bool, device=new_mask.device).tril().expand(len(new_mask), 1, -1, -1)
+    visible = torch.cat([before, causal], dim=-1)
+    return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, -torch.inf)

@@ -1,4 +1,4 @@
-"""Compute only at places whose output is read: the last layer's MLP, and the output layer.
+"""Compute only at positions whose output is read: the last layer's MLP, and the output layer.
 
 Both are done by hooks in front of the modules themselves, so that whatever a model does around them (Gemma caps its
 logits, Cohere scales them) still happens.
@@ -16,10 +16,10 @@ from embedgrad_cli.core.kernels.activation_checkpointing import decoder_layers
 
 
 @contextmanager
-def last_mlp_at(network: nn.Module, places: Tensor) -> Iterator[None]:
-    """Let the last layer's MLP see only some places of the flattened batch; its output is zero at the others.
+def mlp_only_at(network: nn.Module, positions: Tensor) -> Iterator[None]:
+    """Let the last layer's MLP see only some positions of the flattened batch; its output is zero at the others.
 
-    The layers before need every place for the keys and values that follow; behind the last one nothing follows.
+    The layers before need every position for the keys and values that follow; after the last one nothing follows.
     """
     layers = decoder_layers(network)
     mlp = getattr(layers[-1], "mlp", None) if layers else None
@@ -29,10 +29,10 @@ def last_mlp_at(network: nn.Module, places: Tensor) -> Iterator[None]:
     shapes = []
 
     def gather(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if len(args) != 1 or kwargs:  # an MLP that wants more than the hidden states keeps all places
+        if len(args) != 1 or kwargs:  # an MLP that takes more than the hidden states keeps all positions
             return args, kwargs
         shapes.append(args[0].shape)
-        return (args[0].flatten(0, 1)[places].unsqueeze(0),), kwargs
+        return (args[0].flatten(0, 1)[positions].unsqueeze(0),), kwargs
 
     def scatter(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if not shapes:
@@ -40,8 +40,8 @@ def last_mlp_at(network: nn.Module, places: Tensor) -> Iterator[None]:
         shape = shapes.pop()
         if not isinstance(output, Tensor):  # experts also return how tokens were routed
             first, *rest = output
-            return (_spread(first, places, shape), *rest)
-        return _spread(output, places, shape)
+            return (_scatter(first, positions, shape), *rest)
+        return _scatter(output, positions, shape)
 
     handles = [mlp.register_forward_pre_hook(gather, with_kwargs=True), mlp.register_forward_hook(scatter)]
     try:
@@ -52,16 +52,17 @@ def last_mlp_at(network: nn.Module, places: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def head_at(network: Any, places: Tensor) -> Iterator[None]:
-    """Let only some places of the flattened batch reach the output layer."""
+def logits_only_at(network: Any, positions: Tensor) -> Iterator[None]:
+    """Let only some positions of the flattened batch reach the output layer."""
     layer = network.get_output_embeddings()
-    handle = layer.register_forward_pre_hook(lambda _, args: (args[0].flatten(0, 1)[places].unsqueeze(0),))
+    handle = layer.register_forward_pre_hook(lambda _, args: (args[0].flatten(0, 1)[positions].unsqueeze(0),))
     try:
         yield
     finally:
         handle.remove()
 
 
-def _spread(output: Tensor, places: Tensor, shape: Any) -> Tensor:
-    everywhere = output.new_zeros(shape[0] * shape[1], shape[2])
-    return everywhere.index_copy(0, places, output.squeeze(0)).view(shape)
+def _scatter(output: Tensor, positions: Tensor, shape: Any) -> Tensor:
+    """`[1, len(positions), hidden_size]` → `shape`, zero elsewhere."""
+    flat = output.new_zeros(shape[0] * shape[1], shape[2])
+    return flat.index_copy(0, positions, output.squeeze(0)).view(shape)

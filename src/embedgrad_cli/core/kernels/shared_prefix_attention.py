@@ -1,11 +1,13 @@
-"""Attention of many rows to one trunk, without a copy of the trunk for each row, and without padding around it.
+"""Attention of many rows to one prefix that they share, without a copy of it for each row, and without padding.
 
-A row attends to the trunk, which all rows share, and to what it has of its own. The two parts are computed apart and
-put together by their normalisers, as in Hydragen (arXiv 2402.05099) and ring attention (arXiv 2310.01889). For the
-trunk's part the queries of all rows are one long row, so its keys and values are read once, and their gradients come
-out added up. Only the rows' own part is computed on a padded batch: what surrounds attention sees packed tokens.
+A row attends to the shared prefix (trunk) and to what it has of its own, its suffix (branch). The two parts are
+computed apart and put together by their normalisers, as in Hydragen (arXiv 2402.05099) and ring attention (arXiv
+2310.01889). For the prefix's part the queries of all rows are one long row, so its keys and values are read once, and
+their gradients come out added up. Only the suffixes' part is computed on a padded batch: what surrounds attention sees
+packed tokens.
 
-The trunk reaches the attention function on the keys: see `kv_cache.SharedCache`.
+The prefix reaches the attention function on the keys: see `kv_cache.PackedCache`. A network's layers attend in this way
+once `prepare_attention` has told them to.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from embedgrad_cli.core.kernels.kv_cache import Past, PastCache, SharedCache
-from embedgrad_cli.core.kernels.packed_batch import Rows
+from embedgrad_cli.core.kernels.kv_cache import KeyValues, PackedCache, PrefixCache
+from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 
-NAME = "embedgrad_trunk"
+NAME = "embedgrad_shared_prefix"
 
 attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -36,87 +38,89 @@ def attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function of `transformers`: PyTorch's own, and over a trunk where the keys carry one.
+    """An attention function of `transformers`: PyTorch's own, and over a shared prefix where the keys carry one.
 
     Args:
-        query: `[1, heads, total, head_size]`, packed, where there is a trunk.
+        query: `[1, heads, total, head_size]`, packed, where there is a shared prefix.
         key, value: what the rows have of their own, `[batch, key heads, own width, head_size]`.
     """
-    behind = getattr(key, "behind", None)
-    if behind is None:
+    prefix = getattr(key, "shared_prefix", None)
+    if prefix is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    output: Tensor = _TrunkAttention.apply(query, *behind.trunk, key, value, behind.rows, behind.mask, scaling)
+    output: Tensor = _SharedPrefixAttention.apply(
+        query, prefix.keys, prefix.values, key, value, prefix.batch, prefix.mask, scaling
+    )
     return output.transpose(1, 2).contiguous(), None
 
 
-class _TrunkAttention(torch.autograd.Function):
+class _SharedPrefixAttention(torch.autograd.Function):
     """Each part is a call of PyTorch's kernel; given the joint normaliser, so is each part's gradient."""
 
     @staticmethod
     def forward(
         ctx: Any,
         query: Tensor,
-        trunk_keys: Tensor,
-        trunk_values: Tensor,
+        prefix_keys: Tensor,
+        prefix_values: Tensor,
         keys: Tensor,
         values: Tensor,
-        rows: Rows,
+        batch: PackedBatch,
         mask: Tensor | None,
         scale: float | None,
     ) -> Tensor:
         heads, group = keys.shape[1], query.shape[1] // keys.shape[1]
-        causal = mask is None and rows.mask.shape[1] > 1
+        causal = mask is None and batch.mask.shape[1] > 1
         mask = None if mask is None else mask.repeat_interleave(heads, 0)
-        by_trunk, trunk_norm = attend(_as_one_row(query, heads), trunk_keys, trunk_values, scale=scale)
-        by_own, own_norm = attend(
-            _grouped(rows.spread(query), heads),
+        by_prefix, prefix_norm = attend(_as_one_row(query, heads), prefix_keys, prefix_values, scale=scale)
+        by_suffix, suffix_norm = attend(
+            _grouped(batch.pad(query), heads),
             _for_group(keys, group),
             _for_group(values, group),
             is_causal=causal,
             attn_mask=mask,
             scale=scale,
         )
-        trunk_norm = trunk_norm.reshape(*query.shape[:3], 1)
-        own_norm = rows.pack(_ungrouped(own_norm.unsqueeze(-1), heads))
-        norm = torch.logaddexp(trunk_norm, own_norm)
-        output = by_trunk.float().reshape(query.shape) * (trunk_norm - norm).exp_()
-        output += rows.pack(_ungrouped(by_own, heads)) * (own_norm - norm).exp_()
+        prefix_norm = prefix_norm.reshape(*query.shape[:3], 1)
+        suffix_norm = batch.unpad(_ungrouped(suffix_norm.unsqueeze(-1), heads))
+        norm = torch.logaddexp(prefix_norm, suffix_norm)
+        output = by_prefix.float().reshape(query.shape) * (prefix_norm - norm).exp_()
+        output += batch.unpad(_ungrouped(by_suffix, heads)) * (suffix_norm - norm).exp_()
         output = output.to(query.dtype)
-        ctx.save_for_backward(query, trunk_keys, trunk_values, keys, values, output, norm, mask)
-        ctx.rows, ctx.causal, ctx.scale = rows, causal, scale
+        ctx.save_for_backward(query, prefix_keys, prefix_values, keys, values, output, norm, mask)
+        ctx.batch, ctx.causal, ctx.scale = batch, causal, scale
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, trunk_keys, trunk_values, keys, values, output, norm, mask = ctx.saved_tensors
-        rows, gradient = ctx.rows, gradients[0]
+        query, prefix_keys, prefix_values, keys, values, output, norm, mask = ctx.saved_tensors
+        batch, gradient = ctx.batch, gradients[0]
         heads, group = keys.shape[1], query.shape[1] // keys.shape[1]
-        of_query, of_trunk_keys, of_trunk_values = _attend_backward(
+        of_query, of_prefix_keys, of_prefix_values = _attend_backward(
             _as_one_row(gradient, heads),
             _as_one_row(query, heads),
-            trunk_keys,
-            trunk_values,
+            prefix_keys,
+            prefix_values,
             _as_one_row(output, heads),
             _as_one_row(norm, heads).squeeze(-1),
             0.0,
             False,
             scale=ctx.scale,
         )
-        of_own_query, of_keys, of_values = _attend_backward(
-            _grouped(rows.spread(gradient) * rows.mask[:, None, :, None], heads),  # padding has no gradient
-            _grouped(rows.spread(query), heads),
+        of_suffix_query, of_keys, of_values = _attend_backward(
+            _grouped(batch.pad(gradient) * batch.mask[:, None, :, None], heads),  # padding has no gradient
+            _grouped(batch.pad(query), heads),
             _for_group(keys, group),
             _for_group(values, group),
-            _grouped(rows.spread(output), heads),
-            _grouped(rows.spread(norm), heads).squeeze(-1),
+            _grouped(batch.pad(output), heads),
+            _grouped(batch.pad(norm), heads).squeeze(-1),
             0.0,
             ctx.causal,
             attn_mask=mask,
             scale=ctx.scale,
         )
-        of_query = of_query.reshape(query.shape) + rows.pack(_ungrouped(of_own_query, heads))
+        of_query = of_query.reshape(query.shape) + batch.unpad(_ungrouped(of_suffix_query, heads))
         of_keys, of_values = of_keys.sum(1).view_as(keys), of_values.sum(1).view_as(values)
-        return of_query, of_trunk_keys, of_trunk_values, of_keys, of_values, None, None, None
+        return of_query, of_prefix_keys, of_prefix_values, of_keys, of_values, None, None, None
 
 
 def _as_one_row(packed: Tensor, heads: int) -> Tensor:
@@ -140,43 +144,51 @@ def _for_group(tensor: Tensor, group: int) -> Tensor:
 
 
 @torch.no_grad()
-def reads_trunk_in_place(network: Any) -> bool:
-    """Let the network's layers attend to a shared trunk in place, if they can; else leave them as they are.
+def prepare_attention(network: Any) -> bool:
+    """Let the network's layers attend to a shared prefix in place, if they can; else leave them as they are.
 
-    They can on a CPU, where no layer's view is cut into chunks and all go through PyTorch's attention. Whether they
-    really do is tried out: a model may treat its keys in ways of its own.
+    They can on a CPU, where no layer's view is cut into windows or chunks and all go through PyTorch's attention.
+    Whether they really do is tried out: a model may treat its keys in ways of its own.
+
+    Returns: whether they can. What they compute without a shared prefix stays the same.
     """
-    config = network.config.get_text_config()
-    if network.config._attn_implementation == NAME:  # arranged before
+    implementation = network.config._attn_implementation
+    if implementation == NAME:  # prepared before
         return True
-    if network.device.type != "cpu" or network.config._attn_implementation != "sdpa":
+    sees_everything = _sees_everything(network.config.get_text_config())
+    if network.device.type != "cpu" or implementation != "sdpa" or not sees_everything:
         return False
-    if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-        return False
-    network.set_attn_implementation(NAME)
     try:
+        network.set_attn_implementation(NAME)
         agrees = _agrees(network.base_model)
     except Exception:  # whatever an unknown model raises here means: not with this one
         agrees = False
     if not agrees:
-        network.set_attn_implementation("sdpa")
+        network.set_attn_implementation(implementation)
     return agrees
 
 
+def _sees_everything(config: Any) -> bool:
+    """Whether every layer attends to all tokens before."""
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types is None:
+        return getattr(config, "sliding_window", None) is None
+    return set(layer_types) == {"full_attention"}
+
+
 def _agrees(body: Any) -> bool:
-    """Whether a few tokens have the same hidden states behind a trunk in place as in one sequence."""
+    """Whether a few tokens have the same hidden states after a prefix in place as in one sequence."""
     ids = torch.arange(9, device=body.device)[None]
-    nothing = Past([], torch.ones(1, 0, dtype=torch.bool, device=body.device))
-    trunk = PastCache(nothing, Rows.of([range(4)], body.device))
-    body(input_ids=ids[:, :4], past_key_values=trunk, use_cache=True)
-    past, outputs = trunk.extended_past().expand(2, in_place=True), []
+    prefix = PrefixCache(KeyValues.empty(body.device), PackedBatch.of([range(4)], body.device))
+    body(input_ids=ids[:, :4], past_key_values=prefix, use_cache=True)
+    key_values, outputs = prefix.extended().expand(2, in_place=True), []
     for begin, end in [(4, 8), (8, 9)]:  # two rows alike: some tokens at once, then one more
-        rows = Rows.of([range(begin, end)] * 2, body.device)
-        cache = SharedCache(past, rows, body.dtype)
-        places = rows.tokens[None]  # token n stands at place n
-        output = body(input_ids=places, position_ids=places, past_key_values=cache, use_cache=True)
+        batch = PackedBatch.of([range(begin, end)] * 2, body.device)
+        cache = PackedCache(key_values, batch, body.dtype)
+        positions = batch.tokens[None]  # token n stands at position n
+        output = body(input_ids=positions, position_ids=positions, past_key_values=cache, use_cache=True)
         outputs.append(output.last_hidden_state.view(2, end - begin, -1))
-        past = cache.extended_past()
+        key_values = cache.extended()
     expected = body(input_ids=ids, use_cache=False).last_hidden_state[:, 4:]
     error = (torch.cat(outputs, dim=1) - expected).float().norm() / expected.float().norm()
     return bool(error <= (1e-4 if expected.dtype == torch.float32 else 0.05))

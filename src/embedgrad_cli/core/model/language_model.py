@@ -15,7 +15,7 @@ from torch import Tensor
 
 from embedgrad_cli import assets
 from embedgrad_cli.config.schema import ModelConfig
-from embedgrad_cli.core.kernels.shared_prefix_attention import reads_trunk_in_place
+from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, from_pretrained, load_tokenizer, loading
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.artifact_metadata import Fingerprint
@@ -40,8 +40,14 @@ TABLE_CHUNK = 16_384  # rows of the embedding table looked at in one go
 class LanguageModel:
     """A causal language model whose weights never change, with its tokenizer.
 
-    `network` is a `transformers` causal LM in eval mode, `path` and `revision` say where it came from (they go into
-    artifacts), `is_chat` whether conversations are rendered with the tokenizer's chat template.
+    Nothing here changes the network, neither making this nor reading from it.
+
+    Args:
+        network: a `transformers` causal LM in eval mode.
+        path, revision: where it came from; they go into artifacts.
+        is_chat: whether conversations are rendered with the tokenizer's chat template.
+        reads_trunk_in_place: whether its attention reads a shared prefix (trunk) without a copy for each row, as
+            `prepare_attention` said when it was given the network.
     """
 
     network: Any
@@ -49,6 +55,7 @@ class LanguageModel:
     path: str
     revision: str | None
     is_chat: bool
+    reads_trunk_in_place: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -106,11 +113,6 @@ class LanguageModel:
         finally:
             handle.remove()
         return torch.equal(layer(seen[0]), logits)
-
-    @cached_property
-    def reads_trunk_in_place(self) -> bool:
-        """Whether attention reads a trunk without a copy per row; the first question arranges it, if it can be."""
-        return self.sliding_window is None and reads_trunk_in_place(self.network)
 
     @cached_property
     def embedding_rms(self) -> float:
@@ -172,7 +174,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
-    """Load a model and its tokenizer from a hub id or a local folder and freeze it.
+    """Load a model and its tokenizer from a hub id or a local folder, freeze it, and prepare its attention.
 
     Raises:
         ModelError: it cannot be found, read, or is not a causal LM with a fast tokenizer.
@@ -183,9 +185,10 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     # Safetensors only: a pickled checkpoint can run code while it is read.
     network = from_pretrained(AutoModelForCausalLM, config, dtype=config.dtype, use_safetensors=True)
     network.requires_grad_(False).eval().to(device)
+    reads_trunk_in_place = prepare_attention(network)
     kind = "chat" if known.is_chat else "plain"
     log.info("model %s: %s on %s, %s template", config.path, network.dtype, device, kind)
-    return LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat)
+    return LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat, reads_trunk_in_place)
 
 
 def load_outline(config: ModelConfig) -> tuple[LanguageModel, Path]:

@@ -1,4 +1,7 @@
-"""Answers that grow side by side: finished ones make room, and waiting examples take it."""
+"""Answers that grow side by side: finished ones free their rows, and waiting examples take these.
+
+All stand after one shared prefix (trunk); what is computed of an example before its answer is its suffix (branch).
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from embedgrad_cli.core.kernels.kv_cache import Past
+from embedgrad_cli.core.kernels.kv_cache import KeyValues
 from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.network_pass import logits_and_cache
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
 
-# New examples come in once so much of the batch is free: each time costs a forward pass and a copy of the past.
-ROOM = 0.25
+# New examples come in once so much of the batch is free: each time costs a forward pass and a copy of the cache.
+FREE_SHARE = 0.25
 
 
 class Generation:
@@ -24,7 +28,7 @@ class Generation:
     An answer ends at one of the model's end tokens, after `max_new_tokens`, or where the model's context does.
 
     Args:
-        trunk: what the examples share, computed.
+        trunk: the keys and values of what the examples share.
         at_once: answers that grow at the same time, at most.
     """
 
@@ -33,73 +37,73 @@ class Generation:
         forward: Forward,
         examples: Sequence[Example],
         prompt: SoftPrompt,
-        trunk: Past,
+        trunk: KeyValues,
         max_new_tokens: int,
         at_once: int,
         sampling: Sampling,
     ) -> None:
         self.forward, self.examples, self.prompt, self.trunk = forward, examples, prompt, trunk
         self.at_once, self.sampling = at_once, sampling
-        longest = forward.model.max_length
-        rooms = [max_new_tokens if longest is None else longest - len(example.tokens) for example in examples]
-        self.limits = [min(max_new_tokens, room) for room in rooms]
-        self.uniforms = sampling.uniforms([example.id for example in examples], max_new_tokens)
+        context = forward.model.max_length
+        left = [max_new_tokens if context is None else context - len(example.tokens) for example in examples]
+        self.limits = [min(max_new_tokens, tokens_left) for tokens_left in left]
+        self.random_numbers = sampling.random_numbers([example.id for example in examples], max_new_tokens)
         self.answers: list[list[int]] = [[] for _ in range(len(examples) * sampling.num_samples)]
         self.waiting = deque(i for i, limit in enumerate(self.limits) if limit > 0)
-        self.growing: list[int] = []  # numbers of answers, in the order of the rows of `past` and `logits`
-        self.past: Past
+        self.growing: list[int] = []  # numbers of answers, in the order of the rows of `key_values` and `logits`
+        self.key_values: KeyValues
         self.logits: Tensor
 
     def run(self) -> list[list[int]]:
         """Token ids without those that ended the answers: all answers to the first example, then to the second, …"""
         while self.waiting or self.growing:
-            if self._has_room():
+            if self._can_admit():
                 self._admit()
             self._choose()
             if self.growing:
                 last = [self.answers[number][-1:] for number in self.growing]
-                self.logits, self.past = self.forward.run(last, self.past, self.prompt, range(len(last)))
+                self.logits, self.key_values = logits_and_cache(
+                    self.forward.model, last, self.key_values, self.prompt, range(len(last))
+                )
         return self.answers
 
-    def _has_room(self) -> bool:
+    def _can_admit(self) -> bool:
         if not self.growing:
             return True
-        # Examples that come in later stand behind a gap, which not every model allows.
+        # Examples that come in later stand after a gap, which not every model allows.
         free = self.at_once - len(self.growing)
-        return bool(self.waiting) and free >= self._needed_room and self.forward.allows_gaps((1, 2))
-
-    @property
-    def _needed_room(self) -> int:
-        return max(int(ROOM * self.at_once), self.sampling.num_samples)
+        enough = max(int(FREE_SHARE * self.at_once), self.sampling.num_samples)
+        return bool(self.waiting) and free >= enough and self.forward.allows_gaps((1, 2))
 
     def _admit(self) -> None:
-        """Compute the branches of as many examples as there is room for; each query is computed once."""
+        """Compute the branches of as many examples as there are free rows for; each query is computed once."""
         k, free = self.sampling.num_samples, self.at_once - len(self.growing)
         new = [self.waiting.popleft() for _ in range(min(max(free // k, 1), len(self.waiting)))]
-        logits, past = self.forward.prefill([self.examples[i] for i in new], self.prompt, self.trunk)
+        logits, key_values = self.forward.prefill([self.examples[i] for i in new], self.prompt, self.trunk)
         if k > 1:
             copies = torch.arange(len(new), device=logits.device).repeat_interleave(k)
-            logits, past = logits[copies], past.select(copies)
+            logits, key_values = logits[copies], key_values.select(copies)
         if self.growing:
-            logits, past = torch.cat([self.logits, logits]), self.past.compact().join(past)
-        self.logits, self.past = logits, past
+            logits = torch.cat([self.logits, logits])
+            key_values = self.key_values.compact().join(key_values)
+        self.logits, self.key_values = logits, key_values
         self.growing += [i * k + sample for i in new for sample in range(k)]
 
     def _choose(self) -> None:
         """Give each growing answer its next token; those that are complete leave."""
-        uniform = None
-        if self.uniforms is not None:
+        random_numbers = None
+        if self.random_numbers is not None:
             lengths = [len(self.answers[number]) for number in self.growing]
-            uniform = self.uniforms[self.growing, lengths].to(self.logits.device)
+            random_numbers = self.random_numbers[self.growing, lengths].to(self.logits.device)
         staying = []
-        for place, token in enumerate(self.sampling.choose(self.logits, uniform).tolist()):
-            answer = self.answers[self.growing[place]]
+        for row, token in enumerate(self.sampling.choose(self.logits, random_numbers).tolist()):
+            answer = self.answers[self.growing[row]]
             if token in self.forward.model.end_ids:
                 continue
             answer.append(token)
-            if len(answer) < self.limits[self.growing[place] // self.sampling.num_samples]:
-                staying.append(place)
+            if len(answer) < self.limits[self.growing[row] // self.sampling.num_samples]:
+                staying.append(row)
         if len(staying) < len(self.growing):
-            self.growing = [self.growing[place] for place in staying]
+            self.growing = [self.growing[row] for row in staying]
             kept = torch.tensor(staying, device=self.logits.device, dtype=torch.long)
-            self.past = self.past.select(kept)
+            self.key_values = self.key_values.select(kept)

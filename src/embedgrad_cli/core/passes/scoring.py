@@ -1,17 +1,19 @@
-"""Scoring of labels and generation of answers, on the trunk's keys and values."""
+"""Scoring of labels and generation of answers, on the keys and values of the shared prefix (trunk)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from embedgrad_cli.core.kernels.kv_cache import Past
+from embedgrad_cli.core.kernels.kv_cache import KeyValues
+from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.generation import Generation
+from embedgrad_cli.core.passes.network_pass import logits_at
+from embedgrad_cli.core.passes.plain import plain_answers, plain_scores
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
@@ -27,25 +29,25 @@ class Decoder:
         self.forward, self.prompt = forward, prompt
 
     @cached_property
-    def trunk(self) -> Past:
+    def trunk(self) -> KeyValues:
         return self.forward.compute_trunk(self.prompt)
 
     @torch.no_grad()
     def score_choices(self, batch: Sequence[Example], choices: Sequence[tuple[int, ...]]) -> list[list[float]]:
         """Log-likelihood of every choice (the sum over its tokens) after every example: `[examples][choices]`.
 
-        The query is computed once. Its last place predicts every choice's first token; only what choices hold beyond
+        The query is computed once. Its last position predicts every choice's first token; only what choices hold beyond
         that is computed per choice.
         """
         if not self.forward.shares_trunk:
-            return [_plain_scores(self.forward, example, choices, self.prompt) for example in batch]
-        logits, past = self.forward.prefill(batch, self.prompt, self.trunk)
+            return [plain_scores(self.forward.model, example, choices, self.prompt) for example in batch]
+        logits, key_values = self.forward.prefill(batch, self.prompt, self.trunk)
         first = logits.float().log_softmax(-1)
         columns = []
         for choice in choices:
             column = first[:, choice[0]]
             if len(choice) > 1:
-                column = column + _score_rest(self.forward, choice, past, self.prompt)
+                column = column + _score_rest(self.forward.model, choice, key_values, self.prompt)
             columns.append(column)
         return torch.stack(columns, dim=1).tolist()
 
@@ -58,7 +60,8 @@ class Decoder:
         `at_once` answers grow at the same time; see `generation`.
         """
         if not self.forward.shares_trunk:
-            return [_plain_generate(self.forward, e, self.prompt, max_new_tokens, sampling) for e in examples]
+            model = self.forward.model
+            return [plain_answers(model, example, self.prompt, max_new_tokens, sampling) for example in examples]
         work = (self.forward, examples, self.prompt, self.trunk, max_new_tokens, at_once, sampling)
         answers, k = Generation(*work).run(), sampling.num_samples
         return [answers[start : start + k] for start in range(0, len(answers), k)]
@@ -109,40 +112,10 @@ def batches_by_length(forward: Forward, examples: Sequence[Example], batch_size:
         yield batch
 
 
-def _score_rest(forward: Forward, choice: tuple[int, ...], past: Past, prompt: SoftPrompt) -> Tensor:
+def _score_rest(model: LanguageModel, choice: tuple[int, ...], key_values: KeyValues, prompt: SoftPrompt) -> Tensor:
     """Log-likelihood of a choice's tokens after the first, `[batch]`."""
-    rows, length = len(past.mask), len(choice) - 1
-    logits, _ = forward.run([choice[:-1]] * rows, past, prompt, range(rows * length), is_last=True)
+    rows, length = len(key_values.mask), len(choice) - 1
+    logits = logits_at(model, [choice[:-1]] * rows, key_values, prompt, range(rows * length))
     targets = torch.tensor(choice[1:], device=logits.device).repeat(rows)
     likelihoods = logits.float().log_softmax(-1).gather(1, targets[:, None])
     return likelihoods.view(rows, length).sum(dim=1)
-
-
-def _plain_scores(
-    forward: Forward, example: Example, choices: Sequence[tuple[int, ...]], prompt: SoftPrompt
-) -> list[float]:
-    return [-forward.plain_losses([replace(example, target=c)], prompt).sum().item() for c in choices]
-
-
-def _plain_generate(
-    forward: Forward, example: Example, prompt: SoftPrompt, max_new_tokens: int, sampling: Sampling
-) -> list[list[int]]:
-    """Let the model generate by itself, one answer at a time: nothing is known of its cache, padding included."""
-    tokens, mask = forward.pad([example.tokens])
-    model, answers = forward.model, []
-    drawing = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    for number in range(sampling.num_samples):
-        with torch.random.fork_rng():
-            torch.manual_seed(sampling.seed_of(example.id, number))
-            output = model.network.generate(
-                inputs_embeds=forward.embed(tokens, prompt),
-                attention_mask=mask.long(),
-                max_new_tokens=max_new_tokens,
-                eos_token_id=sorted(model.end_ids),
-                pad_token_id=min(model.end_ids),
-                **({"do_sample": False} if sampling.is_greedy else drawing),
-            )
-        answer = output[0].tolist()
-        end = next((i for i, token in enumerate(answer) if token in model.end_ids), len(answer))
-        answers.append(answer[:end])
-    return answers

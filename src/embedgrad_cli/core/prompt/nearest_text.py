@@ -20,7 +20,7 @@ from embedgrad_cli.errors import UserError
 
 
 @dataclass(frozen=True)
-class Reading:
+class NearestText:
     """One text per slot, and of each vector: the nearest token, its cosine, and how far away it is.
 
     `distance` is Euclidean; `relative_distance` is over the length of the token's own embedding.
@@ -33,8 +33,8 @@ class Reading:
     relative_distance: list[float]
 
 
-def read(prompt: SoftPrompt, model: LanguageModel) -> Reading:
-    """The nearest tokens, by cosine, among those that can be written in a text.
+def nearest_text(prompt: SoftPrompt, model: LanguageModel) -> NearestText:
+    """The nearest token of each vector, by cosine, among those that can be written in a text.
 
     Raises:
         UserError: the nearest tokens of a slot are white space alone.
@@ -48,7 +48,7 @@ def read(prompt: SoftPrompt, model: LanguageModel) -> Reading:
         raise UserError(
             "a slot's nearest tokens are white space alone, so there is no text to read. Nothing was written."
         )
-    return Reading(
+    return NearestText(
         texts=texts,
         ids=ids[:, 0].tolist(),
         cosine=cosines[:, 0].tolist(),

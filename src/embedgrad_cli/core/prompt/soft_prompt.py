@@ -1,9 +1,10 @@
-"""The trainable vectors, the bound on how far they may move, and how far they did."""
+"""The trainable vectors, the embeddings of tokens with them in the slots, and how far they moved."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.text.encoding import Slots
@@ -29,6 +30,18 @@ class SoftPrompt(nn.Module):
         """The prompt of step 0: exactly the embeddings of the seed's tokens, as the model computes them."""
         with torch.no_grad():
             return cls(slots, model.embed(torch.tensor(slots.flat_ids, dtype=torch.long, device=model.device)))
+
+    def embed(self, tokens: Tensor, model: LanguageModel) -> Tensor:
+        """Embeddings of tokens as in `Example.tokens`: the model's own, and in slots these vectors.
+
+        Args: tokens `[batch, width]`. Returns: `[batch, width, hidden_size]` in the model's dtype.
+        """
+        embeds = model.embed(tokens.clamp(min=0))
+        if not self.slots.num_tokens:
+            return embeds
+        # Not `self.vectors[...]`: on a CPU the threads of its backward pass add up in whatever order they come.
+        vectors = embedding((-1 - tokens).clamp(min=0), self.vectors).to(embeds.dtype)
+        return torch.where((tokens < 0).unsqueeze(-1), vectors, embeds)
 
     def split(self, tensor: Tensor) -> list[Tensor]:
         """Cut a `[num_tokens, …]` tensor into one per slot."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from embedgrad_cli.config.fields import PLACE, QUERY, QUERY_PLACE, prompt_number
 from embedgrad_cli.config.schema import Message, TemplateConfig
-from embedgrad_cli.core.text.template import Conversation, Rendered
+from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.errors import TemplateError
 
 Turns = Sequence[Mapping[str, str]]
@@ -34,8 +34,8 @@ def render_turns(
         return _plain(turns, template, list(seeds), tokenizer)
 
     def render(value: Callable[[str], str]) -> str:
-        own = [Message(m.role, PLACE.sub(lambda field: value(field[1]), m.content)) for m in template.messages]
-        messages = _around(turns, own, _query_at(template))
+        filled = [Message(m.role, PLACE.sub(lambda field: value(field[1]), m.content)) for m in template.messages]
+        messages = _insert_turns(turns, filled, _query_at(template))
         try:
             return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:
@@ -78,7 +78,7 @@ def _plain(turns: Turns, template: TemplateConfig, seeds: list[str], tokenizer: 
             f"the conversation has {len(turns)} turns, but this prompt stands in a plain text, which has a place for "
             "one query. Give one user turn."
         )
-    return Conversation(template, seeds, tokenizer, is_chat=False).render(turns[0]["content"])
+    return PromptTemplate(template, seeds, tokenizer, is_chat=False).render(turns[0]["content"])
 
 
 def joins_system_turn(turns: Turns, template: TemplateConfig) -> bool:
@@ -91,16 +91,16 @@ def _query_at(template: TemplateConfig) -> int:
     return next(i for i, message in enumerate(template.messages) if QUERY_PLACE in message.content)
 
 
-def _around(turns: Turns, own: Sequence[Message], at: int) -> list[dict[str, str]]:
-    """The turns between the template's messages, whose fields are filled already; `at` is the query's."""
-    if turns[-1]["role"] != own[at].role:
+def _insert_turns(turns: Turns, filled: Sequence[Message], query_at: int) -> list[dict[str, str]]:
+    """The turns between the template's messages, whose fields are filled already."""
+    if turns[-1]["role"] != filled[query_at].role:
         raise TemplateError(
             f"the last turn has the role {turns[-1]['role']!r}, but the prompt was optimised for queries of the role "
-            f"{own[at].role!r}. End the conversation with the turn that the model shall answer."
+            f"{filled[query_at].role!r}. End the conversation with the turn that the model shall answer."
         )
-    messages = [{"role": message.role, "content": message.content} for message in own]
+    messages = [{"role": message.role, "content": message.content} for message in filled]
     history = [{"role": turn["role"], "content": turn["content"]} for turn in turns[:-1]]
-    before, after = messages[:at], messages[at:]
+    before, after = messages[:query_at], messages[query_at:]
     if history and history[0]["role"] == "system":
         system = history.pop(0)
         if before and before[0]["role"] == "system":

@@ -3,7 +3,7 @@
 Every example is tokenised in full with the seed text in its place, exactly as a user's text prompt would be. A slot is
 the set of tokens that overlap the seed's characters. In `Example.tokens` a slot token is the negative number
 `-1 - i`, where i counts rows of the soft prompt; every other number is a vocabulary id. So two examples share a token
-exactly where they share a number, and the trunk is their longest common prefix.
+exactly where they share a number, and the shared prefix (trunk) is their longest common one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from tokenizers import AddedToken
 
 from embedgrad_cli.core.model.language_model import LanguageModel
-from embedgrad_cli.core.text.template import Conversation, Rendered
+from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.errors import DataError, TemplateError
 
 log = logging.getLogger(__name__)
@@ -82,39 +82,39 @@ class Encoded:
 
 def encode(
     rows: Sequence[Row],
-    conversation: Conversation,
+    prompt_template: PromptTemplate,
     model: LanguageModel,
     *,
-    ends_turn: bool,
-    room: int | None = None,
+    append_end_token: bool,
+    reserve: int | None = None,
     too_long: str = "error",
 ) -> Encoded:
     """Tokenise rows.
 
     Args:
-        ends_turn: add the end-of-turn token to every target (`kind: generation`; a label is scored without it).
-        room: tokens that must fit behind the conversation; None: the target's own length.
+        append_end_token: add the end-of-turn token to every target (`kind: generation`; a label is scored without it).
+        reserve: tokens that must fit after the conversation; None: the target's own length.
         too_long: `error`, or `skip` an example that does not fit the model's context and list it.
 
     Raises:
         TemplateError: a slot's tokens differ between examples because the query touches the prompt.
         DataError: an example is longer than the model's context.
     """
-    end = (model.turn_end_id,) if ends_turn and model.turn_end_id is not None else ()
+    end = (model.turn_end_id,) if append_end_token and model.turn_end_id is not None else ()
     targets = {row.target for row in rows}
-    target_ids = {text: continuation(text, conversation, model) + end for text in targets}
+    target_ids = {text: continuation(text, prompt_template, model) + end for text in targets}
     slots: Slots | None = None
     examples, skipped = [], []
     for start in range(0, len(rows), TOKENIZER_BATCH):
         batch = rows[start : start + TOKENIZER_BATCH]
-        rendered = [conversation.render(row.query) for row in batch]
-        tokenised = tokenise(rendered, model.tokenizer, conversation.adds_special_tokens)
-        for row, (tokens, found) in zip(batch, tokenised, strict=True):
-            slots = slots or found
-            if found != slots:
-                raise _straddling(slots, found, row.id, model.tokenizer)
+        rendered = [prompt_template.render(row.query) for row in batch]
+        tokenised = tokenise(rendered, model.tokenizer, prompt_template.adds_special_tokens)
+        for row, (tokens, row_slots) in zip(batch, tokenised, strict=True):
+            slots = slots or row_slots
+            if row_slots != slots:
+                raise _straddling(slots, row_slots, row.id, model.tokenizer)
             example = Example(row.id, tokens, target_ids[row.target])
-            needed = example.length if room is None else len(tokens) + room
+            needed = example.length if reserve is None else len(tokens) + reserve
             if model.max_length is not None and needed > model.max_length:
                 if too_long == "error":
                     raise _too_long(example, needed, model.max_length)
@@ -126,13 +126,13 @@ def encode(
     return Encoded(examples, slots or Slots(()), skipped)
 
 
-def continuation(text: str, conversation: Conversation, model: HasTokenizer) -> tuple[int, ...]:
-    """Token ids of an answer that follows the rendered conversation.
+def continuation(text: str, prompt_template: PromptTemplate, model: HasTokenizer) -> tuple[int, ...]:
+    """Token ids of an answer that follows the rendered template.
 
-    The conversation's fixed tail is tokenised along, so that a tokenizer that marks the beginning of a text does not
+    The template's fixed tail is tokenised along, so that a tokenizer that marks the beginning of a text does not
     do so in the middle of one; where the two would merge, the answer stands alone, as it does when it is generated.
     """
-    tail = conversation.tail
+    tail = prompt_template.tail
     before, joint, alone = model.tokenizer([tail, tail + text, text], add_special_tokens=False)["input_ids"]
     return tuple(joint[len(before) :] if joint[: len(before)] == before else alone)
 
@@ -159,10 +159,10 @@ def tokenise(
         return_attention_mask=False,
     )
     results = []
-    for ids, offsets, one in zip(batch["input_ids"], batch["offset_mapping"], rendered, strict=True):
+    for ids, offsets, rendering in zip(batch["input_ids"], batch["offset_mapping"], rendered, strict=True):
         tokens, slots = list(ids), []
         row = 0  # of the soft prompt
-        for begin, end in one.slots:
+        for begin, end in rendering.slots:
             inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > begin]
             slots.append(tuple(ids[i] for i in inside))
             for i in inside:
@@ -189,7 +189,7 @@ def tokenise_apart(rendered: Rendered, tokenizer: Any, slots: Slots) -> tuple[in
         return None
     rows = iter(range(slots.num_tokens))
     groups = iter([[-1 - next(rows) for _ in slot] for slot in slots.ids])
-    return tuple(token for one in ids for token in (next(groups) if one == placeholder else [one]))
+    return tuple(row for token in ids for row in (next(groups) if token == placeholder else [token]))
 
 
 @lru_cache(maxsize=1)
@@ -199,12 +199,12 @@ def _with_placeholder(tokenizer: Any) -> Any:
     return copied
 
 
-def _straddling(expected: Slots, found: Slots, example_id: str, tokenizer: Any) -> TemplateError:
+def _straddling(expected: Slots, actual: Slots, example_id: str, tokenizer: Any) -> TemplateError:
     def show(slots: Slots) -> str:
         return " | ".join(str(tokenizer.convert_ids_to_tokens(list(ids))) for ids in slots.ids)
 
     return TemplateError(
-        f"example {example_id}: the prompt's tokens are {show(found)}, but {show(expected)} in the first example. A "
+        f"example {example_id}: the prompt's tokens are {show(actual)}, but {show(expected)} in the first example. A "
         "token straddles the edge between prompt and query, so the prompt is not the same for every example. Put a "
         "line break or a message boundary between {prompt} and {query} in the template."
     )

@@ -1,6 +1,6 @@
 """Worked examples before the query: they become part of the template, so that all that follows knows nothing of them.
 
-Every example of a task is shown with the same ones, so they belong to the trunk, which is computed once.
+Every example of a task is shown with the same ones, so they belong to the shared prefix (trunk), computed once.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ class Rendered:
     queries: list[tuple[int, int]] = field(default_factory=list)
 
 
-class Conversation:
-    """Renders queries into conversations with the seed prompt in its slots.
+class PromptTemplate:
+    """A template with the seed prompt in its slots, which renders queries into conversations.
 
     The template is rendered once, with markers for prompt and query, and cut into pieces: literal text, slots, query.
     A rendering joins the pieces. The first few are compared with what the tokenizer's own template makes of the real

@@ -26,7 +26,7 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.nearest_text import texts_of, unwritable
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded, Example, Slots, tokenise
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import TemplateError, UserError
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.outcomes import answer_and_grade
@@ -142,12 +142,12 @@ class TextSearch:
     def _reads_back(self, ids: list[int], texts: Texts, encoded: Encoded) -> bool:
         rows = self.task.splits.train[:ROUND_TRIP_ROWS]
         try:
-            conversation = Conversation(self.task.template, texts, self.model.tokenizer, self.model.is_chat)
-            rendered = [conversation.render(row.query) for row in rows]
+            prompt_template = PromptTemplate(self.task.template, texts, self.model.tokenizer, self.model.is_chat)
+            rendered = [prompt_template.render(row.query) for row in rows]
         except TemplateError:  # the chat template rewrites such a text
             return False
         known = {example.id: example.tokens for example in encoded.examples}
-        tokenised = tokenise(rendered, self.model.tokenizer, conversation.adds_special_tokens)
+        tokenised = tokenise(rendered, self.model.tokenizer, prompt_template.adds_special_tokens)
         return all(
             slots.flat_ids == ids and tokens == known.get(row.id, tokens)
             for row, (tokens, slots) in zip(rows, tokenised, strict=True)
@@ -159,8 +159,8 @@ class TextSearch:
         encoded = self.task.encode(rows, texts)
         prompt = SoftPrompt.from_seed(encoded.slots, self.model)
         forward = Forward(self.model, encoded.examples, self.task.shares_trunk)
-        examination = self.task.examine(rows, {"validation": ArmPrompt(tuple(texts))})
-        outcomes = answer_and_grade(examination.arms["validation"], examination.rows, self.task.config.task, size)
+        arm_set = self.task.build_arms(rows, {"validation": ArmPrompt(tuple(texts))})
+        outcomes = answer_and_grade(arm_set.arms["validation"], arm_set.rows, self.task.config.task, size)
         self.evaluations += self._validation_cost
         entry = {
             "step": result.steps,

@@ -17,10 +17,10 @@ from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint
 from embedgrad_cli.core.prompt.nearest_text import one_text_per_slot
 from embedgrad_cli.core.text.encoding import Encoded, encode
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.core.text.template import Conversation
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, Progress, answer_rows
-from embedgrad_cli.evaluation.arms import ArmPrompt, Examination, examine
+from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.tasks.load import Row, Splits, load
 
 Texts = list[str]  # one per slot
@@ -61,28 +61,26 @@ class Measurement:
         seeds = seeds_of(settings.prompt)
         seed_texts = [seeds[number] for content in contents for number in prompt_numbers(content)]
         arm = {"seed": ArmPrompt(tuple(seed_texts))}
-        tried = examine(splits.validation, model, numbered, settings.task, arm).arms["seed"]
+        tried = build_arms(splits.validation, model, numbered, settings.task, arm).arms["seed"]
         return cls(settings, splits, model, numbered, seed_texts, tried.forward.shares_trunk)
 
-    def examine(self, rows: Sequence[Row], prompts: Mapping[str, ArmPrompt]) -> Examination:
+    def build_arms(self, rows: Sequence[Row], prompts: Mapping[str, ArmPrompt]) -> ArmSet:
         """The rows with each of these prompts, with one text per slot."""
-        return examine(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk)
+        return build_arms(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk)
 
     def encode(self, rows: Sequence[Row], texts: Texts) -> Encoded:
         """The rows with these texts in the slots, and the targets that a loss is taken on."""
         task = self.config.task
-        conversation = Conversation(self.template, texts, self.model.tokenizer, self.model.is_chat)
-        ends_turn = task.kind == "generation"
-        return encode(rows, conversation, self.model, ends_turn=ends_turn, too_long=task.too_long)
+        prompt_template = PromptTemplate(self.template, texts, self.model.tokenizer, self.model.is_chat)
+        append_end_token = task.kind == "generation"
+        return encode(rows, prompt_template, self.model, append_end_token=append_end_token, too_long=task.too_long)
 
-    def answer(
-        self, examination: Examination, progress: Callable[[str, int], Progress]
-    ) -> dict[str, list[list[Answer]]]:
+    def answer(self, arm_set: ArmSet, progress: Callable[[str, int], Progress]) -> dict[str, list[list[Answer]]]:
         """Let every arm answer every row."""
         log, task, size = AnswerLog(), self.config.task, self.config.evaluation.batch_size
         return {
             name: answer_rows(arm, task, size, log, progress=progress(name, len(arm.examples)))
-            for name, arm in examination.arms.items()
+            for name, arm in arm_set.arms.items()
         }
 
 
