@@ -1,11 +1,11 @@
-"""The command line from outside: help, exit codes, plain errors, sweeps, completion."""
+"""The command line from outside: help, exit codes, plain errors, sweeps."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,11 @@ def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Received:
     """Stands in for the subcommands: collects the configs they are called with. Runs in an empty folder."""
     configs: Received = []
 
-    def subcommand(command: str) -> Callable[[Any], float]:
-        def run(config: Any) -> float:
-            configs.append(config)
-            return 0.5
+    def run(config: Any) -> float:
+        configs.append(config)
+        return 0.5
 
-        return run
-
-    monkeypatch.setattr(hydra_job, "_subcommand", subcommand)
+    monkeypatch.setattr(hydra_job, "run_job", run)
     monkeypatch.chdir(tmp_path)
     return configs
 
@@ -43,7 +40,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def run(config: Any) -> float:
         raise error
 
-    monkeypatch.setattr(hydra_job, "_subcommand", lambda command: run)
+    monkeypatch.setattr(hydra_job, "run_job", run)
 
 
 def run_process(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -115,6 +112,16 @@ def test_help_of_optimize_lists_groups_and_settings(capsys: pytest.CaptureFixtur
 def test_help_of_the_other_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     assert {"evaluate": "artifact=null", "export": "artifact=???"}[command] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_help_of_a_command_says_what_its_module_says(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = import_module(f"embedgrad_cli.commands.{command}")
+    assert cli.main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"usage: embedgrad {command} " in text
+    assert f"examples:\n  embedgrad {command}" in text
+    assert all(line in text for line in module.__doc__.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -314,45 +321,16 @@ def test_info(received: Received, capsys: pytest.CaptureFixture[str]) -> None:
     assert "task/word-problems" in capsys.readouterr().out
 
 
-def complete(line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setenv("COMP_LINE", line)
-    assert cli.main(["-sc", "query=bash"]) == 0
-    return capsys.readouterr().out.split()
-
-
-def test_completion(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, received: Received) -> None:
-    assert complete("embedgrad ", capsys, monkeypatch) == list(cli.COMMANDS)
-    assert complete("embedgrad ev", capsys, monkeypatch) == ["evaluate"]
-    assert complete("embedgrad optimize task=s", capsys, monkeypatch) == ["task=sst2"]
-    assert "train.steps=" in complete("embedgrad optimize train.", capsys, monkeypatch)
-    assert complete("embedgrad export form", capsys, monkeypatch) == ["format="]
-    assert complete("embedgrad optimize --mul", capsys, monkeypatch) == ["--multirun"]
-    assert received == []
-
-
-def test_completion_within_bash(tmp_path: Path) -> None:
-    """The installed function, called as bash calls it."""
-    program = tmp_path / "embedgrad"
-    program.write_text(f"#!{sys.executable}\nimport sys\nfrom embedgrad_cli.cli.main import main\nsys.exit(main())\n")
-    program.chmod(0o755)
-    script = """
-        eval "$(embedgrad -sc install=bash)"
-        COMP_LINE="embedgrad optimize task=s"; COMP_POINT=${#COMP_LINE}; COMP_CWORD=2
-        hydra_bash_completion
-        echo "${COMPREPLY[@]}"
-    """
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "task=sst2", done.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "loaded"),
     [
         (["--help"], 0, []),
         (["optimize", "--help"], 0, ["hydra"]),
+        (["evaluate", "--help"], 0, ["hydra"]),
+        (["export", "--help"], 0, ["hydra"]),
+        (["inspect", "--help"], 0, []),
+        (["compare", "--help"], 0, []),
+        (["tasks", "show", "--help"], 0, ["hydra"]),
         (["optimize", "model.typo=1", "optimizer.lr=-1"], 2, ["hydra"]),
         (["evaluate", "artifact=nowhere"], 2, ["hydra"]),
         (["nonsense"], 2, []),

@@ -179,7 +179,9 @@ def test_the_embedded_model_is_found(inspect: Inspect, tmp_path: Path) -> None:
         ("inspect nowhere --format tabel", "--format tabel: there is no such format. Did you mean table?"),
         ("inspect nowhere --verify ./nowhere", "--verify: there is no folder './nowhere'"),
         ("inspect a b", "unrecognized arguments: b"),
-        ("inspect nowhere --verifi x", "unrecognized arguments"),
+        ("inspect nowhere --verifi x", "--verifi: there is no such flag"),
+        ("inspect --verify", "--verify: expected one argument"),
+        ("inspect --formt x --format y", "2 problems"),
     ],
 )
 def test_wrong_input(line: str, words: str, capsys: Capture) -> None:

@@ -104,8 +104,10 @@ def test_what_was_left_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["show"], "say `embedgrad tasks`, or `embedgrad tasks show NAME"),
-        (["list"], "say `embedgrad tasks`"),
+        (["show"], "required: NAME"),
+        (["show", "task.fewshot=3"], "argument NAME"),
+        (["list"], "'list' (choose from"),
+        (["show", "sst2", "--frobnicate", "x"], "--frobnicate"),
         (["show", "sst3"], "Did you mean task=sst2?"),
         (["show", "bbh"], "task.name: it has no value yet"),
         (["--frobnicate"], "--frobnicate"),
@@ -157,8 +159,20 @@ def test_every_new_setting_is_checked(
     assert words in refused(capsys, "show", "mine", "--config-dir", str(own), *[s.strip("'") for s in settings])
 
 
+def test_flags_stand_anywhere(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flag, settings = ["--config-dir", str(own)], ["template=after-query", "seed=3"]
+    first = said(capsys, "show", "mine", *settings, *flag)
+    for line in (
+        ["show", *flag, "mine", *settings],
+        ["show", "mine", settings[0], *flag, settings[1]],
+        [*flag, "show", "mine", *settings],
+    ):
+        assert said(capsys, *line) == first
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: embedgrad tasks" in said(capsys, "--help")
+    assert "usage: embedgrad tasks show NAME" in said(capsys, "show", "--help")
 
 
 @pytest.mark.parametrize(

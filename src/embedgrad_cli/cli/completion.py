@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from itertools import pairwise
 from pathlib import Path
 
+from embedgrad_cli.cli.help import help_text
 from embedgrad_cli.cli.hydra_job import run_hydra
-from embedgrad_cli.cli.names import COMMANDS, MODES
-from embedgrad_cli.config.build import COMMANDS as CONFIGURED
+from embedgrad_cli.cli.names import COMMANDS, JOBS
+from embedgrad_cli.commands import flag_command
 from embedgrad_cli.errors import ConfigError
 
-FLAGS = ("--help", "--cfg", "--multirun", "--config-dir", "--config-name", "--info")
-OWN_FLAGS = {
-    "evaluate": (*FLAGS, *MODES),
-    "inspect": ("--help", "--verify", "--format"),
-    "compare": ("--help", "--format", "--sort", "--mixed"),
-    "tasks": ("--help", "--config-dir"),
-}
+LONG_FLAG = re.compile(r"^ *(--[\w-]+)", re.MULTILINE)
 
 
 def complete(words: list[str]) -> int:
@@ -30,7 +26,7 @@ def complete(words: list[str]) -> int:
     if action is None:
         raise ConfigError(["-sc: say what to do: -sc install=bash, or uninstall=, or zsh or fish."])
     if not action.startswith("query="):
-        run_hydra(COMMANDS[0], ["-sc", action])
+        run_hydra(JOBS[0], ["-sc", action])
         return 0
     _, _, line = os.environ.get("COMP_LINE", "").lstrip().partition(" ")
     typed = line.split()
@@ -38,15 +34,21 @@ def complete(words: list[str]) -> int:
     if len(typed) - bool(last) == 0:
         print(" ".join(command for command in COMMANDS if command.startswith(last)))
     elif last.startswith("-"):
-        flags = OWN_FLAGS.get(typed[0], FLAGS)
-        print(" ".join(flag for flag in flags if flag.startswith(last)))
+        print(" ".join(flag for flag in _flags(typed[0]) if flag.startswith(last)))
     elif typed[0] == "tasks":
         _complete_tasks(typed[1:], last, action)
-    elif typed[0] in CONFIGURED:  # of the others' words the shell itself completes the files
+    elif typed[0] in JOBS:  # of the others' words the shell itself completes the files
         # Hydra completes the rest as if the subcommand were the program.
         os.environ["COMP_LINE"] = "embedgrad " + line.lstrip().removeprefix(typed[0]).lstrip()
         run_hydra(typed[0], [*_config_dir(typed), "-sc", action])
     return 0
+
+
+def _flags(command: str) -> list[str]:
+    """The long flags of a subcommand, from its help or from its parser."""
+    if command not in COMMANDS:
+        return []
+    return LONG_FLAG.findall(help_text(command).flags) if command in JOBS else flag_command(command).parser().flags
 
 
 def _complete_tasks(typed: list[str], last: str, action: str) -> None:

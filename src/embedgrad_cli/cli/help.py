@@ -1,11 +1,18 @@
-"""Help texts. The overview imports nothing; a subcommand's help is made from the schema and the composed defaults."""
+"""The overview, which needs nothing heavy; and the help of optimize, evaluate and export, from the docstrings of their
+modules, the schema and the composed defaults.
+"""
 
 from __future__ import annotations
 
 import textwrap
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from embedgrad_cli import commands
 from embedgrad_cli.config.spelling import one_line
+
+if TYPE_CHECKING:
+    from embedgrad_cli.commands.flags import HelpText
 
 OVERVIEW = """\
 embedgrad adapts a frozen language model by optimising the embeddings of a prompt that a person wrote.
@@ -35,105 +42,28 @@ examples:
   eval "$(embedgrad -sc install=bash)"         completion for this shell
 """
 
-INSPECT = """\
-What is in an artifact: its seed text, metrics and provenance, and for every token how far its vector is from the seed's
-and which tokens are nearest to it. Of the model's files only the embedding table and the tokenizer are read; if they
-are not on this machine, that is said and the rest is shown. Nearest tokens are not meanings.
-
-usage: embedgrad inspect FILE [--verify MODEL] [--format FORMAT]
-
-examples:
-  embedgrad inspect outputs/demo/prompt.safetensors
-  embedgrad inspect prompt.safetensors --verify Qwen/Qwen2.5-0.5B-Instruct
-  embedgrad inspect prompt.safetensors --format json
-
-flags:
-  --verify MODEL   load this model (a folder, hub id or embedded:tiny) and check that the prompt was made for it; the
-                   exit code is 2 if it was not
-  --format FORMAT  table (the default) or json
-  --help, -h       this text
-"""
-
-COMPARE = """\
-One table over finished runs of `optimize` and `evaluate`: the settings in which they differ, and what came out.
-
-usage: embedgrad compare DIR ... [--format FORMAT] [--sort KEY] [--mixed]
-
-A DIR is a run directory, or a folder with run directories anywhere below it. Runs without results.json are named on
-stderr and left out. Runs that differ in task.fold alone share a row: their counts are summed, and the intervals and p
-are computed from the sums.
-
-examples:
-  embedgrad compare outputs/sweep
-  embedgrad compare outputs/a outputs/b --sort=-difference --format md
-  embedgrad compare outputs --mixed --format csv > runs.csv
-
-flags:
-  --format FORMAT  table (the default), md, csv or json; csv and json have one record per row, and full precision
-  --sort KEY       a column (run, optimized, difference, p, n, drift, nearest_kept) or a setting (optimizer.lr, or lr);
-                   -KEY puts the largest first. The default is -candidate: the most accurate first.
-  --mixed          allow runs that were tested on different rows: one table for each test set
-  --help, -h       this text
-"""
-TASKS = """\
-Every task with its kind, where its data comes from, and what it is; or one task as the model will read it.
-
-usage: embedgrad tasks [--config-dir DIR]
-       embedgrad tasks show NAME [group=choice ...] [key=value ...] [--config-dir DIR]
-
-`show` prints the numbers of rows, and three rendered training examples in which [prompt: ...], [query: ...] and
-[target: ...] are marked, with the tokens of each part. Only the tokenizer of the model is loaded. Model, template,
-prompt and task are set as for `embedgrad optimize`.
-
-examples:
-  embedgrad tasks
-  embedgrad tasks show gsm8k task.data_dir=DIR model=qwen2.5-0.5b-instruct template=after-query
-  embedgrad tasks show bbh task.name=snarks task.data_dir=DIR task.fewshot=3
-  embedgrad tasks show mine --config-dir DIR
-
-flags:
-  --config-dir DIR  a folder of your own configs: task/NAME.yaml, ...
-  --help, -h        this text
-"""
-ABOUT = {
-    "optimize": "Train the embeddings of a prompt on a task and compare them with the text on held-out examples.",
-    "evaluate": "Compare prompts, written or saved, on the same rows. Seed, model, template, prompt and task are the\n"
-    "artifact's own; a group or a setting named here replaces that part (a group replaces it as a whole).",
-    "export": "Write a saved prompt in a form that other programs read.",
-}
-EXAMPLES = {
-    "optimize": """\
-embedgrad optimize
-embedgrad optimize task=sst2 task.data_dir=DIR prompt=sentiment model=local model.path=DIR
-embedgrad optimize prompt=custom 'prompt.text="Think first, then answer."' train.steps=200
-embedgrad optimize --multirun optimizer.lr=0.01,0.05,0.2
-embedgrad optimize task=math model=qwen2.5-math-1.5b --cfg job""",
-    "evaluate": """\
-embedgrad evaluate artifact=prompt.safetensors
-embedgrad evaluate artifact=prompt.safetensors 'arms=[none,seed,optimized,text:"Think first.",other.safetensors]'
-embedgrad evaluate model=tiny template=system task=word-problems 'arms=[none,text:"Think first."]'
-embedgrad evaluate artifact=prompt.safetensors generation.num_samples=8 generation.temperature=0.7
-embedgrad evaluate --regrade output_dir=outputs/evaluate/DATE_TIME task.extraction=strict
-embedgrad evaluate artifact=prompt.safetensors task=sst2 task.data_dir=DIR""",
-    "export": """\
-embedgrad export artifact=prompt.safetensors
-embedgrad export artifact=prompt.safetensors format=embeds output_dir=DIR
-embedgrad export artifact=prompt.safetensors format=text search.budget=20000
-embedgrad export artifact=prompt.safetensors format=hub --push OWNER/NAME""",
-}
 FLAGS = """\
---help, -h             this text
---cfg job              print the composed config and stop
---multirun, -m         run once for every combination of KEY=A,B,C
---config-dir DIR       a folder of your own configs: task/NAME.yaml, experiment/NAME.yaml, ...
---config-name NAME     another main config
---info [WHAT]          how the config is composed (Hydra)"""
-FLAGS_OF_EVALUATE = """
---predict-only         write the answers without grading them (mode=predict-only)
---regrade              grade the answers in output_dir again, without the model (mode=regrade)"""
-FLAGS_OF_EXPORT = """
---push OWNER/NAME      upload to the hub (push=OWNER/NAME)"""
+  --help, -h             this text
+  --cfg job              print the composed config and stop
+  --multirun, -m         run once for every combination of KEY=A,B,C
+  --config-dir DIR       a folder of your own configs: task/NAME.yaml, experiment/NAME.yaml, ...
+  --config-name NAME     another main config
+  --info [WHAT]          how the config is composed (Hydra)"""
 WIDTH = 110
+
+
+def help_text(command: str) -> HelpText:
+    """What the docstring of a command's module says, and its flags after those that every command has.
+
+    The docstring is read from the file, because to import optimize, evaluate or export is to import torch.
+    """
+    import ast
+
+    from embedgrad_cli.commands.flags import HelpText
+
+    source = Path(commands.__path__[0], f"{command}.py").read_text(encoding="utf-8")
+    text = HelpText.of(ast.get_docstring(ast.parse(source)))
+    return HelpText(text.about, text.examples, "\n".join(filter(None, [FLAGS, text.flags])))
 
 
 def command_help(command: str, config_dir: str | None = None, overrides: list[str] | None = None) -> str:
@@ -157,8 +87,9 @@ def command_help(command: str, config_dir: str | None = None, overrides: list[st
     choices, known = cfg.hydra.runtime.choices, composer.groups()
     named = [name for name in composer.default_groups(command) if name in known]
 
-    parts = [ABOUT[command], f"usage: embedgrad {command} [flags] [group=choice ...] [key=value ...]"]
-    parts.append("examples:\n" + textwrap.indent(EXAMPLES[command], "  "))
+    text = help_text(command)
+    parts = [text.about, f"usage: embedgrad {command} [flags] [group=choice ...] [key=value ...]"]
+    parts.append(f"examples:\n{text.examples}")
     if named:
         groups = [_group(name, choices.get(name), known[name]) for name in named]
         parts.append("groups (* is chosen now):\n" + "\n".join(groups))
@@ -171,8 +102,7 @@ def command_help(command: str, config_dir: str | None = None, overrides: list[st
         shown = "(the artifact's)" if own else one_line(_at(plain, key))
         rows.append((f"{key}={shown}", item.metadata["words"]))
     parts.append("settings (??? is yours to give):\n" + "\n".join(_row(left, words) for left, words in rows))
-    flags = FLAGS + {"evaluate": FLAGS_OF_EVALUATE, "export": FLAGS_OF_EXPORT}.get(command, "")
-    parts.append("flags:\n" + textwrap.indent(flags, "  "))
+    parts.append(f"flags:\n{text.flags}")
     return "\n\n".join(parts) + "\n"
 
 

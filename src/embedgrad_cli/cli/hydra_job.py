@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from embedgrad_cli.cli.names import INTERRUPTED
+from embedgrad_cli.commands import run_job
 from embedgrad_cli.errors import ConfigError, EmbedgradError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def run_hydra(command: str, argv: list[str]) -> None:
             print(f"job {context.job.num}: {' '.join(context.overrides.task)}", flush=True)
         try:
             config = config_of_job(command, cfg)
-            result = _subcommand(command)(config)
+            result = run_job(config)
             if command == "optimize":
                 done[:] = [_all_runs(context.sweep.dir) if in_sweep else _next_steps(config.output_dir)]
             return result
@@ -72,10 +73,3 @@ def _next_steps(output_dir: str) -> str:
 
 def _all_runs(sweep_dir: str) -> str:
     return f"All runs in one table: embedgrad compare {shlex.quote(sweep_dir)}\n"
-
-
-def _subcommand(command: str) -> Any:
-    """The function that does the work. It imports torch, so only a checked config gets this far."""
-    from importlib import import_module
-
-    return import_module(f"embedgrad_cli.commands.{command}").run

@@ -1,1 +1,65 @@
-"""One module per subcommand: each reads from top to bottom like what the command does."""
+"""One module per subcommand: its docstring is its help, and it reads from top to bottom like what the command does.
+
+`run_job` runs those that Hydra composes a config for; `flag_command` is each of those that take flags of their own.
+A module is imported when its command is asked for: those of the jobs import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from embedgrad_cli.commands.flags import FlagParser
+    from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, OptimizeConfig
+
+
+class FlagCommand(Protocol):
+    """A module of a subcommand that takes flags of its own."""
+
+    def parser(self) -> FlagParser:
+        """The flags of the subcommand, and its help."""
+
+    def main(self, argv: Sequence[str]) -> int:
+        """Run the subcommand on the words after its name. Returns: the exit code."""
+
+
+def run_job(config: OptimizeConfig | EvaluateConfig | ExportConfig) -> float | None:
+    """Optimise, evaluate or export, as the class of the config says.
+
+    Returns: the accuracy that a sweeper maximises, or None if there is none.
+    """
+    from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, OptimizeConfig
+
+    match config:
+        case OptimizeConfig():
+            from embedgrad_cli.commands import optimize
+
+            return optimize.run(config)
+        case EvaluateConfig():
+            from embedgrad_cli.commands import evaluate
+
+            return evaluate.run(config)
+        case ExportConfig():
+            from embedgrad_cli.commands import export
+
+            export.run(config)
+            return None
+
+
+def flag_command(name: str) -> FlagCommand:
+    """The module of inspect, compare or tasks."""
+    match name:
+        case "inspect":
+            from embedgrad_cli.commands import inspect
+
+            return inspect
+        case "compare":
+            from embedgrad_cli.commands import compare
+
+            return compare
+        case "tasks":
+            from embedgrad_cli.commands import tasks
+
+            return tasks
+    raise LookupError(name)

@@ -1,6 +1,12 @@
-"""`embedgrad compare`: one table over finished runs, and only over runs that can be compared.
+"""One table over finished runs of `optimize` and `evaluate`: the settings in which they differ, and what came out.
 
-Needs neither Hydra nor torch.
+Runs without results.json are named on stderr and left out. Runs that differ in task.fold alone share a row: their
+counts are summed, and the intervals and p are computed from the sums.
+
+examples:
+  embedgrad compare outputs/sweep
+  embedgrad compare outputs/a outputs/b --sort=-difference --format md
+  embedgrad compare outputs --mixed --format csv > runs.csv
 """
 
 from __future__ import annotations
@@ -11,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from embedgrad_cli.cli.help import COMPARE
+from embedgrad_cli.commands.flags import FlagParser, check_format
 from embedgrad_cli.comparison.runs import Run, find_runs, name_templates, pool_folds, read_run
 from embedgrad_cli.comparison.table import FORMATS, HEADINGS, differing_settings, heading, keys_of, record, title
 from embedgrad_cli.config.spelling import natural, nearest
@@ -21,15 +27,44 @@ SHOWN_RUNS = 4
 CANDIDATE = "candidate"  # sorts by the accuracy of each run's own candidate
 
 
-def main(argv: list[str]) -> int:
+def parser() -> FlagParser:
+    """The flags, and the help."""
+    flags = FlagParser(
+        __doc__,
+        prog="embedgrad compare",
+        usage="embedgrad compare DIR ... [--format FORMAT] [--sort KEY] [--mixed]",
+    )
+    flags.add_argument(
+        "folders", nargs="*", metavar="DIR", help="a run directory, or a folder with run directories anywhere below it"
+    )
+    flags.add_argument(
+        "--format",
+        default="table",
+        metavar="FORMAT",
+        help="table (the default), md, csv or json; csv and json have one record per row, and full precision",
+    )
+    flags.add_argument(
+        "--sort",
+        default=f"-{CANDIDATE}",
+        metavar="KEY",
+        help="a column (run, optimized, difference, p, n, drift, nearest_kept) or a setting (optimizer.lr, or lr); "
+        f"-KEY puts the largest first. The default is -{CANDIDATE}: the most accurate first",
+    )
+    flags.add_argument(
+        "--mixed",
+        action="store_true",
+        help="allow runs that were tested on different rows: one table for each test set",
+    )
+    return flags
+
+
+def main(argv: Sequence[str]) -> int:
     """Print the table of the command line's folders. Returns: exit code 0.
 
     Raises:
-        CompareError: a flag or a folder is wrong, a run cannot be read, or the runs were tested on different rows.
+        ConfigError: a flag is wrong.
+        CompareError: a folder is wrong, a run cannot be read, or the runs were tested on different rows.
     """
-    if "-h" in argv or "--help" in argv:
-        print(COMPARE, end="")
-        return 0
     args, problems = _parse(argv)
     runs, unfinished, more = _read(args.folders)
     if problems or more:
@@ -51,31 +86,16 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Flags and folders in any order, and what is wrong with them."""
-
-    def fail(message: str) -> Any:
-        raise CompareError([f"{message}. `embedgrad compare --help` lists the flags."])
-
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.error = fail  # type: ignore[method-assign]
-    parser.add_argument("folders", nargs="*")
-    parser.add_argument("--format", default="table")
-    parser.add_argument("--sort", default=f"-{CANDIDATE}")
-    parser.add_argument("--mixed", action="store_true")
-    args, unknown = parser.parse_known_intermixed_args(_join_sort(argv))
-    flags = [word for word in unknown if word.startswith("-")]  # the others may be the values of these
-    problems = [f"{flag}: there is no such flag. Flags are --format, --sort, --mixed and --help." for flag in flags]
-    if args.format not in FORMATS:
-        close = nearest(args.format, FORMATS)
-        hint = f" Did you mean {close}?" if close else ""
-        problems.append(f"--format {args.format}: there is no such format.{hint} Formats are {', '.join(FORMATS)}.")
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags and folders, and what is wrong with them."""
+    args, problems = parser().parse(_join_sort(argv))
+    problems += check_format(args.format, FORMATS)
     if not args.folders:
         problems.append("no folder is given. Name run directories or folders of them: embedgrad compare outputs/sweep")
     return args, problems
 
 
-def _join_sort(argv: list[str]) -> list[str]:
+def _join_sort(argv: Sequence[str]) -> Sequence[str]:
     """`--sort -lr` as `--sort=-lr`, so that the parser does not take the key for a flag."""
     if "--sort" not in argv[:-1]:
         return argv

@@ -1,4 +1,18 @@
-"""`embedgrad evaluate`: any prompts, written or optimised, on the same rows of any task."""
+"""Compare prompts, written or saved, on the same rows. Seed, model, template, prompt and task are the
+artifact's own; a group or a setting named here replaces that part (a group replaces it as a whole).
+
+examples:
+  embedgrad evaluate artifact=prompt.safetensors
+  embedgrad evaluate artifact=prompt.safetensors 'arms=[none,seed,optimized,text:"Think first.",other.safetensors]'
+  embedgrad evaluate model=tiny template=system task=word-problems 'arms=[none,text:"Think first."]'
+  embedgrad evaluate artifact=prompt.safetensors generation.num_samples=8 generation.temperature=0.7
+  embedgrad evaluate --regrade output_dir=outputs/evaluate/DATE_TIME task.extraction=strict
+  embedgrad evaluate artifact=prompt.safetensors task=sst2 task.data_dir=DIR
+
+flags:
+  --predict-only         write the answers without grading them (mode=predict-only)
+  --regrade              grade the answers in output_dir again, without the model (mode=regrade)
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,25 @@
-"""`embedgrad export`: a saved prompt in a form that other programs take."""
+"""Write a saved prompt in a form that other programs read.
+
+examples:
+  embedgrad export artifact=prompt.safetensors
+  embedgrad export artifact=prompt.safetensors format=embeds output_dir=DIR
+  embedgrad export artifact=prompt.safetensors format=text search.budget=20000
+  embedgrad export artifact=prompt.safetensors format=hub --push OWNER/NAME
+
+flags:
+  --push OWNER/NAME      upload to the hub (push=OWNER/NAME)
+"""
 
 from __future__ import annotations
 
 import shutil
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 
 from embedgrad_cli.config.schema import ExportConfig
 from embedgrad_cli.core.prompt.artifact import load_artifact
 from embedgrad_cli.errors import UserError
+from embedgrad_cli.exports import writer_of
 
 
 def run(config: ExportConfig) -> None:
@@ -25,8 +35,7 @@ def run(config: ExportConfig) -> None:
     missing = [folder for folder in (partial, *partial.parents) if not folder.exists()]
     try:
         partial.mkdir(parents=True)
-        # The config check has seen that the format is one of checks.FORMATS; each is a module.
-        written = import_module(f"embedgrad_cli.exports.{config.format}").write(artifact, config, partial)
+        written = writer_of(config.format)(artifact, config, partial)
         partial.replace(output_dir)  # an empty folder of that name gives way
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,22 +1,25 @@
-"""`embedgrad inspect`: what is in an artifact, where it comes from, and how far its vectors went.
+"""What is in an artifact: its seed text, metrics and provenance, and for every token how far its vector is from the
+seed's and which tokens are nearest to it. Of the model's files only the embedding table and the tokenizer are read; if
+they are not on this machine, that is said and the rest is shown. Nearest tokens are not meanings.
 
-The model is not loaded for this: of its files only the embedding table and the tokenizer are read, if they are here.
+examples:
+  embedgrad inspect outputs/demo/prompt.safetensors
+  embedgrad inspect prompt.safetensors --verify Qwen/Qwen2.5-0.5B-Instruct
+  embedgrad inspect prompt.safetensors --format json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from embedgrad_cli.cli.help import INSPECT
-from embedgrad_cli.commands.inspection import (
-    inspect,
-)
+from embedgrad_cli.commands.flags import FlagParser, check_format
+from embedgrad_cli.commands.inspection import inspect
 from embedgrad_cli.config import checks
 from embedgrad_cli.config.schema import ModelConfig
-from embedgrad_cli.config.spelling import nearest
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.storage.artifact_header import read_header
 
@@ -26,7 +29,23 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json")
 
 
-def main(argv: list[str]) -> int:
+def parser() -> FlagParser:
+    """The flags, and the help."""
+    flags = FlagParser(
+        __doc__, prog="embedgrad inspect", usage="embedgrad inspect FILE [--verify MODEL] [--format FORMAT]"
+    )
+    flags.add_argument("file", nargs="?", metavar="FILE", help="an artifact: the prompt.safetensors of a run")
+    flags.add_argument(
+        "--verify",
+        metavar="MODEL",
+        help="load this model (a folder, hub id or embedded:tiny) and check that the prompt was made for it; the exit "
+        "code is 2 if it was not",
+    )
+    flags.add_argument("--format", default="table", metavar="FORMAT", help="table (the default) or json")
+    return flags
+
+
+def main(argv: Sequence[str]) -> int:
     """Print what is known of an artifact. Returns: exit code 0.
 
     Raises:
@@ -34,9 +53,6 @@ def main(argv: list[str]) -> int:
         ArtifactError: the file cannot be read, or was not made for the model of `--verify`.
         ModelError: the model of `--verify` cannot be loaded.
     """
-    if "-h" in argv or "--help" in argv:
-        print(INSPECT, end="")
-        return 0
     args = _parse(argv)
     read_header(args.file)  # what is wrong with the file is said before torch is loaded
 
@@ -65,23 +81,16 @@ def _verify(artifact: Artifact, path: str, model_path: str) -> None:
     check_fingerprint(artifact, load_model(config, pick_device("cpu")), path)
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    def fail(message: str) -> Any:
-        raise ConfigError([f"{message}. `embedgrad inspect --help` lists the flags."])
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The values of the flags.
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.error = fail  # type: ignore[method-assign]
-    parser.add_argument("file", nargs="?")
-    parser.add_argument("--verify", metavar="MODEL")
-    parser.add_argument("--format", default="table")
-    args = parser.parse_intermixed_args(argv)
-    problems = []
+    Raises:
+        ConfigError: holds every problem.
+    """
+    args, problems = parser().parse(argv)
     if args.file is None:
         problems.append("no file is given. Name an artifact: embedgrad inspect outputs/demo/prompt.safetensors")
-    if args.format not in FORMATS:
-        close = nearest(args.format, FORMATS)
-        hint = f" Did you mean {close}?" if close else ""
-        problems.append(f"--format {args.format}: there is no such format.{hint} Formats are {', '.join(FORMATS)}.")
+    problems += check_format(args.format, FORMATS)
     if args.verify:
         model = ModelConfig(args.verify, None, "auto", "auto", trust_remote_code=False)
         problems += [problem.replace("model.path:", "--verify:") for problem in checks.check_model(model)]

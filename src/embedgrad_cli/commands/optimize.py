@@ -1,4 +1,12 @@
-"""`embedgrad optimize`: trains the embeddings of a prompt and tests them on rows that had no part in it."""
+"""Train the embeddings of a prompt on a task and compare them with the text on held-out examples.
+
+examples:
+  embedgrad optimize
+  embedgrad optimize task=sst2 task.data_dir=DIR prompt=sentiment model=local model.path=DIR
+  embedgrad optimize prompt=custom 'prompt.text="Think first, then answer."' train.steps=200
+  embedgrad optimize --multirun optimizer.lr=0.01,0.05,0.2
+  embedgrad optimize task=math model=qwen2.5-math-1.5b --cfg job
+"""
 
 from __future__ import annotations
 

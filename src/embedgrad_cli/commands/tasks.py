@@ -1,42 +1,70 @@
-"""`embedgrad tasks`: every task there is, shipped or the user's own; `tasks show NAME` goes on in `tasks_show.py`."""
+"""Every task with its kind, where its data comes from, and what it is; or one task as the model will read it.
+
+examples:
+  embedgrad tasks
+  embedgrad tasks show gsm8k task.data_dir=DIR model=qwen2.5-0.5b-instruct template=after-query
+  embedgrad tasks show bbh task.name=snarks task.data_dir=DIR task.fewshot=3
+  embedgrad tasks show mine --config-dir DIR
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from embedgrad_cli.cli.help import TASKS
+from embedgrad_cli.commands.flags import FlagParser
 from embedgrad_cli.config.compose import Composer, Request, config_of
 from embedgrad_cli.errors import ConfigError
 
+SHOW = """\
+Print the numbers of rows, and three rendered training examples in which [prompt: ...], [query: ...] and
+[target: ...] are marked, with the tokens of each part. Only the tokenizer of the model is loaded. Model, template,
+prompt and task are set as for `embedgrad optimize`."""
 SENTENCE_END = re.compile(r"(?<!\bal)\.(?:\s|$)")  # not in "et al. 2013"
 
 
-def main(argv: list[str]) -> int:
+def parser() -> FlagParser:
+    """The flags, the sub-command `show`, and the help of both."""
+    shown = "[group=choice ...] [key=value ...] [--config-dir DIR]"
+    usage = f"embedgrad tasks [--config-dir DIR]\n       embedgrad tasks show NAME {shown}"
+    tasks = FlagParser(__doc__, prog="embedgrad tasks", usage=usage)
+    verbs = tasks.add_subparsers(dest="verb", prog=tasks.prog, title="commands", metavar="COMMAND")
+    show = verbs.add_parser("show", help=SHOW, description=SHOW, usage=f"embedgrad tasks show NAME {shown}")
+    show.add_argument("name", metavar="NAME", type=_task_name, help="a task of the list")
+    show.add_argument("overrides", nargs="*", metavar="key=value", help="groups and settings of `embedgrad optimize`")
+    for flags, default in ((tasks, None), (show, argparse.SUPPRESS)):  # it may stand before `show` and after
+        flags.add_argument(
+            "--config-dir",
+            "-cd",
+            default=default,
+            metavar="DIR",
+            help="a folder of your own configs: task/NAME.yaml, ...",
+        )
+    return tasks
+
+
+def main(argv: Sequence[str]) -> int:
     """List the tasks, or show one. Returns: exit code 0.
 
     Raises:
         ConfigError: the command line, or a task's YAML, is wrong.
         DataError: the data of the task to be shown is wrong.
     """
-    if "-h" in argv or "--help" in argv:
-        print(TASKS, end="")
-        return 0
-    args = _parse(argv)
-    if not args.words:
+    flags = parser()
+    args, more = flags.parse_known_args(argv)
+    problems = flags.unknown_flags(more)
+    if problems:
+        raise ConfigError(problems)
+    if args.verb is None:
         print_list(args.config_dir)
         return 0
-    verb, *rest = args.words
-    names = [word for word in rest if "=" not in word]
-    if verb != "show" or len(names) != 1 or rest[0] != names[0]:
-        raise ConfigError(
-            [f"tasks {' '.join(args.words)}: say `embedgrad tasks`, or `embedgrad tasks show NAME [key=value ...]`."]
-        )
-    config = config_of(Request("optimize", [f"task={names[0]}", *rest[1:]], args.config_dir))
+    overrides = [f"task={args.name}", *args.overrides, *more]  # argparse leaves the words behind a flag in `more`
+    config = config_of(Request("optimize", overrides, args.config_dir))
 
     from embedgrad_cli.commands.tasks_show import show  # imports torch
 
@@ -66,15 +94,10 @@ def print_list(config_dir: str | None = None) -> None:
         raise ConfigError(problems)
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    def fail(message: str) -> Any:
-        raise ConfigError([f"{message}. `embedgrad tasks --help` says how it is used."])
-
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.error = fail  # type: ignore[method-assign]
-    parser.add_argument("words", nargs="*")
-    parser.add_argument("--config-dir", "-cd")
-    return parser.parse_intermixed_args(argv)
+def _task_name(word: str) -> str:
+    if "=" in word:
+        raise argparse.ArgumentTypeError(f"the name of the task goes before {word!r}")
+    return word
 
 
 def _source(task: dict[str, Any]) -> str:
