@@ -1,7 +1,9 @@
-"""Every YAML file composes, validates, says what it is, and knows the same keys as the schema."""
+"""Every YAML file composes, is built as it says, says what it is, and knows the same keys as the schema."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from embedgrad_cli.config.build import COMMANDS, keys
-from embedgrad_cli.config.compose import Composer, Request, problems_of
+from embedgrad_cli.config.compose import Composer, Request, config_of, problems_of
 from embedgrad_cli.config.folder import conf_dir
+from embedgrad_cli.config.schema import EvaluateConfig, OptimizeConfig
 
 GROUPS = ("model", "template", "prompt", "task", "optimizer", "experiment")
 FILES = sorted(conf_dir().rglob("*.yaml"))
@@ -32,11 +35,46 @@ def leaves(plain: Any, prefix: str = "") -> set[str]:
     return set().union(*(leaves(value, f"{prefix}{name}.") for name, value in plain.items()))
 
 
-@pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_choice_composes_and_validates(group: str, choice: str) -> None:
-    request = Request("optimize", [f"{group}={choice}", *NEEDS.get(choice, [])])
+def values(plain: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value of nested settings with the names that lead to it; none that refers to others or is left open."""
+    if isinstance(plain, dict):
+        for name, value in plain.items():
+            yield from values(value, (*path, str(name)))
+    elif "${" not in str(plain) and plain != "???":
+        yield path, plain
 
-    assert problems_of(request) == []
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_is_built_as_it_says(group: str, choice: str) -> None:
+    config = config_of(Request("optimize", [f"{group}={choice}", *NEEDS.get(choice, [])]))
+
+    assert isinstance(config, OptimizeConfig)
+    content = yaml.safe_load((conf_dir() / group / f"{choice}.yaml").read_text())
+    content.pop("defaults", None)
+    built = asdict(config) if group == "experiment" else asdict(config)[group]
+    for path, value in values(content):
+        setting = built
+        for name in path:
+            setting = setting[name]
+        assert setting == value, ".".join(path)
+
+
+def test_the_main_configs_are_complete_but_for_the_artifact(composer: Composer) -> None:
+    missing = {command: problems_of(Request(command, [])) for command in COMMANDS}
+    assert missing.pop("optimize") == []
+    assert all(problem.startswith("artifact") for problems in missing.values() for problem in problems), missing
+
+    words = ["model=tiny", "template=system", "task=word-problems", "arms=[none,'text:Think.']"]
+    assert isinstance(config_of(Request("evaluate", words)), EvaluateConfig)
+
+
+def test_no_file_is_left_out(composer: Composer) -> None:
+    """A file on top is a command's, or one that commands build on; any other is a choice of a group that they name."""
+    on_top = {path.stem for path in FILES if path.parent == conf_dir()}
+    defaults = [yaml.safe_load((conf_dir() / f"{command}.yaml").read_text())["defaults"] for command in COMMANDS]
+    groups = [composer.default_groups(command) for command in COMMANDS]
+    assert on_top <= {*COMMANDS, *(name for names in defaults for name in names if isinstance(name, str))}
+    assert {group for group, _ in CHOICES} <= {name for names in groups for name in names}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -55,16 +93,10 @@ def test_every_file_begins_with_what_it_is(path: Path) -> None:
 
     assert lines[0].startswith("# ")
     if path.stem not in ("base", "problem"):
-        assert any(line.startswith("#   embedgrad ") for line in comment), "the exact command is missing"
-
-
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name in GROUPS[:5]], ids=lambda path: path.stem)
-def test_group_files_hold_only_known_keys(path: Path) -> None:
-    known = {key.removeprefix(f"{path.parent.name}.") for key in keys("optimize") if key.startswith(path.parent.name)}
-    content = yaml.safe_load(path.read_text())
-    found = {key for key in leaves(content) if not key.startswith("labels.")}
-
-    assert found - {"labels"} <= known
+        commands = [line for line in comment if line.startswith("#   embedgrad ")]
+        group, _, choice = path.relative_to(conf_dir()).with_suffix("").as_posix().partition("/")
+        chosen = f" {group}={choice}" if choice else f"embedgrad {group}"
+        assert any(chosen in line for line in commands), "the exact command is missing"
 
 
 def test_the_groups_that_are_promised(composer: Composer) -> None:

@@ -1,0 +1,119 @@
+"""What README.md, docs/ and the comments in conf/ show: every command runs, or is understood and known not to run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import re
+import subprocess
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.docs.snippets import CONFIGS, PAGES, ROOT, Snippet, fences, snippets, words_of
+from tests.docs.workplace import Workplace, filled
+
+from embedgrad_cli.config.compose import Request, problems_of
+
+HUB = "model or data are on the hub"
+SERVER = "needs vLLM; `make test-serving` runs it"
+# Why a command is not run here; * stands for any words. It is still parsed, if it is embedgrad's, make's or a script's.
+NOT_RUN = {
+    "make *": "installs packages, or takes minutes",
+    "pip install *": "installs packages",
+    "eval *": "changes the shell; tests/cli/test_main.py runs it in one",
+    "python scripts/bench_*": "needs a GPU and the configs of large models",
+    "vllm serve *": SERVER,
+    "curl *": SERVER,
+    "python embeds/client.py *": SERVER,
+    "lm-eval *": "needs lm-evaluation-harness; `make test-lm-eval` runs it",
+    "python: docs/python.md": "tests/test_prompt.py runs it",
+    "python: docs/serving.md": "tests/exports/test_recipes.py runs it; `make test-serving`, what needs a server",
+    "embedgrad optimize model=gemma-*": HUB,
+    "embedgrad optimize model=llama-*": HUB,
+    "embedgrad optimize model=qwen2.5-*": HUB,
+    "embedgrad optimize model=smollm2-*": HUB,
+    "embedgrad optimize task=bbh task.name=navigate": HUB,
+    "embedgrad optimize task=causal-judgement prompt=causal-judgement": HUB,
+    "embedgrad optimize --multirun task=causal-judgement task.split.folds=*": HUB,
+    "embedgrad optimize task=gsm8k": HUB,
+    "embedgrad optimize task=gsm8k model=local model.path=DIR": HUB,
+    "embedgrad optimize task=math model=*": HUB,
+    "embedgrad optimize task=sst2 prompt=sentiment": HUB,
+    "embedgrad optimize experiment=causal-judgement": HUB,
+    "embedgrad optimize experiment=math-reasoning": HUB,
+    "embedgrad optimize experiment=sentiment": HUB,
+}
+SHOWN = [snippet for source in (*PAGES, *CONFIGS) for snippet in snippets(source)]
+
+
+def excused(snippet: Snippet) -> bool:
+    return any(fnmatchcase(snippet.name, pattern) for pattern in NOT_RUN)
+
+
+RUN = [snippet for snippet in SHOWN if not excused(snippet)]
+# By name, because several pages show the same command. A choice alone is composed by tests/config/test_conf.py.
+PARSED = {
+    snippet.name: snippet
+    for snippet in filter(excused, SHOWN)
+    if re.match(r"embedgrad |make |python scripts/", snippet.name)
+    and not re.fullmatch(r"embedgrad optimize \w+=\S+", snippet.name)
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", dict.fromkeys(snippet.source for snippet in RUN))
+def test_what_a_file_shows_runs(source: str, workplace: Workplace, hub: None) -> None:
+    """In its order, because later commands read what earlier ones wrote."""
+    for snippet in RUN:
+        if snippet.source == source:
+            workplace.run(snippet)
+
+
+@pytest.mark.parametrize("name", PARSED)
+def test_what_does_not_run_here_is_understood(name: str, furnished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, *words = words_of(PARSED[name].text)
+    if program == "embedgrad":
+        command, *rest = filled(words)
+        overrides = [word for word in rest if word != "--multirun"]
+        with contextlib.chdir(furnished):
+            assert problems_of(Request(command, overrides, multirun="--multirun" in rest)) == []
+    elif program == "make":
+        subprocess.run(["make", "--dry-run", *words], cwd=ROOT, check=True, capture_output=True)
+    else:
+        parse_arguments(*words, monkeypatch=monkeypatch)
+
+
+def parse_arguments(script: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a script parse its arguments and do no more."""
+    pytest.importorskip("peft")
+
+    class Parsed(Exception):
+        pass
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(parser: argparse.ArgumentParser, given: Any = None) -> None:
+        parse(parser, given)
+        raise Parsed
+
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    module = importlib.import_module(Path(script).stem)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    with pytest.raises(Parsed):
+        module.main(arguments)
+
+
+def test_no_excuse_is_stale() -> None:
+    names = [snippet.name for snippet in SHOWN]
+    assert [pattern for pattern in NOT_RUN if not any(fnmatchcase(name, pattern) for name in names)] == []
+
+
+def test_no_block_is_overlooked() -> None:
+    """Commands stand in blocks marked bash, and blocks without a mark hold none."""
+    every = [(page, *fence) for page in PAGES for fence in fences(page)]
+    assert {language for _, language, _ in every} <= {"bash", "python", "yaml", "csv", ""}
+    assert [page for page, language, text in every if language == "" and re.search("^embedgrad ", text, re.M)] == []
+    assert {"README.md", "docs/evaluation.md", "conf/evaluate.yaml"} <= {snippet.source for snippet in SHOWN}
