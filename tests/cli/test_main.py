@@ -27,7 +27,7 @@ def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Received:
     """Stands in for the subcommands: collects the configs they are called with. Runs in an empty folder."""
     configs: Received = []
 
-    def run(config: Any) -> float:
+    def run(config: Any, overrides: list[str]) -> float:
         configs.append(config)
         return 0.5
 
@@ -37,7 +37,7 @@ def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Received:
 
 
 def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def run(config: Any) -> float:
+    def run(config: Any, overrides: list[str]) -> float:
         raise error
 
     monkeypatch.setattr(hydra_job, "run_job", run)

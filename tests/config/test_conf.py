@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from embedgrad_cli.config.build import COMMANDS, keys
-from embedgrad_cli.config.compose import Composer, Request, config_of, problems_of
+from embedgrad_cli.config.compose import Composer, Request, check_line, config_of
 from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.schema import EvaluateConfig, OptimizeConfig
 
@@ -60,7 +60,7 @@ def test_every_choice_composes_and_is_built_as_it_says(group: str, choice: str) 
 
 
 def test_the_main_configs_are_complete_but_for_the_artifact(composer: Composer) -> None:
-    missing = {command: problems_of(Request(command, [])) for command in COMMANDS}
+    missing = {command: check_line(Request(command, [])).problems for command in COMMANDS}
     assert missing.pop("optimize") == []
     assert all(problem.startswith("artifact") for problems in missing.values() for problem in problems), missing
 

@@ -15,7 +15,7 @@ import pytest
 from tests.docs.snippets import CONFIGS, PAGES, ROOT, Snippet, fences, snippets, words_of
 from tests.docs.workplace import Workplace, filled
 
-from embedgrad_cli.config.compose import Request, problems_of
+from embedgrad_cli.config.compose import Request, check_line
 
 HUB = "model or data are on the hub"
 SERVER = "needs vLLM; `make test-serving` runs it"
@@ -79,7 +79,7 @@ def test_what_does_not_run_here_is_understood(name: str, furnished: Path, monkey
         command, *rest = filled(words)
         overrides = [word for word in rest if word != "--multirun"]
         with contextlib.chdir(furnished):
-            assert problems_of(Request(command, overrides, multirun="--multirun" in rest)) == []
+            assert check_line(Request(command, overrides, multirun="--multirun" in rest)).problems == []
     elif program == "make":
         subprocess.run(["make", "--dry-run", *words], cwd=ROOT, check=True, capture_output=True)
     else:

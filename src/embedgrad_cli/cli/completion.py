@@ -22,11 +22,13 @@ def complete(words: list[str]) -> int:
     Raises:
         ConfigError: no action is named.
     """
+    from embedgrad_cli.config.compose import Request
+
     action = next((word for word in words if word.partition("=")[0] in ("install", "uninstall", "query")), None)
     if action is None:
         raise ConfigError(["-sc: say what to do: -sc install=bash, or uninstall=, or zsh or fish."])
     if not action.startswith("query="):
-        run_hydra(JOBS[0], ["-sc", action])
+        run_hydra(Request(JOBS[0], []), ["-sc", action])
         return 0
     _, _, line = os.environ.get("COMP_LINE", "").lstrip().partition(" ")
     typed = line.split()
@@ -40,7 +42,7 @@ def complete(words: list[str]) -> int:
     elif typed[0] in JOBS:  # of the others' words the shell itself completes the files
         # Hydra completes the rest as if the subcommand were the program.
         os.environ["COMP_LINE"] = "embedgrad " + line.lstrip().removeprefix(typed[0]).lstrip()
-        run_hydra(typed[0], [*_config_dir(typed), "-sc", action])
+        run_hydra(Request(typed[0], []), [*_config_dir(typed), "-sc", action])
     return 0
 
 
@@ -53,13 +55,13 @@ def _flags(command: str) -> list[str]:
 
 def _complete_tasks(typed: list[str], last: str, action: str) -> None:
     """`show`, then a task's name, then what `optimize` takes."""
-    from embedgrad_cli.config.compose import Composer
+    from embedgrad_cli.config.compose import Composer, Request
 
     flag = _config_dir(typed)
     words = [word for word in typed[: len(typed) - bool(last)] if word not in ("--config-dir", "-cd", *flag)]
     if len(words) >= 2:
         os.environ["COMP_LINE"] = f"embedgrad {last}"
-        run_hydra("optimize", [*flag, "-sc", action])
+        run_hydra(Request("optimize", []), [*flag, "-sc", action])
         return
     names = Composer(flag[1] if flag else None).groups()["task"] if words else ["show"]
     print(" ".join(name for name in names if name.startswith(last)))

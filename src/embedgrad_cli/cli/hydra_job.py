@@ -1,63 +1,104 @@
-"""Hands a checked command line over to Hydra, which runs the job, or the jobs of a sweep."""
+"""Runs a checked command line by way of Hydra: the job itself, or the jobs of a sweep."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from embedgrad_cli.cli.names import INTERRUPTED
 from embedgrad_cli.commands import run_job
+from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ConfigError, EmbedgradError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from embedgrad_cli.config.compose import CheckedLine, Request
 
-def run_hydra(command: str, argv: list[str]) -> None:
-    """Let Hydra run the job, or the jobs of a sweep, or print what its flags ask for."""
+
+def run_once(request: Request, line: CheckedLine) -> None:
+    """Run the one job of a command line. Its config is composed and built already, so Hydra only surrounds it."""
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.utils import run_job as run_in_hydra
+    from hydra.types import HydraContext
+
+    assert line.config is not None
+    assert line.composed is not None
+    assert line.loader is not None
+    config, overrides = line.config, recorded_line(request, line.composed.hydra.overrides.task)
+    failures: list[EmbedgradError] = []
+
+    def job(_: DictConfig) -> float | None:
+        try:
+            return run_job(config, overrides)
+        except EmbedgradError as error:  # of which Hydra would say that a job failed, and with which overrides
+            failures.append(error)
+            return None
+
+    callbacks = Callbacks(line.composed)
+    callbacks.on_run_start(config=line.composed, config_name=request.command)
+    done = run_in_hydra(
+        job,
+        line.composed,
+        job_dir_key="hydra.run.dir",
+        job_subdir_key=None,
+        hydra_context=HydraContext(config_loader=line.loader, callbacks=callbacks),
+        configure_logging=False,  # embedgrad keeps its own log
+    )
+    callbacks.on_run_end(config=line.composed, config_name=request.command, job_return=done)
+    _ = done.return_value  # raises what else the job raised
+    if failures:
+        raise failures[0]
+    if request.command == "optimize":
+        print(_next_steps(config.output_dir), end="")
+
+
+def run_hydra(request: Request, argv: list[str]) -> None:
+    """Hand the command line over to Hydra, which runs the jobs of a sweep, or prints what its flags ask for."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from hydra.types import RunMode
 
     from embedgrad_cli.config.compose import VERSION_BASE, config_of_job
     from embedgrad_cli.config.folder import conf_dir
 
-    failures: list[EmbedgradError] = []
-    done: list[str] = []  # what to say in the end
+    sweep_dirs = set[str]()
 
     def job(cfg: DictConfig) -> Any:
-        context = HydraConfig.get()
-        in_sweep = context.mode == RunMode.MULTIRUN
-        if in_sweep:
-            print(f"job {context.job.num}: {' '.join(context.overrides.task)}", flush=True)
+        context: Any = HydraConfig.get()
+        print(f"job {context.job.num}: {' '.join(context.overrides.task)}", flush=True)
+        sweep_dirs.add(context.sweep.dir)
         try:
-            config = config_of_job(command, cfg)
-            result = run_job(config)
-            if command == "optimize":
-                done[:] = [_all_runs(context.sweep.dir) if in_sweep else _next_steps(config.output_dir)]
-            return result
+            return run_job(config_of_job(request.command, cfg), recorded_line(request, context.overrides.task))
         except EmbedgradError as error:
-            if in_sweep and error.exit_code == INTERRUPTED:  # Hydra would go on with the next job
+            if error.exit_code == INTERRUPTED:  # Hydra would go on with the next job
                 raise KeyboardInterrupt(str(error)) from error
-            if in_sweep:  # Hydra names the job that failed; after a single one it would only add noise
-                raise
-            failures.append(error)
-            return None
+            raise
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through to `main` as they are
     before, sys.argv = sys.argv, [sys.argv[0], *argv]
     try:
-        hydra.main(config_path=str(conf_dir()), config_name=command, version_base=VERSION_BASE)(job)()
+        hydra.main(config_path=str(conf_dir()), config_name=request.command, version_base=VERSION_BASE)(job)()
     except HydraException as error:
         raise ConfigError([str(error)]) from error
     finally:
         sys.argv = before
-    if failures:
-        raise failures[0]
-    print("".join(done), end="")
+    if request.command == "optimize":
+        print("".join(map(_all_runs, sweep_dirs)), end="")
+
+
+def recorded_line(request: Request, overrides: Iterable[str]) -> list[str]:
+    """What an artifact records of the command line that made it: all that changes a result.
+
+    A folder of the user's own configs is named without its place, which means nothing elsewhere.
+    """
+    flags = ["--config-dir=DIR"] * (request.config_dir is not None)
+    flags += [f"--config-name={request.config_name}"] * (request.config_name is not None)
+    keys = {line: line.lstrip("+~").partition("=")[0] for line in overrides}
+    return [*flags, *(line for line, key in keys.items() if key not in WITHOUT_EFFECT and not key.startswith("hydra"))]
 
 
 def _next_steps(output_dir: str) -> str:

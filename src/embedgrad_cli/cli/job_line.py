@@ -8,7 +8,7 @@ from argparse import Namespace
 from typing import NoReturn
 
 from embedgrad_cli.cli.help import command_help
-from embedgrad_cli.cli.hydra_job import run_hydra
+from embedgrad_cli.cli.hydra_job import run_hydra, run_once
 from embedgrad_cli.cli.names import MODES, PUSH, SEARCH
 from embedgrad_cli.config.arm_spec import quote_texts
 from embedgrad_cli.errors import ConfigError
@@ -25,12 +25,24 @@ def run_line(command: str, words: list[str]) -> int:
     if args.help:
         print(command_help(command, args.config_dir, args.overrides), end="")
         return 0
-    problems = _problems(command, args)
+    from embedgrad_cli.config.compose import Request, check_line
+
+    shows = [flag for flag in ("cfg", "info") if getattr(args, flag) is not None]
+    is_multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+    only_shows = bool(shows) or args.hydra_help
+    request = Request(command, args.overrides, args.config_dir, args.config_name, is_multirun)
+    line = check_line(request, values=not only_shows)  # values may be missing where the config is only shown
+    problems = line.problems
+    if args.multirun and shows:  # Hydra would end in a traceback
+        problems.append(f"--{shows[0]} shows one job: leave --multirun out and give each setting one value.")
     if problems:
         raise ConfigError(problems)
-    # Hydra's parser wants all flags before all overrides.
-    flags = [word for word in words if word not in args.overrides]
-    run_hydra(command, [*flags, *args.overrides])
+    if is_multirun or only_shows:
+        # Hydra's parser wants all flags before all overrides.
+        flags = [word for word in words if word not in args.overrides]
+        run_hydra(request, [*flags, *args.overrides])
+    else:
+        run_once(request, line)
     return 0
 
 
@@ -84,16 +96,3 @@ def _parse(words: list[str]) -> Namespace:
     if args.resolve and args.cfg is None:
         fail("--resolve goes with --cfg only")
     return args
-
-
-def _problems(command: str, args: Namespace) -> list[str]:
-    """Everything that is wrong with flags and settings; values may be missing where the config is only shown."""
-    from embedgrad_cli.config.compose import Request, problems_of
-
-    shows = [flag for flag in ("cfg", "info") if getattr(args, flag) is not None]
-    is_multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
-    request = Request(command, args.overrides, args.config_dir, args.config_name, is_multirun)
-    problems = problems_of(request, values=not shows and not args.hydra_help)
-    if args.multirun and shows:  # Hydra would end in a traceback
-        problems.append(f"--{shows[0]} shows one job: leave --multirun out and give each setting one value.")
-    return problems

@@ -24,8 +24,13 @@ class FlagCommand(Protocol):
         """Run the subcommand on the words after its name. Returns: the exit code."""
 
 
-def run_job(config: OptimizeConfig | EvaluateConfig | ExportConfig) -> float | None:
+def run_job(
+    config: OptimizeConfig | EvaluateConfig | ExportConfig, overrides: Sequence[str] | None = None
+) -> float | None:
     """Optimise, evaluate or export, as the class of the config says.
+
+    Args:
+        overrides: the command line that gave the config, for the artifact to record.
 
     Returns: the accuracy that a sweeper maximises, or None if there is none.
     """
@@ -35,7 +40,7 @@ def run_job(config: OptimizeConfig | EvaluateConfig | ExportConfig) -> float | N
         case OptimizeConfig():
             from embedgrad_cli.commands import optimize
 
-            return optimize.run(config)
+            return optimize.run(config, overrides)
         case EvaluateConfig():
             from embedgrad_cli.commands import evaluate
 

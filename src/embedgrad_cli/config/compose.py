@@ -1,7 +1,7 @@
 """From a command line in Hydra's grammar to a checked config.
 
-`hydra.main` stops at the first mistake and knows nothing of types. So `problems_of` looks at the same command line
-first and gathers everything that is wrong; only a command line without a problem is handed to Hydra.
+`hydra.main` stops at the first mistake and knows nothing of types. So `check_line` composes the command line first and
+gathers everything that is wrong. What it composed and built is what runs; of a sweep, Hydra composes each job.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from embedgrad_cli.config.arm_spec import SUFFIX
 from embedgrad_cli.config.build import MISSING_VALUE, NO_VALUE, Config, build, over
 from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.overrides import OverrideChecker
-from embedgrad_cli.errors import ArtifactError, ConfigError
+from embedgrad_cli.config.schema import WITHOUT_EFFECT
+from embedgrad_cli.errors import ArtifactError, ConfigError, UserError
 from embedgrad_cli.storage.artifact_header import read_header
+from embedgrad_cli.storage.files import read_yaml
 
 VERSION_BASE = "1.3"
 WITH_ARTIFACT = ("evaluate", "export")  # commands in which the artifact fills what the command line does not name
@@ -45,6 +47,23 @@ class Request:
     config_dir: str | None = None
     config_name: str | None = None
     multirun: bool = False
+
+
+@dataclass(frozen=True)
+class CheckedLine:
+    """A command line that was looked at.
+
+    Args:
+        problems: everything that is wrong with it.
+        config: None where something is, or where values were not looked at.
+        composed: what Hydra made of it, its own part `hydra` included; None where it does not compose.
+        loader: Hydra's.
+    """
+
+    problems: list[str]
+    config: Config | None = None
+    composed: DictConfig | None = None
+    loader: ConfigLoaderImpl | None = None
 
 
 class Composer:
@@ -103,29 +122,24 @@ class Composer:
             raise ConfigError([_plain_words(error)]) from error
 
 
-def problems_of(request: Request, *, values: bool = True) -> list[str]:
-    """Everything that is wrong with a command line, without running it.
-
-    Args:
-        request: the command line.
-        values: also check that the settings are complete, of the right type and in range, and that paths exist.
-    """
-    return _compose_and_build(request, values)[1]
-
-
 def config_of(request: Request) -> Config:
     """The checked config of a command line that Hydra does not run.
 
     Raises:
         ConfigError: holds every problem.
     """
-    config, problems = _compose_and_build(request)
-    if config is None or problems:
-        raise ConfigError(problems)
-    return config
+    line = check_line(request)
+    if line.config is None or line.problems:
+        raise ConfigError(line.problems)
+    return line.config
 
 
-def _compose_and_build(request: Request, values: bool = True) -> tuple[Config | None, list[str]]:
+def check_line(request: Request, *, values: bool = True) -> CheckedLine:
+    """Compose a command line and build its config, without running it.
+
+    Args:
+        values: also check that the settings are complete, of the right type and in range, and that paths exist.
+    """
     name = request.config_name or request.command
     try:
         composer = Composer(request.config_dir)
@@ -133,27 +147,26 @@ def _compose_and_build(request: Request, values: bool = True) -> tuple[Config | 
         accepted = checker.check(request.overrides)
         cfg = composer.compose(name, accepted)
     except ConfigError as error:
-        return None, error.problems
+        return CheckedLine(error.problems)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        return None, [_plain_words(error)]
+        return CheckedLine([_plain_words(error)])
     if not values:
-        return None, checker.problems
+        return CheckedLine(checker.problems, None, cfg, composer.loader)
     HydraConfig.instance().set_config(cfg)  # for ${hydra:…} in a user's config
     body = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     config, more = _try_build(request.command, body, cfg.hydra)
-    return config, list(dict.fromkeys(checker.problems + more))
+    return CheckedLine(list(dict.fromkeys(checker.problems + more)), config, cfg, composer.loader)
 
 
 def config_of_job(command: str, cfg: DictConfig) -> Config:
-    """The checked config of the job that Hydra runs now.
+    """The checked config of the job of a sweep that Hydra runs now. Each has a run directory of its own.
 
     Raises:
         ConfigError: holds every problem.
     """
     hydra: Any = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN:  # each job of a sweep has its own run directory
-        cfg = cfg.copy()
-        cfg.output_dir = hydra.runtime.output_dir
+    cfg = cfg.copy()
+    cfg.output_dir = hydra.runtime.output_dir
     config, problems = _try_build(command, cfg, hydra)
     if config is None:
         raise ConfigError(problems)
@@ -183,7 +196,7 @@ def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> tuple[Config
     config, more = build(command, plain)
     if named or "optimized" in (plain.get("arms") or []):
         # What the artifact would have filled is not the user's omission.
-        more = [p for p in more if not (p.startswith(FROM_ARTIFACT) and NO_VALUE in p)]
+        more = [p for p in more if not (p.startswith((*FROM_ARTIFACT, "arms")) and "has no value" in p)]
     problems += more
     return (None if problems else config), problems
 
@@ -197,16 +210,14 @@ def _artifacts(plain: dict[str, Any]) -> list[str]:
 
 def _try_regrade(plain: dict[str, Any], hydra: DictConfig) -> tuple[Config | None, list[str]]:
     """The settings of the evaluation in `output_dir`, under what the command line names."""
-    file = Path(plain["output_dir"]).expanduser() / "config.yaml"
+    file, needs = Path(plain["output_dir"]).expanduser() / "config.yaml", "--regrade grades an evaluation again"
     try:
-        recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if not isinstance(recorded, dict) or "arms" not in recorded:
-            raise ValueError("it is not the config of an evaluation")
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        problem = f"output_dir: {file} cannot be read: {why}. --regrade grades the answers of an evaluation again: "
-        return None, [problem + "give its folder, output_dir=DIR."]
-    parts = tuple(key for key in recorded if key in plain and key not in ("output_dir", "log_level", "mode"))
+        recorded = read_yaml(file)
+    except UserError as error:
+        return None, [f"output_dir: {error} {needs}: give its folder, output_dir=DIR."]
+    if "arms" not in recorded:
+        return None, [f"output_dir: {file} is not the config of an evaluation. {needs}: give its folder."]
+    parts = tuple(key for key in recorded if key in plain and key not in WITHOUT_EFFECT)
     return build("evaluate", _with_recorded(plain, recorded, hydra, parts))
 
 

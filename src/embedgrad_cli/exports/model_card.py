@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import yaml
 
 from embedgrad_cli import assets
 from embedgrad_cli.config.fields import as_texts
-from embedgrad_cli.config.launch_command import command_of
 from embedgrad_cli.evaluation.significance import verdict
 from embedgrad_cli.storage.run_records import Comparison
 
@@ -66,7 +66,7 @@ def _metrics(test: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _body(metadata: Mapping[str, Any], name: str) -> str:
-    model, config = metadata["model"], metadata["config"]
+    model = metadata["model"]
     texts = metadata["seed"]["text"]
     quoted = "\n>\n".join("> " + text.replace("\n", "\n> ") for text in as_texts(texts))
     tokens = sum(map(len, metadata["seed"]["token_ids"]))
@@ -83,7 +83,7 @@ def _body(metadata: Mapping[str, Any], name: str) -> str:
         "`embedgrad export` writes forms that need no embedgrad, `embedgrad inspect prompt.safetensors --verify MODEL` "
         "tells whether a model is the one the prompt was made for, and `embedgrad evaluate "
         "artifact=prompt.safetensors` repeats the test.",
-        _training(config),
+        _training(metadata.get("overrides")),
         "## Limits\n\nThe vectors work in this model alone. They were selected on one task; what they do elsewhere was "
         "not measured. Their nearest tokens are not meanings: a prompt close to a text may do something else than the "
         "text.",
@@ -111,10 +111,10 @@ def _results(metrics: Mapping[str, Any], task: str) -> str:
     )
 
 
-def _training(config: Mapping[str, Any]) -> str:
-    command = command_of(dict(config))
-    if command is None:
-        return "## Training\n\nAll settings are in `config.yaml`. They include a task or template of the author's own."
+def _training(overrides: Sequence[str] | None) -> str:
+    if overrides is None:  # no command line made the prompt
+        return "## Training\n\nAll settings are in `config.yaml`."
+    command = shlex.join(["embedgrad", "optimize", *overrides])
     return f"## Training\n\n```bash\n{command}\n```\n\nAll settings are in `config.yaml`."
 
 

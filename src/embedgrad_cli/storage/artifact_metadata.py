@@ -86,7 +86,7 @@ class RecordedTask(Record):
     kind: str
     data_dir: str | None
     hub: RecordedHub
-    fewshot_style: Literal["text", "turns"]
+    fewshot_style: Literal["text", "turns"] = "text"
     max_new_tokens: int
 
 
