@@ -76,6 +76,7 @@ def build_arms(
     task: TaskConfig,
     prompts: Mapping[str, ArmPrompt],
     shares_trunk: bool | None = None,
+    with_targets: bool = False,
 ) -> ArmSet:
     """Render and encode the same rows for every arm; arms with the same texts share one encoding.
 
@@ -85,6 +86,7 @@ def build_arms(
     Args:
         prompts: what each arm puts into the template, by the arm's name.
         shares_trunk: whether the trunk is computed once; None tries it out.
+        with_targets: a loss will be taken on the rows' targets: they end as in training, and must fit the context.
 
     Raises:
         DataError: a row is too long, or no row is left.
@@ -98,7 +100,7 @@ def build_arms(
     }
     kept_rows, encodings = list(rows), dict[object, Encoded]()
     for key, prompt_template in prompt_templates.items():
-        encodings[key] = _encode(kept_rows, prompt_template, model, task)
+        encodings[key] = _encode(kept_rows, prompt_template, model, task, with_targets)
         skipped = set(encodings[key].skipped)
         kept_rows = [row for row in kept_rows if row.id not in skipped]
     kept_ids = {row.id for row in kept_rows}
@@ -115,10 +117,20 @@ def build_arms(
     return ArmSet(kept_rows, [row.id for row in rows if row.id not in kept_ids], arms)
 
 
-def _encode(rows: Sequence[Row], prompt_template: PromptTemplate, model: LanguageModel, task: TaskConfig) -> Encoded:
+def _encode(
+    rows: Sequence[Row], prompt_template: PromptTemplate, model: LanguageModel, task: TaskConfig, with_targets: bool
+) -> Encoded:
     longest_choice = max((len(choice) for row in rows for choice in row.choices), default=1)
     reserve = longest_choice if task.kind == "choice" else 1
-    encoded = encode(rows, prompt_template, model, append_end_token=False, reserve=reserve, too_long=task.too_long)
+    encoded = encode(
+        rows,
+        prompt_template,
+        model,
+        append_end_token=with_targets and task.kind == "generation",
+        reserve=reserve,
+        fits_target=with_targets,
+        too_long=task.too_long,
+    )
     if not encoded.examples:
         raise DataError(
             f"task {task.name}: no example of this split fits the model's context of {model.max_length} tokens. "

@@ -42,6 +42,8 @@ from embedgrad_cli.training.trust_region import TrustRegion
 
 log = logging.getLogger(__name__)
 
+VALIDATION = "validation"  # the arm that the prompt in training is: it changes under its name
+
 
 class NonFiniteLoss(EmbedgradError):
     """The loss became NaN or infinite."""
@@ -68,8 +70,8 @@ class Training:
         self.state = TrainingState(best_vectors=self.prompt.seed.clone())
         self.shares_trunk = can_share_trunk(model, self.encoded.examples, self.prompt)
         self.forward = self._training_forward()
-        self.validation = self._build_arms(splits.validation, {"seed": ArmPrompt(seeds_of(config.prompt))})
-        self.validation_targets = self._encode(splits.validation)
+        arm = {VALIDATION: ArmPrompt(seeds_of(config.prompt))}
+        self.validation = self._build_arms(splits.validation, arm, with_targets=True)
         if directory.checkpoint.exists():
             self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
         directory.keep_metrics_up_to(self.state.step)
@@ -179,12 +181,10 @@ class Training:
 
     def _validate(self, display: TrainingDisplay) -> None:
         """Measure validation accuracy and loss; keep the prompt if it is the best so far."""
-        arm = replace(self.validation.arms["seed"], prompt=self.prompt)
+        arm = replace(self.validation.arms[VALIDATION], prompt=self.prompt)
         outcomes = answer_and_grade(arm, self.validation.rows, self.config.task, self.config.evaluation.batch_size)
         accuracy = sum(o.correct for o in outcomes) / len(outcomes)
-        targets = self.validation_targets.examples
-        forward = Forward(self.model, targets, self.shares_trunk)
-        loss = forward.mean_loss(targets, self.prompt, self.config.evaluation.batch_size)
+        loss = arm.forward.mean_loss(arm.examples, self.prompt, self.config.evaluation.batch_size)
         better = self.state.update_best(accuracy, loss, self.prompt.vectors)
         if better:
             self._save_artifact(self.prompt, PromptMetrics(validation=self.state.validation))
@@ -202,8 +202,8 @@ class Training:
             rows, prompt_template, self.model, append_end_token=task.kind == "generation", too_long=task.too_long
         )
 
-    def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt]) -> ArmSet:
-        return build_arms(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk)
+    def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:
+        return build_arms(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk, with_targets)
 
     def _save_artifact(self, prompt: SoftPrompt, metrics: PromptMetrics) -> None:
         splits, overrides = self.splits, self.overrides

@@ -86,14 +86,16 @@ def encode(
     model: LanguageModel,
     *,
     append_end_token: bool,
-    reserve: int | None = None,
+    reserve: int = 0,
+    fits_target: bool = True,
     too_long: str = "error",
 ) -> Encoded:
     """Tokenise rows.
 
     Args:
         append_end_token: add the end-of-turn token to every target (`kind: generation`; a label is scored without it).
-        reserve: tokens that must fit after the conversation; None: the target's own length.
+        reserve: tokens that must fit after the conversation.
+        fits_target: the target must fit there as well.
         too_long: `error`, or `skip` an example that does not fit the model's context and list it.
 
     Raises:
@@ -114,7 +116,7 @@ def encode(
             if row_slots != slots:
                 raise _straddling(slots, row_slots, row.id, model.tokenizer)
             example = Example(row.id, tokens, target_ids[row.target])
-            needed = example.length if reserve is None else len(tokens) + reserve
+            needed = len(tokens) + max(reserve, len(example.target) if fits_target else 0)
             if model.max_length is not None and needed > model.max_length:
                 if too_long == "error":
                     raise _too_long(example, needed, model.max_length)
