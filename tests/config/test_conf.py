@@ -92,7 +92,7 @@ def test_every_file_begins_with_what_it_is(path: Path) -> None:
     comment = [line for line in lines[:8] if line.startswith("# ") or line == "#"]
 
     assert lines[0].startswith("# ")
-    if path.stem not in ("base", "problem"):
+    if path.stem not in ("base", "model_and_task"):
         commands = [line for line in comment if line.startswith("#   embedgrad ")]
         group, _, choice = path.relative_to(conf_dir()).with_suffix("").as_posix().partition("/")
         chosen = f" {group}={choice}" if choice else f"embedgrad {group}"

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from embedgrad_cli.commands.flags import FlagParser
 from embedgrad_cli.config.compose import Composer, Request, config_of
 from embedgrad_cli.errors import ConfigError
+from embedgrad_cli.storage.record import Json
 
 SHOW = """\
 Print the numbers of rows, and three rendered training examples in which [prompt: ...], [query: ...] and
@@ -100,7 +101,7 @@ def _task_name(word: str) -> str:
     return word
 
 
-def _source(task: dict[str, Any]) -> str:
+def _source(task: Json) -> str:
     hub = task.get("hub") or {}
     if task.get("data_dir") or not hub.get("path"):
         return str(task.get("data_dir") or "task.data_dir=DIR")

@@ -127,7 +127,10 @@ def name_templates(runs: Sequence[Run]) -> list[Run]:
     from embedgrad_cli.config.compose import Composer  # Hydra, which most comparisons do without
 
     composer = Composer()
-    names = {_in_one_line(composer.choice("template", name)): name for name in composer.groups()["template"]}
+    names = {
+        _in_one_line(composer.settings("optimize", [f"template={name}"])["template"]): name
+        for name in composer.groups()["template"]
+    }
     return [
         replace(run, config={**run.config, "template": names.get(template, template)})
         if (template := run.config.get("template"))

@@ -54,11 +54,11 @@ def build(command: str, plain: Json) -> tuple[Config | None, list[str]]:
     return config, []
 
 
-def over(defaults: Any, settings: Any) -> Any:
+def merge(defaults: Any, settings: Any) -> Any:
     """Nested settings over their defaults: what they do not hold has its default."""
     if not isinstance(defaults, dict) or not isinstance(settings, dict):
         return settings
-    return {**defaults, **{key: over(defaults.get(key), value) for key, value in settings.items()}}
+    return {**defaults, **{key: merge(defaults.get(key), value) for key, value in settings.items()}}
 
 
 def keys(command: str) -> Iterator[str]:

@@ -25,13 +25,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from embedgrad_cli.config.arm_spec import SUFFIX
-from embedgrad_cli.config.build import MISSING_VALUE, NO_VALUE, Config, build, over
+from embedgrad_cli.config.build import MISSING_VALUE, NO_VALUE, Config, build, merge
 from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.overrides import OverrideChecker
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ArtifactError, ConfigError, UserError
 from embedgrad_cli.storage.artifact_header import read_header
 from embedgrad_cli.storage.files import read_yaml
+from embedgrad_cli.storage.record import Json
 
 VERSION_BASE = "1.3"
 WITH_ARTIFACT = ("evaluate", "export")  # commands in which the artifact fills what the command line does not name
@@ -94,10 +95,10 @@ class Composer:
         nested = [f"{folder}/{choice}" for folder in inner for choice in self._choices(f"{group}/{folder}")]
         return self.loader.get_group_options(group, ObjectType.CONFIG) + nested
 
-    def choice(self, group: str, name: str) -> dict[str, Any]:
-        """The settings that a choice of one of `optimize`'s groups stands for."""
-        settings: Any = OmegaConf.to_container(self.compose("optimize", [f"{group}={name}"])[group], resolve=False)
-        return settings
+    def settings(self, config_name: str, overrides: Sequence[str] = ()) -> Json:
+        """The settings of a command as plain data, Hydra's own left out and nothing interpolated."""
+        plain: Any = OmegaConf.to_container(self.compose(config_name, list(overrides)), resolve=False)
+        return {key: value for key, value in plain.items() if key != "hydra"}
 
     def file_of(self, group: str, choice: str) -> Path | None:
         """The YAML file of a choice: the user's own comes before ours."""
@@ -201,14 +202,14 @@ def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> tuple[Config
     return (None if problems else config), problems
 
 
-def _artifacts(plain: dict[str, Any]) -> list[str]:
+def _artifacts(plain: Json) -> list[str]:
     """The files that a config names: the first of them has the settings that the user does not give."""
     arms = plain.get("arms")
     files = [item for item in (arms if isinstance(arms, list) else []) if str(item).endswith(SUFFIX)]
     return [file for file in (plain.get("artifact"), *files) if isinstance(file, str)]
 
 
-def _try_regrade(plain: dict[str, Any], hydra: DictConfig) -> tuple[Config | None, list[str]]:
+def _try_regrade(plain: Json, hydra: DictConfig) -> tuple[Config | None, list[str]]:
     """The settings of the evaluation in `output_dir`, under what the command line names."""
     file, needs = Path(plain["output_dir"]).expanduser() / "config.yaml", "--regrade grades an evaluation again"
     try:
@@ -221,15 +222,13 @@ def _try_regrade(plain: dict[str, Any], hydra: DictConfig) -> tuple[Config | Non
     return build("evaluate", _with_recorded(plain, recorded, hydra, parts))
 
 
-def _with_recorded(
-    plain: dict[str, Any], recorded: dict[str, Any], hydra: DictConfig, parts: Sequence[str]
-) -> dict[str, Any]:
+def _with_recorded(plain: Json, recorded: Json, hydra: DictConfig, parts: Sequence[str]) -> Json:
     """The recorded settings of these parts, under the groups and keys that the command line names."""
     merged = dict(plain)
     choices = {group for group, choice in hydra.runtime.choices.items() if choice is not None}
     for part in parts:
         if part not in choices and part in recorded:
-            merged[part] = over(plain[part], recorded[part])
+            merged[part] = merge(plain[part], recorded[part])
     for line in hydra.overrides.task:
         part, _, rest = line.lstrip("+~").partition("=")[0].partition(".")
         if part in parts and part not in choices:

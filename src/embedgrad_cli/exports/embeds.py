@@ -26,6 +26,7 @@ from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.exports.artifact_source import Source, open_source, template_json
 from embedgrad_cli.exports.slot_text import Edges, Turn, fill_slots, find_edges
 from embedgrad_cli.storage.files import write_atomically, write_json
+from embedgrad_cli.storage.record import Json
 
 PLACEHOLDER = "<prompt_embeds>"  # vLLM's own special token, which stands for one part
 SEPARATOR = "\n"  # vLLM joins the parts of a message with it
@@ -82,7 +83,7 @@ def embed_query(source: Source, query: str) -> Tensor:
     return source.embed(source.encode(query).tokens)
 
 
-def request(source: Source, messages: list[dict[str, Any]]) -> dict[str, Any]:
+def request(source: Source, messages: list[Json]) -> Json:
     """The body of a chat request; `client.py` fills in the query and, for the tensors' names, their data."""
     return {
         "messages": messages,
@@ -92,7 +93,7 @@ def request(source: Source, messages: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def chat_messages(source: Source, names: Sequence[str]) -> list[dict[str, Any]] | None:
+def chat_messages(source: Source, names: Sequence[str]) -> list[Json] | None:
     """The template's messages with a `prompt_embeds` part in each slot, or None if vLLM would not render them exactly.
 
     vLLM puts a line break between two parts, so beside a slot the text must have one, or end.

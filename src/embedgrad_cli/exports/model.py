@@ -45,6 +45,7 @@ from embedgrad_cli.exports.weight_files import (
     write_safetensors,
 )
 from embedgrad_cli.storage.files import write_json
+from embedgrad_cli.storage.record import Json
 
 CARRIED_FILES = ("LICENSE*", "NOTICE*", "*.py")  # beside weights, configs and tokenizer
 
@@ -186,7 +187,7 @@ def _head_name(source: Source) -> str:
     return next(name for name, module in network.named_modules() if module is head) + ".weight"
 
 
-def _new_index(source: Source, folder: Path) -> dict[str, Any]:
+def _new_index(source: Source, folder: Path) -> Json:
     """The index with a separated head in it. The sizes are those of the files as they are now."""
     names = [file.name for file in source.checkpoint.files]
     tensors = [tensor for name in names for tensor in stored_tensors(folder / name)]
@@ -207,7 +208,7 @@ def _link_or_copy(file: Path, target: Path, link: bool) -> None:
     shutil.copyfile(original, target)
 
 
-def model_settings(source: Source) -> dict[str, Any]:
+def model_settings(source: Source) -> Json:
     """The model's config.json.
 
     Raises:
@@ -222,7 +223,7 @@ def model_settings(source: Source) -> dict[str, Any]:
     return settings
 
 
-def _write_configs(source: Source, settings: dict[str, Any], ids: Sequence[int], folder: Path) -> None:
+def _write_configs(source: Source, settings: Json, ids: Sequence[int], folder: Path) -> None:
     rows = max(source.table.shape[0], max(ids) + 1)
     write_json(folder / "config.json", {**settings, "vocab_size": rows, "tie_word_embeddings": False})
     file = source.folder / "generation_config.json"
@@ -233,7 +234,7 @@ def _write_configs(source: Source, settings: dict[str, Any], ids: Sequence[int],
     write_json(folder / "generation_config.json", generation)
 
 
-def _description(source: Source, names: list[str], ids: Sequence[int]) -> dict[str, Any]:
+def _description(source: Source, names: list[str], ids: Sequence[int]) -> Json:
     metadata = source.artifact.metadata
     return {
         "format": "model",

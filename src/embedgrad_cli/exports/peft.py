@@ -21,6 +21,7 @@ from embedgrad_cli.exports.artifact_source import Source, open_source
 from embedgrad_cli.exports.model import begin_of_text, renders_probes
 from embedgrad_cli.exports.slot_text import Edges, fill_slots, find_edges
 from embedgrad_cli.storage.files import write_atomically, write_json
+from embedgrad_cli.storage.record import Json
 
 MARK = "\ue020"  # from Unicode's private use area: no text has it
 
@@ -94,7 +95,7 @@ def tokenizer_after_prefix(source: Source, length: int) -> Any:
     return tokenizer
 
 
-def _adapter_config(source: Source, num_virtual_tokens: int) -> dict[str, Any]:
+def _adapter_config(source: Source, num_virtual_tokens: int) -> Json:
     """What `peft.PromptTuningConfig` writes. The vectors are given, so nothing is initialised."""
     config = source.model.network.config.get_text_config()
     return {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from embedgrad_cli.core.prompt.soft_prompt import relative_drift
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.results import results_of, sample_lines
-from embedgrad_cli.exports.text_search.search import SearchResult, TextSearch
+from embedgrad_cli.exports.text_search.search import SearchResult, TextSearch, TriedText
 from embedgrad_cli.exports.text_search.workbench import Measurement, Texts
 from embedgrad_cli.storage.files import write_atomically, write_json, write_json_lines
+from embedgrad_cli.storage.record import Json, Record
+from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.terminal.progress import TestDisplay
 
 WARNING = (
@@ -27,6 +30,21 @@ WARNING = (
     "not do what the prompt does; prompts near any given text can do anything (Khashabi et al., arXiv 2112.08348). "
     "Believe the accuracy below, not the words."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadVector(Record):
+    """A vector beside its seed's token and the nearest one; see `NearestText` for the numbers."""
+
+    slot: int
+    seed_id: int
+    seed: str
+    relative_drift: float
+    nearest_id: int
+    nearest: str
+    cosine: float
+    distance: float
+    relative_distance: float
 
 
 def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
@@ -50,29 +68,27 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
     with TestDisplay() as display:
         answers = measurement.answer(arm_set, display.arm)
     outcomes = {name: grade_answers(rows, of_arm, task) for name, of_arm in answers.items()}
-    content: dict[str, Any] = {
-        "format": "text",
-        "warning": WARNING,
-        "texts": {"seed": seed, **texts},
-        "tokens": _tokens(artifact, nearest, measurement),
-        **results_of(
-            outcomes,
-            rows,
-            task,
-            measurement.splits,
-            split="test",
-            num_skipped=len(arm_set.skipped),
-            model=measurement.model.path,
-            pairs=_pairs(list(outcomes)),
-        ).to_json(),
-    }
-    if search:
-        content["search"] = {**vars(config.search), "seed": config.seed, **vars(search)}
+    results = results_of(
+        outcomes,
+        rows,
+        task,
+        measurement.splits,
+        split="test",
+        num_skipped=len(arm_set.skipped),
+        model=measurement.model.path,
+        pairs=_pairs(list(outcomes)),
+    )
     for name, file in (("reading", "prompt"), ("searched", "searched")):
         _write_texts(folder, file, texts.get(name, []))
+    texts = {"seed": seed, **texts}
     write_json_lines(folder / "samples.jsonl", sample_lines(answers, rows, outcomes))
+    content: Json = {"format": "text", "warning": WARNING, "texts": texts}
+    content["tokens"] = [token.to_json() for token in _tokens(artifact, nearest, measurement)]
+    content |= results.to_json()
+    if search:
+        content["search"] = {**vars(config.search), "seed": config.seed, **search.to_json()}
     write_json(folder / "text.json", content)
-    return _line(content)
+    return _line(texts, results)
 
 
 def _search(measurement: Measurement, config: ExportConfig, nearest: NearestText) -> SearchResult:
@@ -83,16 +99,15 @@ def _search(measurement: Measurement, config: ExportConfig, nearest: NearestText
     return TextSearch(measurement, config.search, config.seed, _print_validation).run(starts)
 
 
-def _print_validation(entry: Mapping[str, Any]) -> None:
+def _print_validation(tried: TriedText) -> None:
     print(
-        f"search: step {entry['step']}, {entry['evaluations']} evaluations, validation accuracy "
-        f"{entry['accuracy']:.1%}, loss {entry['loss']:.3f}: {' | '.join(entry['texts'])!r}",
+        f"search: step {tried.step}, {tried.evaluations} evaluations, validation accuracy {tried.accuracy:.1%}, "
+        f"loss {tried.loss:.3f}: {' | '.join(tried.texts)!r}",
         file=sys.stderr,
     )
 
 
-def _tokens(artifact: Artifact, nearest: NearestText, measurement: Measurement) -> list[dict[str, Any]]:
-    """One entry per vector: the seed's token, the nearest one, and how far the vector is from both."""
+def _tokens(artifact: Artifact, nearest: NearestText, measurement: Measurement) -> list[ReadVector]:
     prompt, tokenizer = artifact.prompt, measurement.model.tokenizer
     columns: dict[str, Sequence[Any]] = {
         "slot": [number for number, ids in enumerate(prompt.slots.ids) for _ in ids],
@@ -105,7 +120,7 @@ def _tokens(artifact: Artifact, nearest: NearestText, measurement: Measurement) 
         "distance": nearest.distance,
         "relative_distance": nearest.relative_distance,
     }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [ReadVector(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -119,10 +134,9 @@ def _write_texts(folder: Path, name: str, texts: Texts) -> None:
         write_atomically(folder / f"{name}{number}.txt", f"{text}\n".encode())
 
 
-def _line(content: Mapping[str, Any]) -> str:
+def _line(texts: Mapping[str, Texts], results: Results) -> str:
     shown = [
-        f"{name} {arm['accuracy']:.1%} ({arm['ci95'][0]:.1%} to {arm['ci95'][1]:.1%})"
-        for name, arm in content["arms"].items()
+        f"{name} {arm.accuracy:.1%} ({arm.ci95[0]:.1%} to {arm.ci95[1]:.1%})" for name, arm in results.arms.items()
     ]
-    texts = "; ".join(f"{name}: {' | '.join(texts)!r}" for name, texts in content["texts"].items())
-    return f"{texts}\n{content['num_examples']} test examples: {', '.join(shown)}\n{content['warning']}"
+    read = "; ".join(f"{name}: {' | '.join(of_slots)!r}" for name, of_slots in texts.items())
+    return f"{read}\n{results.num_examples} test examples: {', '.join(shown)}\n{WARNING}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
-from typing import Any
 
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
+from embedgrad_cli.storage.record import Json
 
 FORMAT_VERSION = 1
 LENGTH_BYTES = 8  # a safetensors file opens with its header's length, little-endian
@@ -50,7 +50,7 @@ def read_header(path: str | Path) -> ArtifactMetadata:
     return ArtifactMetadata.from_json(metadata, f"artifact={file}", ArtifactError)
 
 
-def _read_safetensors_header(file: Path) -> tuple[dict[str, Any], int, int]:
+def _read_safetensors_header(file: Path) -> tuple[Json, int, int]:
     """Returns the JSON header, the file's size, and the offset at which tensor data begins."""
     if file.is_dir():
         raise _error(file, f"it is a folder. Give the file in it: artifact={file / 'prompt.safetensors'}.")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -31,22 +30,36 @@ from embedgrad_cli.errors import TemplateError, UserError
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.outcomes import answer_and_grade
 from embedgrad_cli.exports.text_search.workbench import Measurement, Texts
+from embedgrad_cli.storage.record import Record
 
 ROUND_TRIP_ROWS = 4  # training rows in which a candidate must read back as itself
 
 
-@dataclass
-class SearchResult:
-    """The text that validation selected, where the search began, and what it went through.
+@dataclass(frozen=True, kw_only=True)
+class TriedText(Record):
+    """A validation of the search: what the texts in the slots are worth after so many steps and evaluations."""
 
-    `history` has one entry per validation: `step`, `evaluations` so far, `accuracy`, `loss` and `texts`.
-    """
+    step: int
+    evaluations: int
+    accuracy: float
+    loss: float
+    texts: Texts
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Larger is better: more accurate, or as accurate with a smaller loss."""
+        return self.accuracy, -self.loss
+
+
+@dataclass
+class SearchResult(Record):
+    """The text that validation selected, where the search began, and every validation on the way."""
 
     texts: Texts
     start: str
     steps: int = 0
     evaluations: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[TriedText] = field(default_factory=list)
 
 
 class TextSearch:
@@ -56,7 +69,7 @@ class TextSearch:
         measurement: the task and the model.
         config: how far and how wide.
         seed: of the rows' order and of the swaps drawn; the same seed gives the same text.
-        report: is called with each entry of the history.
+        report: is called with each validation.
     """
 
     def __init__(
@@ -64,7 +77,7 @@ class TextSearch:
         measurement: Measurement,
         config: SearchConfig,
         seed: int,
-        report: Callable[[dict[str, Any]], None] = lambda entry: None,
+        report: Callable[[TriedText], None] = lambda tried: None,
     ) -> None:
         self.task, self.config, self.seed, self.report = measurement, config, seed, report
         self.model = measurement.model
@@ -83,8 +96,8 @@ class TextSearch:
         results = {name: SearchResult(texts, name) for name, texts in starts.items()}
         for result in results.values():
             self._validate(result, result.texts)
-        result = max(results.values(), key=lambda one: _rank(one.history[0]))
-        result.history = [one.history[0] for one in results.values()]
+        result = max(results.values(), key=lambda result: result.history[0].rank)
+        result.history = [begun.history[0] for begun in results.values()]
         encoded = self.task.encode(self.task.splits.train, result.texts)
         ids, texts, changed = encoded.slots.flat_ids, result.texts, False
         batches = training_batches(encoded.examples, self.config.batch_size, self.seed, 0)
@@ -162,17 +175,17 @@ class TextSearch:
         arm_set = self.task.build_arms(rows, {"validation": ArmPrompt(tuple(texts))})
         outcomes = answer_and_grade(arm_set.arms["validation"], arm_set.rows, self.task.config.task, size)
         self.evaluations += self._validation_cost
-        entry = {
-            "step": result.steps,
-            "evaluations": self.evaluations,
-            "accuracy": sum(outcome.correct for outcome in outcomes) / len(outcomes),
-            "loss": forward.mean_loss(encoded.examples, prompt, size),
-            "texts": texts,
-        }
-        if all(_rank(entry) > _rank(other) for other in result.history):
+        tried = TriedText(
+            step=result.steps,
+            evaluations=self.evaluations,
+            accuracy=sum(outcome.correct for outcome in outcomes) / len(outcomes),
+            loss=forward.mean_loss(encoded.examples, prompt, size),
+            texts=texts,
+        )
+        if all(tried.rank > earlier.rank for earlier in result.history):
             result.texts = texts
-        result.history.append(entry)
-        self.report(entry)
+        result.history.append(tried)
+        self.report(tried)
 
     def _embed(self, ids: list[int], slots: Slots) -> SoftPrompt:
         """The text's embeddings in the slots. Only vectors differ between candidates, never the examples."""
@@ -196,8 +209,3 @@ class TextSearch:
                 f"validation take {needed} forward evaluations. Give search.budget={10 * needed}, or smaller "
                 "search.candidates and search.batch_size. Nothing was written."
             )
-
-
-def _rank(entry: dict[str, Any]) -> tuple[float, float]:
-    """Larger is better: more accurate, or as accurate with a smaller loss."""
-    return entry["accuracy"], -entry["loss"]

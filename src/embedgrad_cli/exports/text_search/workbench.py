@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import yaml
-
-from embedgrad_cli.config.build import build, over
+from embedgrad_cli.config.build import build, merge
+from embedgrad_cli.config.compose import Composer
 from embedgrad_cli.config.fields import prompt_numbers, seeds_of
-from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint
@@ -21,6 +18,7 @@ from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, Progress, answer_rows
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
+from embedgrad_cli.storage.record import Json
 from embedgrad_cli.tasks.load import Row, Splits, load
 
 Texts = list[str]  # one per slot
@@ -84,7 +82,7 @@ class Measurement:
         }
 
 
-def evaluate_config(config: ExportConfig, recorded: Mapping[str, Any]) -> EvaluateConfig:
+def evaluate_config(config: ExportConfig, recorded: Json) -> EvaluateConfig:
     """The settings of `embedgrad evaluate` for the artifact's own task, its places replaced by those of the export.
 
     What the artifact's version did not know has the defaults of `conf/`.
@@ -92,12 +90,9 @@ def evaluate_config(config: ExportConfig, recorded: Mapping[str, Any]) -> Evalua
     Raises:
         ConfigError: holds every problem.
     """
-    plain: dict[str, Any] = {}
-    for name in ("base", "problem", "evaluate"):
-        plain |= yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))
-    plain = {key: value for key, value in plain.items() if key not in ("defaults", "hydra")}
+    plain = Composer().settings("evaluate")
     for part in ("task", "evaluation"):
-        plain[part] = over(plain[part], recorded.get(part, {}))
+        plain[part] = merge(plain[part], recorded.get(part, {}))
     plain |= {key: recorded[key] for key in ("seed", "template", "prompt")}
     plain |= {"model": vars(config.model), "artifact": config.artifact, "output_dir": config.output_dir}
     plain |= {"device": config.device, "log_level": config.log_level}
