@@ -5,7 +5,7 @@ BIN := .venv/bin
 LM_EVAL := .venv-lm-eval
 SERVING := .venv-serving
 
-.PHONY: setup demo lab compare-methods test test-lm-eval test-serving lint bench bench-step bench-parts bench-evaluation
+.PHONY: setup demo lab compare-methods test test-fast test-lm-eval test-serving lint bench bench-step bench-parts bench-evaluation
 .PHONY: bench-trainer bench-growth train-tiny clean
 
 setup: .venv/.installed
@@ -33,6 +33,10 @@ compare-methods: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Every room, without the tests that train, install or start programs.
+test-fast: setup
+	$(BIN)/python -m pytest -q -m 'not slow'
 
 # Choices against lm-evaluation-harness, row by row, then an exported model in the harness by itself; with SST2=DIR and
 # BBH=DIR on their files as well.
@@ -64,6 +68,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # Against PEFT, each figure a ratio taken in one run; rows as JSON in outputs/bench. Every part also runs alone.
 # make bench DATA=DIR adds real rows: DIR holds sst2/, gsm8k/ and tokenizers/qwen2.5/.

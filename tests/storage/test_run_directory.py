@@ -32,6 +32,6 @@ def test_a_place_that_cannot_be_a_folder_is_named(tmp_path: Path) -> None:
 
 def test_only_settings_that_change_the_result_must_be_the_same(tmp_path: Path) -> None:
     RunDirectory(tmp_path, {"seed": 1, "output_dir": "a", "train": {"steps": 3}}).create()
-    RunDirectory(tmp_path, {"seed": 1, "output_dir": "b", "train": {"steps": 3}})
+    RunDirectory(tmp_path, {"seed": 1, "output_dir": "b", "train": {"steps": 3}}, free=["output_dir"])
     with pytest.raises(UserError, match=r"seed=2 \(was 1\); train.steps=4 \(was 3\)"):
         RunDirectory(tmp_path, {"seed": 2, "output_dir": "a", "train": {"steps": 4}})
