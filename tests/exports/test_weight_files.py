@@ -1,4 +1,4 @@
-"""Safetensors files read and written as streams: the library itself says what is right."""
+"""Safetensors files read and written: the library itself says what is right."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from embedgrad_cli.errors import ModelError
-from embedgrad_cli.exports import weight_files as checkpoint
+from embedgrad_cli.exports import weight_files
 from embedgrad_cli.exports.weight_files import (
+    NAMES,
+    ChangedTensor,
     Checkpoint,
-    copied,
+    StoredTensor,
     mean_row,
     metadata_of,
     read_rows,
     stored_tensors,
-    with_rows,
     write_safetensors,
 )
+
+METADATA = {"format": "pt", **{f"made_with_{number}": "a tool" for number in range(9)}}
 
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of a few rows shall be read in several pieces, as large ones are."""
-    monkeypatch.setattr(checkpoint, "CHUNK_BYTES", 3 * 5 * 4)
+    monkeypatch.setattr(weight_files, "CHUNK_ROWS", 3)
 
 
 @pytest.fixture
@@ -40,36 +43,45 @@ def tensors() -> dict[str, torch.Tensor]:
     }
 
 
-def stored(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, checkpoint.StoredTensor]:
-    save_file(tensors, file, {"format": "pt"})
+def stored(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, StoredTensor]:
+    save_file(tensors, file, METADATA)
     return {tensor.name: tensor for tensor in stored_tensors(file)}
 
 
+def written(file: Path, *changed: ChangedTensor) -> dict[str, torch.Tensor]:
+    write_safetensors(file, changed, {})
+    return load_file(file)
+
+
 def test_a_copy_holds_the_same_tensors(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    found = stored(tensors, tmp_path / "a.safetensors")
-    write_safetensors(tmp_path / "b.safetensors", [copied(t) for t in found.values()], {"format": "pt"})
-    again = load_file(tmp_path / "b.safetensors")
+    tensors |= {"eight": tensors["half"].to(torch.float8_e4m3fn), "scalar": torch.tensor(2.0), "none": torch.ones(0, 4)}
+    kept = stored(tensors, tmp_path / "a.safetensors")
+    for name in ("b", "c"):
+        write_safetensors(tmp_path / name, kept.values(), metadata_of(tmp_path / "a.safetensors"))
+    again = load_file(tmp_path / "b")
     assert again.keys() == tensors.keys()
-    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
-    assert metadata_of(tmp_path / "b.safetensors") == {"format": "pt"}
+    assert all(again[name].dtype == tensor.dtype for name, tensor in tensors.items())
+    assert all(torch.equal(again[name].float(), tensor.float()) for name, tensor in tensors.items())
+    assert metadata_of(tmp_path / "b") == METADATA
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
 def test_rows_are_replaced_and_added(dtype: torch.dtype, tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
     table = stored(tensors, tmp_path / "a.safetensors")["table"]
     new = {2: torch.ones(5), 9: torch.full((5,), 2.0), 12: torch.full((5,), 3.0)}
-    write_safetensors(tmp_path / "b.safetensors", [with_rows(table, new, dtype, "t")], {})
     expected = torch.cat([tensors["table"], torch.zeros(3, 5)])
     for row, vector in new.items():
         expected[row] = vector
-    assert torch.equal(load_file(tmp_path / "b.safetensors")["t"], expected.to(dtype))
+    changed = ChangedTensor(table, new, "t", NAMES[dtype])
+    assert torch.equal(written(tmp_path / "b.safetensors", changed)["t"], expected.to(dtype))
 
 
 def test_a_bias_grows_like_a_table(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
     bias = stored(tensors, tmp_path / "a.safetensors")["bias"]
-    write_safetensors(tmp_path / "b.safetensors", [with_rows(bias, {10: torch.tensor([7.0])}, torch.float32)], {})
+    changed = ChangedTensor(bias, {10: torch.tensor([7.0])}, "bias", "F32")
     expected = torch.cat([tensors["bias"], torch.tensor([7.0])])
-    assert torch.equal(load_file(tmp_path / "b.safetensors")["bias"], expected)
+    assert torch.equal(written(tmp_path / "b.safetensors", changed)["bias"], expected)
 
 
 def test_the_mean_leaves_rows_out(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:

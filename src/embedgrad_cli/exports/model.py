@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -36,12 +37,11 @@ from embedgrad_cli.exports.weight_files import (
     DTYPES,
     INDEX,
     NAMES,
-    NewTensor,
-    copied,
+    ChangedTensor,
+    StoredTensor,
     mean_row,
     metadata_of,
     stored_tensors,
-    with_rows,
     write_safetensors,
 )
 from embedgrad_cli.storage.files import write_json
@@ -147,27 +147,27 @@ def write_weights(source: Source, ids: Sequence[int], folder: Path, link: bool) 
             _link_or_copy(file, folder / file.name, link)
             linked += 1
             continue
-        new = [one for tensor in tensors for one in changed.get(tensor.name, [copied(tensor)])]
+        new = [one for tensor in tensors for one in changed.get(tensor.name, [tensor])]
         write_safetensors(folder / file.name, new, metadata_of(file))
     if source.checkpoint.index is not None:
         write_json(folder / INDEX, _new_index(source, folder))
     return linked, len(source.checkpoint.files) - linked
 
 
-def _changed_tensors(source: Source, ids: Sequence[int]) -> dict[str, list[NewTensor]]:
+def _changed_tensors(source: Source, ids: Sequence[int]) -> dict[str, list[ChangedTensor]]:
     """What takes the place of stored tensors, by their names."""
-    table, head, dtype = source.table, source.head, table_dtype(source)
+    table, head, dtype = source.table, source.head, NAMES[table_dtype(source)]
     vectors = dict(zip(ids, source.artifact.prompt.vectors.detach() / source.scale, strict=True))
-    changed = {table.name: [with_rows(table, vectors, dtype)]}
+    changed = {table.name: [ChangedTensor(table, vectors, table.name, dtype)]}
     if head is None:  # tied: the output rows are the table's, and are written beside it under their own name
         name = _head_name(source)
         changed[name] = []  # some checkpoints store the tied rows a second time
-        changed[table.name].append(with_rows(table, _mean_rows(table, ids), dtype, name))
+        changed[table.name].append(ChangedTensor(table, _mean_rows(table, ids), name, dtype))
     else:
-        changed[head.name] = [with_rows(head, _mean_rows(head, ids), dtype)]
+        changed[head.name] = [ChangedTensor(head, _mean_rows(head, ids), head.name, dtype)]
     bias = source.checkpoint.tensors.get(_head_name(source).removesuffix("weight") + "bias")
     if bias is not None:
-        changed[bias.name] = [with_rows(bias, _mean_rows(bias, ids), dtype)]
+        changed[bias.name] = [ChangedTensor(bias, _mean_rows(bias, ids), bias.name, dtype)]
     return changed
 
 
@@ -176,7 +176,7 @@ def table_dtype(source: Source) -> torch.dtype:
     return torch.promote_types(DTYPES[source.table.dtype], source.dtype)
 
 
-def _mean_rows(tensor: Any, ids: Sequence[int]) -> dict[int, Tensor]:
+def _mean_rows(tensor: StoredTensor, ids: Sequence[int]) -> dict[int, Tensor]:
     mean = mean_row(tensor, ids)
     return dict.fromkeys(ids, mean)
 
@@ -191,7 +191,7 @@ def _new_index(source: Source, folder: Path) -> Json:
     """The index with a separated head in it. The sizes are those of the files as they are now."""
     names = [file.name for file in source.checkpoint.files]
     tensors = [tensor for name in names for tensor in stored_tensors(folder / name)]
-    total = sum(tensor.num_bytes for tensor in tensors)
+    total = sum(tensor.load().nbytes for tensor in tensors)
     weight_map = {tensor.name: tensor.file.name for tensor in tensors}
     return {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
 
@@ -256,7 +256,7 @@ def _check_space(source: Source, folder: Path) -> None:
         UserError: they do not fit on the disk.
     """
     changed = {source.table.file, *([source.head.file] if source.head else [])}
-    table_bytes = source.table.num_bytes // DTYPES[source.table.dtype].itemsize * table_dtype(source).itemsize
+    table_bytes = math.prod(source.table.shape) * table_dtype(source).itemsize
     small = [file for file in source.folder.glob("*.json") if file.is_file()]
     needed = sum(file.stat().st_size for file in [*changed, *small]) + (table_bytes if is_tied(source.model) else 0)
     free = shutil.disk_usage(folder).free

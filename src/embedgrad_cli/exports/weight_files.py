@@ -1,20 +1,20 @@
-"""Safetensors weights as files: rows of a table are read, and shards copied, without loading a model.
+"""Safetensors weights as files: rows of a table are read, and shards changed, without loading a model.
 
-A safetensors file is eight bytes (the header's length), a JSON header with type, shape and place of each tensor, and
-the tensors' bytes one after the other. So a tensor can be copied, or made longer, as a stream of bytes.
+`safe_open` maps files into memory, so only what is asked for is read. A changed shard is written by hand: `save_file`
+puts several metadata keys in an order of chance, so that equal exports would differ, and bars all users but one.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from embedgrad_cli.errors import ModelError
@@ -23,37 +23,48 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-CHUNK_BYTES = 1 << 24
+CHUNK_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a safetensors file; `start` is where its bytes begin."""
+    """A tensor in a safetensors file; `dtype` is the format's name of a type."""
 
     file: Path
     name: str
     dtype: str
     shape: tuple[int, ...]
-    start: int
-    num_bytes: int
 
-    def read(self, num_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """Its bytes, in pieces of at most so many."""
-        with self.file.open("rb") as stream:
-            stream.seek(self.start)
-            for done in range(0, self.num_bytes, num_bytes):
-                yield stream.read(min(num_bytes, self.num_bytes - done))
+    def load(self) -> Tensor:
+        """The tensor, mapped: its bytes are read when they are used."""
+        with safe_open(self.file, framework="pt") as file:
+            return file.get_tensor(self.name)
 
 
 @dataclass(frozen=True)
-class NewTensor:
-    """A tensor to be written: its bytes come as a stream."""
+class ChangedTensor:
+    """A stored table (or a vector, as a table of width 1) with some rows replaced or, past its end, added.
 
+    `name` and `dtype` are those to write it under and in; the type may be another one than the stored one's.
+    """
+
+    stored: StoredTensor
+    rows: Mapping[int, Tensor]
     name: str
     dtype: str
-    shape: tuple[int, ...]
-    num_bytes: int
-    content: Iterable[bytes]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        num_rows, *width = self.stored.shape
+        return (max(num_rows, max(self.rows) + 1), *width)
+
+    def load(self) -> Tensor:
+        """The whole table, in memory. Added rows without a value are zero: a tokenizer may skip ids."""
+        table = torch.zeros(self.shape, dtype=DTYPES[self.dtype])
+        table[: self.stored.shape[0]] = self.stored.load()
+        for row, vector in self.rows.items():
+            table[row] = vector
+        return table
 
 
 class Checkpoint:
@@ -74,7 +85,7 @@ class Checkpoint:
             else:
                 self.files = [folder / SINGLE]
             self.tensors = {tensor.name: tensor for file in self.files for tensor in stored_tensors(file)}
-        except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ModelError(
                 f"the weights in {folder} cannot be read: {error}. Expected is {SINGLE}, or the shards that {INDEX} "
                 "names; save the model with `save_pretrained`, which writes them."
@@ -86,19 +97,10 @@ class Checkpoint:
 
 
 def stored_tensors(file: Path) -> list[StoredTensor]:
-    """The tensors of one file, in the order of their bytes."""
-    header, start = _header(file)
-    found = [
-        StoredTensor(file, name, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
-        for name, entry in header.items()
-        if name != "__metadata__"
-        for begin, end in [entry["data_offsets"]]
-    ]
-    return sorted(found, key=lambda tensor: tensor.start)
-
-
-def metadata_of(file: Path) -> dict[str, str]:
-    return _header(file)[0].get("__metadata__", {})
+    """The tensors of one file."""
+    with safe_open(file, framework="pt") as opened:
+        slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+        return [StoredTensor(file, name, part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()]
 
 
 def read_rows(tensor: StoredTensor, rows: Sequence[int]) -> Tensor:
@@ -110,73 +112,35 @@ def read_rows(tensor: StoredTensor, rows: Sequence[int]) -> Tensor:
 
 def mean_row(tensor: StoredTensor, left_out: Sequence[int]) -> Tensor:
     """The mean of a table's rows but for some, float64 `[width]` (a vector counts as a table of width 1)."""
-    width, dtype = _width(tensor), DTYPES[tensor.dtype]
-    total, count, outside = torch.zeros(width, dtype=torch.float64), 0, torch.tensor(sorted(left_out))
-    for piece in tensor.read(_row_bytes(tensor) * max(1, CHUNK_BYTES // _row_bytes(tensor))):
-        rows = torch.frombuffer(bytearray(piece), dtype=dtype).view(-1, width)
-        kept = torch.isin(torch.arange(count, count + len(rows)), outside, invert=True)
-        total += rows[kept].double().sum(dim=0)
-        count += len(rows)
-    return total / (count - sum(row < count for row in left_out))
+    num_rows, *width = tensor.shape
+    kept = ~torch.isin(torch.arange(num_rows), torch.tensor(left_out, dtype=torch.long))
+    total = torch.zeros(*width or [1], dtype=torch.float64)
+    with safe_open(tensor.file, framework="pt") as file:
+        table = file.get_slice(tensor.name)
+        for start in range(0, num_rows, CHUNK_ROWS):
+            end = min(start + CHUNK_ROWS, num_rows)
+            total += table[start:end][kept[start:end]].double().sum(dim=0)
+    return total / kept.sum()
 
 
-def with_rows(tensor: StoredTensor, rows: dict[int, Tensor], dtype: torch.dtype, name: str | None = None) -> NewTensor:
-    """A table with some rows replaced or, past its end, added, in another precision if need be."""
-    old, new = tensor.shape[0], max(tensor.shape[0], max(rows) + 1)
-    stored, width = DTYPES[tensor.dtype], _width(tensor)
-
-    def content() -> Iterator[bytes]:
-        row = 0
-        for piece in tensor.read(_row_bytes(tensor) * max(1, CHUNK_BYTES // _row_bytes(tensor))):
-            changed = torch.frombuffer(bytearray(piece), dtype=stored).view(-1, width).to(dtype)
-            for at in rows.keys() & range(row, row + len(changed)):
-                changed[at - row] = rows[at].to(dtype)
-            yield _bytes(changed)
-            row += len(changed)
-        for at in range(old, new):  # a tokenizer may skip ids
-            yield _bytes(rows.get(at, torch.zeros(width)).to(dtype))
-
-    num_bytes = new * width * dtype.itemsize
-    return NewTensor(name or tensor.name, NAMES[dtype], (new, *tensor.shape[1:]), num_bytes, content())
+def metadata_of(file: Path) -> dict[str, str]:
+    """The metadata of one file, its keys in alphabetical order."""
+    with safe_open(file, framework="pt") as opened:
+        return dict(sorted((opened.metadata() or {}).items()))
 
 
-def copied(tensor: StoredTensor) -> NewTensor:
-    return NewTensor(tensor.name, tensor.dtype, tensor.shape, tensor.num_bytes, tensor.read())
-
-
-def write_safetensors(file: Path, tensors: Sequence[NewTensor], metadata: dict[str, str]) -> None:
-    """Write tensors one after the other; never more than a piece of one is in memory."""
+def write_safetensors(file: Path, tensors: Iterable[StoredTensor | ChangedTensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors, those of the widest type first, which aligns them all. Only changed ones are in memory."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    loaded = [(tensor, tensor.load()) for tensor in tensors]
+    loaded.sort(key=lambda pair: (-pair[1].itemsize, pair[0].name))
     end = 0
-    for tensor in tensors:
-        header[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end + tensor.num_bytes],
-        }
-        end += tensor.num_bytes
+    for tensor, content in loaded:
+        begin, end = end, end + content.nbytes
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
     with file.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
-        for tensor in tensors:
-            for piece in tensor.content:
-                stream.write(piece)
-
-
-def _header(file: Path) -> tuple[dict[str, Any], int]:
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        return json.loads(stream.read(length)), 8 + length
-
-
-def _width(tensor: StoredTensor) -> int:
-    return tensor.shape[1] if len(tensor.shape) == 2 else 1
-
-
-def _row_bytes(tensor: StoredTensor) -> int:
-    return _width(tensor) * DTYPES[tensor.dtype].itemsize
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
+        for _, content in loaded:
+            stream.write(content.reshape(-1).view(torch.uint8).numpy().data)

@@ -3,16 +3,20 @@ r"""Symbolic comparison by math-verify with a time limit that holds.
 math-verify's own limit is a signal, which Python only looks at between two of its instructions: `\boxed{9^{9^{9}}}` is
 one multiplication of hours. So the work is done in a process of its own, which is killed when it takes too long and
 started again for the next answer.
+
+Not by `pebble.ProcessPool`: its worker begins by importing the caller's main module (seconds and 300 MB where that
+imports torch, at every start), and a worker that dies idle breaks the pool; in speed the two are equal.
 """
 
 from __future__ import annotations
 
 import atexit
 import json
-import queue
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Container
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,84 +25,101 @@ from embedgrad_cli.errors import EmbedgradError
 TIMEOUT_SECONDS = 5.0  # for one comparison; the usual one takes a few milliseconds
 STARTUP_SECONDS = 120.0  # importing SymPy, on a busy machine
 WORKER = Path(__file__).with_name("algebra_worker.py")
+VERDICTS = {"true": True, "false": False}
+
+
+class Undecided(Exception):
+    """A comparison took too much time or memory."""
 
 
 class Algebra:
     """A worker process, started at the first question. Threads may share one.
 
     Args:
-        timeout: seconds after which two answers count as different.
+        timeout: seconds after which a comparison is given up.
     """
 
     def __init__(self, timeout: float = TIMEOUT_SECONDS) -> None:
         self.timeout = timeout
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._lines: queue.Queue[str] = queue.Queue()
 
     def same(self, gold: str, answer: str) -> bool:
-        """Whether math-verify finds the two LaTeX answers equal; False if it takes too long.
+        """Whether math-verify finds the two LaTeX answers equal.
 
         Raises:
+            Undecided: it takes too long, or more memory than a worker may have.
             EmbedgradError: the worker cannot be started.
         """
+        question = json.dumps([gold, answer])
         with self._lock:
-            process = self._process or self._start()
-            assert process.stdin is not None
-            try:
-                process.stdin.write(json.dumps([gold, answer]) + "\n")
-                process.stdin.flush()
-            except OSError:  # it died of the answer before
-                self._stop()
-                return False
-            verdict = self._next_line(self.timeout)
-            if verdict not in ("true", "false"):  # too long, or the process died
-                self._stop()
-            return verdict == "true"
+            for _ in range(2):  # the second time for a worker that had died before it was asked
+                if self._process is None:
+                    self._start()
+                started = time.monotonic()
+                reply = self._ask(question, self.timeout, VERDICTS)
+                if reply in VERDICTS:
+                    return VERDICTS[reply]
+                if reply or time.monotonic() - started >= self.timeout:
+                    break
+        raise Undecided
 
     def close(self) -> None:
         """Stop the worker, if there is one."""
         with self._lock:
             self._stop()
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> None:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen([sys.executable, str(WORKER)], text=True, encoding="utf-8", **pipes)  # type: ignore[call-overload]
-        self._process, self._lines = process, queue.Queue()
-        threading.Thread(target=_read_lines, args=(process, self._lines), daemon=True).start()
-        if self._next_line(STARTUP_SECONDS) != "ready":
-            self._stop()
+        self._process = subprocess.Popen([sys.executable, str(WORKER)], text=True, encoding="utf-8", **pipes)  # type: ignore[call-overload]
+        if self._ask("", STARTUP_SECONDS, ["ready"]) != "ready":
             raise EmbedgradError(
                 "the grader's algebra (math-verify) cannot be started. Install it again: pip install "
                 "'math-verify[antlr4_9_3]'."
             )
-        return process
 
-    def _next_line(self, timeout: float) -> str:
+    def _ask(self, question: str, seconds: float, replies: Container[str]) -> str:
+        """The worker's reply, empty if it has died or takes too long.
+
+        A worker that gives none of these `replies`, or whose reply is not waited for, is stopped.
+        """
+        process, reply = self._process, ""
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        timer = threading.Timer(seconds, process.kill)
+        timer.start()
         try:
-            return self._lines.get(timeout=timeout)
-        except queue.Empty:
-            return ""
+            process.stdin.write(question + "\n")
+            process.stdin.flush()
+            reply = process.stdout.readline().strip()
+        except OSError:  # it had died before
+            pass
+        finally:
+            timer.cancel()
+            if reply not in replies:
+                self._stop()
+        return reply
 
     def _stop(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()  # closes the pipes and waits
             self._process = None
-
-
-def _read_lines(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.put(line.strip())
-    lines.put("")  # the process has ended
 
 
 _algebra = Algebra()
 atexit.register(_algebra.close)
 
 
-@lru_cache(maxsize=4096)
 def same_by_algebra(gold: str, answer: str) -> bool:
-    """`Algebra.same` by one worker that this process shares."""
+    """`Algebra.same` by one worker that this process shares; an undecided answer is not the gold one."""
+    try:
+        return _decided(gold, answer)
+    except Undecided:
+        return False
+
+
+@lru_cache(maxsize=4096)  # of verdicts alone: what takes too long on a busy machine may not the next time
+def _decided(gold: str, answer: str) -> bool:
     return _algebra.same(gold, answer)

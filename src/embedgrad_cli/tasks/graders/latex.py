@@ -1,4 +1,8 @@
-r"""Answers in LaTeX: finding the boxed one, and deciding whether two are the same."""
+r"""Answers in LaTeX: finding the boxed one, and deciding whether two are the same.
+
+They are normalised before math-verify is asked, because it alone takes `27.`, `3\%`, `90°`, `\textbf{5}` or
+`f(x)=\dfrac12` for other answers than those without the ornament.
+"""
 
 from __future__ import annotations
 

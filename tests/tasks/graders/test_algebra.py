@@ -1,0 +1,89 @@
+"""The process that compares answers: stopped in time, started again, and never the reason for a wrong verdict."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from embedgrad_cli.tasks.graders import algebra as module
+from embedgrad_cli.tasks.graders.algebra import Algebra, Undecided
+
+EXPLODES = "9^{9^{9^{9}}}"
+
+
+@pytest.fixture
+def algebra() -> Iterator[Algebra]:
+    """A worker that runs, and has all the time it may need on a busy machine."""
+    started = Algebra(timeout=60.0)
+    assert started.same("2", "1+1")
+    yield started
+    started.close()
+
+
+@pytest.mark.parametrize("answer", ["99999999!", EXPLODES])
+def test_an_answer_that_explodes_is_given_up_in_time_and_the_next_is_graded(algebra: Algebra, answer: str) -> None:
+    algebra.timeout, started = 1.0, time.perf_counter()
+    with pytest.raises(Undecided):
+        algebra.same("5", answer)
+    assert time.perf_counter() - started < 10
+    algebra.timeout = 60.0
+    assert algebra.same(r"\frac{1}{2}", "0.5")
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_worker_that_died_idle_costs_no_answer(algebra: Algebra, waits: bool) -> None:
+    assert algebra._process is not None
+    algebra._process.kill()
+    if waits:
+        algebra._process.wait()
+    assert algebra.same("2", "1+1")
+
+
+def test_an_interrupted_comparison_leaves_no_reply_for_the_next(algebra: Algebra) -> None:
+    interrupt = threading.Timer(0.3, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        algebra.same("5", EXPLODES)
+    assert algebra.same("2", "1+1")
+    assert not algebra.same("2", "3")
+
+
+def test_threads_share_a_worker(algebra: Algebra) -> None:
+    answers = [str(number) for number in range(20)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda answer: algebra.same("7+0", answer), answers))
+    assert found == [answer == "7" for answer in answers]
+
+
+def test_what_was_not_decided_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def same(_: Algebra, gold: str, answer: str) -> bool:
+        asked.append((gold, answer))
+        if len(asked) == 1:
+            raise Undecided
+        return True
+
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(Algebra, "same", same)
+    module._decided.cache_clear()
+    assert [module.same_by_algebra("18", "9+9") for _ in range(3)] == [False, True, True]
+    assert len(asked) == 2, "a verdict is kept"
+    module._decided.cache_clear()
+
+
+def test_no_process_is_left_behind() -> None:
+    script = (
+        "from embedgrad_cli.tasks.graders import algebra, get\n"
+        "assert get('boxed').judge('x+1', r'\\boxed{1+x}').strict.correct\n"
+        "print(algebra._algebra._process.pid)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
