@@ -316,9 +316,10 @@ def test_cfg_prints_an_incomplete_config(received: Received, capsys: pytest.Capt
     assert received == []
 
 
-def test_info(received: Received, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["optimize", "--info", "defaults"]) == 0
-    assert "task/word-problems" in capsys.readouterr().out
+def test_info(tmp_path: Path) -> None:
+    done = run_process("optimize", "--info", "defaults", cwd=tmp_path)  # Hydra's log stays at debug afterwards
+    assert done.returncode == 0
+    assert "task/word-problems" in done.stdout
 
 
 @pytest.mark.parametrize(
