@@ -31,12 +31,15 @@ lab: setup
 compare-methods: setup
 	$(BIN)/python scripts/compare_methods.py --out outputs/methods --markdown outputs/methods/table.md
 
+# One process per core; a file's tests stay together, because they share what is costly to make.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # Every room, without the tests that train, install or start programs.
 test-fast: setup
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(PYTEST) -q -m 'not slow'
 
 # Choices against lm-evaluation-harness, row by row, then an exported model in the harness by itself; with SST2=DIR and
 # BBH=DIR on their files as well.

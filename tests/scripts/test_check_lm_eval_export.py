@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import check_lm_eval_export as script  # noqa: E402
-from embedgrad_cli.storage.run_directory import write_json  # noqa: E402
+from embedgrad_cli.storage.files import write_json  # noqa: E402
 
 PROGRAM = ROOT / ".venv-lm-eval/bin/lm-eval"
 
