@@ -31,7 +31,7 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
         _check_can_push(config)
     name = (config.push or Path(config.output_dir).resolve().name).rpartition("/")[2]
     contents = {
-        "README.md": model_card({**artifact.metadata.to_json(), "config": artifact.metadata.settings}, name).encode(),
+        "README.md": model_card(artifact.metadata, name).encode(),
         "prompt.safetensors": Path(config.artifact).expanduser().read_bytes(),
         "config.yaml": yaml.safe_dump(artifact.metadata.settings, sort_keys=False, allow_unicode=True).encode(),
     }

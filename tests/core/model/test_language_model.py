@@ -66,5 +66,5 @@ def test_the_unit_of_the_learning_rate_is_what_the_model_sees() -> None:
 
 def test_fingerprints_tell_models_apart() -> None:
     assert make_model("qwen2").fingerprint == make_model("qwen2").fingerprint
-    assert make_model("qwen2").fingerprint["config"] != make_model("llama").fingerprint["config"]
-    assert make_model("qwen2").fingerprint["tokenizer"] != make_model("qwen2", chat=False).fingerprint["tokenizer"]
+    assert make_model("qwen2").fingerprint.config != make_model("llama").fingerprint.config
+    assert make_model("qwen2").fingerprint.tokenizer != make_model("qwen2", chat=False).fingerprint.tokenizer
