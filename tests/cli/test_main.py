@@ -269,10 +269,14 @@ def test_evaluate_replaces_a_group_as_a_whole(received: Received, artifact: Path
     assert (config.task.too_long, config.seed, config.model.template) == ("error", 7, "chat")
 
 
-@pytest.mark.parametrize("sweep", [[], ["--multirun"]], ids=["one run", "sweep"])
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [(DataError("row 3 is odd."), 2), (EmbedgradError("out of memory."), 1), (KeyboardInterrupt(), 130)],
+    ("error", "code", "sweep"),
+    [
+        (DataError("row 3 is odd."), 2, []),
+        (DataError("row 3 is odd."), 2, ["--multirun"]),
+        (EmbedgradError("out of memory."), 1, []),
+        (KeyboardInterrupt(), 130, []),
+    ],
 )
 def test_failures_have_their_exit_code(
     error: BaseException,

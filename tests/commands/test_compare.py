@@ -452,6 +452,7 @@ def test_nothing_heavy_is_loaded() -> None:
     assert done.stdout.splitlines()[-1] == "set()"
 
 
+@pytest.mark.slow
 def test_a_real_sweep(tmp_path: Path, model_folder: Path, choice_data: Path, capsys: Capture, records: Records) -> None:
     """Learning rates and templates; the training data differs too, which changes nothing about the test."""
     task = {"name": "first-word", "kind": "choice", "data_dir": str(choice_data), "query": "{text}"}

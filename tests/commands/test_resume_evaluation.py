@@ -54,7 +54,8 @@ def correct(run: Path) -> dict[str, int]:
     return {name: arm["correct"] for name, arm in arms.items()}
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 9])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_after", [4, 9])
 def test_stopped_and_resumed_equals_uninterrupted(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
@@ -78,6 +79,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_killed_within_a_write(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate.run(make("whole"))
     add, added = AnswerLog.add, []
@@ -104,6 +106,7 @@ def test_other_settings_do_not_resume(make: Any, tmp_path: Path) -> None:
         evaluate.run(make("run", generation__temperature=0.5))
 
 
+@pytest.mark.slow
 def test_predictions_are_graded_later_without_the_model(
     make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

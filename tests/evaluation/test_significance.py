@@ -214,6 +214,7 @@ def test_false_alarms_under_the_null_are_at_most_5_percent() -> None:
         assert family <= 50, (n, accuracy, agreement)
 
 
+@pytest.mark.slow
 def test_bootstrap_interval_covers() -> None:
     draw, covered = np.random.default_rng(0), 0
     for seed in range(400):

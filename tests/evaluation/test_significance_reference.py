@@ -33,9 +33,10 @@ def test_exact_mcnemar() -> None:
         assert mcnemar(wins, losses) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_holm() -> None:
     draw = random.Random(2)
-    for _ in range(30):
+    for _ in range(5):  # the reference takes a third of a second each time
         p_values = [draw.choice([draw.random(), 0.01, 1.0, 0.0]) for _ in range(draw.randrange(1, 9))]
         assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
 

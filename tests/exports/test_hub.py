@@ -81,6 +81,7 @@ def test_what_the_hub_knows_by_name(trained: OptimizeConfig) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_in_the_card_is_the_runs(tmp_path: Path) -> None:
     words = ["optimize", "experiment=debug", "template=after-query", "device=cpu", f"output_dir={tmp_path}/run"]
     assert cli.main([*words, "log_level=warning"]) == 0
@@ -153,6 +154,7 @@ def push(
         os.close(theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["asked", "yes=true"])
 def test_an_upload(how: str, trained: OptimizeConfig, hub: Any, tmp_path: Path) -> None:
     done = push(trained, tmp_path, hub, answer="y") if how == "asked" else push(trained, tmp_path, hub, how)
@@ -169,6 +171,7 @@ def test_an_upload(how: str, trained: OptimizeConfig, hub: Any, tmp_path: Path) 
     assert files == {name: (tmp_path / "out" / name).read_bytes() for name in FILES}
 
 
+@pytest.mark.slow
 def test_no_is_no(trained: OptimizeConfig, hub: Any, tmp_path: Path) -> None:
     done = push(trained, tmp_path, hub, answer="n")
     assert done.returncode == 0, done.stderr
@@ -177,6 +180,7 @@ def test_no_is_no(trained: OptimizeConfig, hub: Any, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "token", "words"),
     [([], "t0k", "no terminal to ask on. Add yes=true"), (["yes=true"], "", "no one is logged in")],
@@ -192,6 +196,7 @@ def test_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_refused_upload_leaves_nothing(trained: OptimizeConfig, hub: Any, tmp_path: Path) -> None:
     hub.status = 403
     done = push(trained, tmp_path, hub, "yes=true")

@@ -37,8 +37,15 @@ def assert_same(case: Case, folder: Path) -> None:
         assert tokens[: next((i for i, t in enumerate(tokens) if t in ends), len(tokens))] == answer
 
 
-@pytest.mark.parametrize("placement", ["system", "before-query"])
-@pytest.mark.parametrize(("architecture", "tied"), [("qwen2", True), ("llama", False), ("gemma", True), ("gpt2", True)])
+@pytest.mark.parametrize(
+    ("architecture", "tied", "placement"),
+    [
+        ("qwen2", True, "system"),
+        ("llama", False, "before-query"),
+        ("gemma", True, "before-query"),
+        ("gpt2", True, "before-query"),
+    ],
+)
 def test_an_adapter_gives_the_same_logits(architecture: str, tied: bool, placement: str, tmp_path: Path) -> None:
     case = make_case(tmp_path, architecture, placement, tied=tied)
     assert case.export("peft", tmp_path / "out") == 0

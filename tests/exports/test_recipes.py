@@ -14,6 +14,8 @@ from embedgrad_cli import assets
 from embedgrad_cli.cli.main import main
 from serving.recipes import blocks, run_block
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:

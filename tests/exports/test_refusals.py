@@ -122,8 +122,8 @@ def test_an_artifact_of_a_newer_format(
     assert "format version 99" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("room", [1_000, 20_000, 60_000])
+@pytest.mark.slow
+@pytest.mark.parametrize(("room", "format"), [(1_000, "embeds"), (1_000, "peft"), (60_000, "model")])
 def test_files_that_cannot_be_written_in_full(format: str, room: int, case: Case, tmp_path: Path) -> None:
     """The system itself stops every file at so many bytes, which Python and Rust report in their own ways."""
     program = (
@@ -132,9 +132,6 @@ def test_files_that_cannot_be_written_in_full(format: str, room: int, case: Case
     )
     words = ["export", f"artifact={case.artifact}", f"format={format}", f"output_dir={tmp_path}/out"]
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
-    if done.returncode == 0:  # the small files of some formats fit
-        assert max(path.stat().st_size for path in (tmp_path / "out").iterdir()) <= room
-        return
     assert_refused(done.returncode, tmp_path, done.stderr, "cannot be written: File too large")
 
 
@@ -147,13 +144,13 @@ exit $code
 """
 
 
-@pytest.mark.parametrize("format", ["model", "peft"])
-def test_a_full_disk(format: str, case: Case, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_full_disk(case: Case, tmp_path: Path) -> None:
     """A file system of 64 kB, in a name space of its own: it is gone when the command ends, however that ends."""
     disk = tmp_path / "disk"
     disk.mkdir()
     program = "import sys; from embedgrad_cli.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    words = ["export", f"artifact={case.artifact}", f"format={format}", f"output_dir={disk}/out"]
+    words = ["export", f"artifact={case.artifact}", "format=model", f"output_dir={disk}/out"]
     command = ["unshare", "--mount", "sh", "-c", FILL_AND_RUN, "sh", str(disk), sys.executable, "-c", program, *words]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "DISK": str(disk)})
     if done.returncode == 77 or "unshare" in done.stderr:

@@ -101,7 +101,8 @@ def test_the_reading_is_the_nearest_tokens_and_is_measured(
     assert report["test_hash"] == results["test_hash"]
 
 
-@pytest.mark.parametrize("placement", ["system", "after-query", "both-sides"])
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["after-query", "both-sides"])
 def test_a_search_finds_a_text_that_reads_back(
     placement: str, model_folder: Path, choice_data: Path, export: Export, tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_search_finds_a_text_that_reads_back(
     assert loss == pytest.approx(best["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_search_again_finds_the_same(trained: OptimizeConfig, export: Export) -> None:
     first, second = (export(trained, *SEARCH, to=name)["search"] for name in ("a", "b"))
     other = export(trained, *SEARCH, "seed=9", to="c")["search"]
@@ -173,6 +175,7 @@ def test_the_gradient_proposes_the_swaps_with_the_steepest_slope() -> None:
             assert -slope == pytest.approx(score, rel=0.02, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_slots_of_one_text_are_read_on_their_own(
     model_folder: Path, choice_data: Path, tmp_path: Path, export: Export
 ) -> None:
@@ -227,6 +230,7 @@ def test_wrong_input_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_data_that_moved(trained: OptimizeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     artifact = load_artifact(Path(trained.output_dir) / "prompt.safetensors")
     metadata = edited(artifact.metadata, config__task__data_dir="/no/longer/here")

@@ -93,6 +93,7 @@ def test_operations_of_a_batch_counted_by_hand() -> None:
     assert plain_operations(with_mlp, before) == plain_operations(costs, before)
 
 
+@pytest.mark.slow
 def test_counted_operations_are_those_that_run(network: Any) -> None:
     """The matrix products of a step: PEFT's exactly, ours without what autograd leaves out in the outermost layers."""
     examples = [Example(str(i), (-1, -2, -3, 20 + i, 31, 32), (40 + i,)) for i in range(4)]
@@ -110,6 +111,7 @@ def products(step: Callable[[], Any]) -> int:
     return sum(n for op, n in counter.get_flop_counts()["Global"].items() if "mm" in str(op))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_step_rows_have_what_is_promised_and_gradients_agree(tmp_path: Path) -> None:
     file, shapes = tmp_path / "rows.json", ["4,4,1,8", "3,4,5,8,after"]
@@ -124,6 +126,7 @@ def test_step_rows_have_what_is_promised_and_gradients_agree(tmp_path: Path) -> 
         assert row["eight_passes"] >= 1
 
 
+@pytest.mark.slow
 def test_every_part_may_be_left_out_without_another_gradient(tmp_path: Path) -> None:
     file, shapes = tmp_path / "rows.json", ["4,4,3,8", "3,4,5,8,after"]
     bench_parts.main(["--size", "1M", "--repeats", "1", "--shapes", *shapes, "--json", str(file)])
@@ -133,6 +136,7 @@ def test_every_part_may_be_left_out_without_another_gradient(tmp_path: Path) -> 
     assert all(after[part] > 0 for part in bench_parts.PARTS)
 
 
+@pytest.mark.slow
 def test_a_part_that_is_left_out_is_not_run(network: Any) -> None:
     shape = Shape(4, 4, 3, 8)
     model = bench_parts.language_model(network)
@@ -142,6 +146,7 @@ def test_a_part_that_is_left_out_is_not_run(network: Any) -> None:
         assert products(bench_parts.step_without(part, model, shape)) > whole, part
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_growth_varies_one_quantity_at_a_time(tmp_path: Path) -> None:
     file, plot = tmp_path / "rows.json", tmp_path / "growth.svg"
@@ -159,6 +164,7 @@ def test_growth_varies_one_quantity_at_a_time(tmp_path: Path) -> None:
     assert "prompt length (tokens)" in plot.read_text()
 
 
+@pytest.mark.slow
 def test_evaluation_gives_the_same_scores_and_answers(tmp_path: Path) -> None:
     file, small = tmp_path / "rows.json", ["--prompt", "8", "--examples", "5", "--batch", "3"]
     bench_evaluation.main(["--size", "1M", "--repeats", "1", *small, "--json", str(file)])
@@ -167,6 +173,7 @@ def test_evaluation_gives_the_same_scores_and_answers(tmp_path: Path) -> None:
     assert all(row["error"] <= 1e-4 and row["ratio"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_a_countdown_ends_where_it_is_told_to() -> None:
     lengths, longest = [1, 5, 20], 20
     model = teach_countdown(SPEC.make(), longest)
@@ -177,6 +184,7 @@ def test_a_countdown_ends_where_it_is_told_to() -> None:
     assert [len(answer) + 1 for (answer,) in answers] == lengths
 
 
+@pytest.mark.slow
 def test_peft_generates_behind_the_prompt(network: Any) -> None:
     work = bench_evaluation.Work(Shape(7, 4, 1, 2).examples(300), make_vectors(7, network.config.hidden_size), 2)
     widths: list[int] = []
@@ -193,6 +201,7 @@ def test_peft_generates_behind_the_prompt(network: Any) -> None:
     assert set(widths[1:]) <= {1}
 
 
+@pytest.mark.slow
 def test_trainer_sees_the_same_rows_and_loss(tmp_path: Path) -> None:
     rows = [f"{'a gripping, funny film ' * (i % 3 + 1)}number {i}\t{i % 2}" for i in range(230)]
     (tmp_path / "sst2").mkdir()
@@ -207,6 +216,7 @@ def test_trainer_sees_the_same_rows_and_loss(tmp_path: Path) -> None:
     assert row["ratio"] > 0
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_call_and_not_what_was_there() -> None:
     megabytes = 2**20
     held = torch.ones(32 * megabytes)  # 128 MB before the call
@@ -215,6 +225,7 @@ def test_memory_is_that_of_the_call_and_not_what_was_there() -> None:
     assert 60 * megabytes <= added <= 100 * megabytes
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_answers_fails_or_is_killed() -> None:
     assert measure.in_fresh_process(math.sqrt, 4.0) == 2.0
     assert measure.in_fresh_process(signal.raise_signal, signal.SIGKILL) is None
@@ -222,6 +233,7 @@ def test_a_process_of_its_own_answers_fails_or_is_killed() -> None:
         measure.in_fresh_process(math.sqrt, -1.0)
 
 
+@pytest.mark.slow
 def test_functions_in_processes_of_their_own_are_timed_in_turns() -> None:
     makers = [(partial, (time.sleep, 0.02)), (partial, (signal.raise_signal, signal.SIGKILL))]
     slept, killed = measure.medians_apart(makers, repeats=2)

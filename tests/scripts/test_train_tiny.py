@@ -131,6 +131,7 @@ def test_task_files_are_right_and_in_their_pool(task: str, split: str) -> None:
         assert share < 0.58
 
 
+@pytest.mark.slow
 def test_committed_task_files_are_the_generators_own(tmp_path: Path) -> None:
     files.write_tasks(tmp_path, seed=0)
     for task in TASKS:
@@ -217,6 +218,7 @@ def test_committed_tokenizer_splits_digits_and_renders_chats(committed: tuple) -
     assert len(ids) - start < 120
 
 
+@pytest.mark.slow
 def test_committed_weights_solve_problems_only_when_asked_well(committed: tuple) -> None:
     rows = task_rows("word-problems", "test")[:60]
     asked = [
@@ -227,6 +229,7 @@ def test_committed_weights_solve_problems_only_when_asked_well(committed: tuple)
     assert card.solve(*committed, asked, instructions.SEED_MATH) <= 0.35
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "labels", "prompts", "good", "seed"),
     [
@@ -243,6 +246,7 @@ def test_committed_weights_choose_well_only_when_asked_well(
     assert card.choose(*committed, rows, labels, prompts[-1]) <= seed
 
 
+@pytest.mark.slow
 def test_committed_weights_know_the_sentiment_of_real_sentences(committed: tuple) -> None:
     rows = files.read_sst2(shared_data("sst2"), "validation")
     good = card.choose(*committed, rows, reviews.LABELS, card.SENTIMENT_PROMPTS[0])
@@ -251,6 +255,7 @@ def test_committed_weights_know_the_sentiment_of_real_sentences(committed: tuple
     assert good - seed >= 0.12
 
 
+@pytest.mark.slow
 def test_training_writes_a_model_and_task_and_repeats_itself(tmp_path: Path) -> None:
     tokenizer = train_tiny.train_tokenizer([], 600, seed=0)
     rng = random.Random(9)

@@ -14,6 +14,8 @@ from embedgrad_cli.errors import DataError
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.load import Row, Splits, load
 
+pytestmark = pytest.mark.slow
+
 NAMES = sorted(path.stem for path in (SHARED_DATA / "bbh").glob("*.json")) or ["no files"]
 WORDS = ("boolean_expressions", "dyck_languages", "multistep_arithmetic_two", "object_counting", "word_sorting")
 IN_WORDS = {"movie_recommendation": 1, "ruin_names": 2}  # rows whose options were split at their commas

@@ -15,6 +15,8 @@ from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.load import load
 
+pytestmark = pytest.mark.slow
+
 
 def sst2() -> TaskConfig:
     split = {"validation": None, "num_validation": 200, "test": ["validation", "dev"]}

@@ -161,6 +161,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS"), reason="needs a limit on memory")
 def test_an_allocation_that_fails_for_real_is_known_as_such() -> None:
     assert subprocess.run([sys.executable, "-c", NEEDS_TOO_MUCH], check=False, timeout=120).returncode == 0
