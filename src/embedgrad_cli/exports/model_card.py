@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from embedgrad_cli import assets
 from embedgrad_cli.config.fields import as_texts
@@ -29,39 +29,41 @@ def model_card(metadata: Mapping[str, Any], name: str) -> str:
         metadata: of the artifact.
         name: of the repository or folder.
     """
-    header = yaml.safe_dump(_header(metadata, name), sort_keys=False, allow_unicode=True)
-    return f"---\n{header}{LICENCE}---\n\n{_body(metadata, name)}"
+    # Put together by hand: `ModelCard` parses what it is given, and so drops the comment on the licence.
+    return f"---\n{_header(metadata, name).to_yaml()}\n{LICENCE}---\n\n{_body(metadata, name)}"
 
 
-def _header(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _header(metadata: Mapping[str, Any], name: str) -> ModelCardData:
     """The hub's metadata. A model or data set of this machine has no name there, so it is left out."""
-    base, task = hub_id(metadata["model"]["path"]), metadata["config"]["task"]
-    data = task["hub"]["path"]
-    header: dict[str, Any] = {"library_name": "embedgrad", "pipeline_tag": "text-generation"}
-    header["tags"] = ["embedgrad", "soft-prompt", "prompt-tuning"]
-    header |= {"base_model": base} if base else {}
-    header |= {"datasets": [data]} if data else {}
-    test = metadata["metrics"].get("test")
-    if test:
-        kind = "text-classification" if task["kind"] == "choice" else "text-generation"
-        dataset = {"type": data or task["name"], "name": task["name"], "split": "test"}
-        dataset |= {"config": task["hub"]["name"]} if task["hub"]["name"] else {}
-        results = {"task": {"type": kind, "name": task["name"]}, "dataset": dataset, "metrics": _metrics(test)}
-        header["model-index"] = [{"name": name, "results": [results]}]
-    return header
+    task, test = metadata["config"]["task"], metadata["metrics"].get("test")
+    return ModelCardData(
+        library_name="embedgrad",
+        pipeline_tag="text-generation",
+        tags=["embedgrad", "soft-prompt", "prompt-tuning"],
+        base_model=hub_id(metadata["model"]["path"]),
+        datasets=[task["hub"]["path"]] if task["hub"]["path"] else None,
+        model_name=name if test else None,
+        eval_results=_accuracies(test, task) if test else None,
+    )
 
 
-def _metrics(test: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _accuracies(test: Mapping[str, Any], task: Mapping[str, Any]) -> list[EvalResult]:
     """One accuracy per arm, in per cent, the optimised prompt's first: it is the one that is shown."""
-    names = [name for name in reversed(ARMS) if name in test["arms"]]
     return [
-        {
-            "type": "accuracy",
-            "value": round(100 * test["arms"][name]["accuracy"], 2),
-            "name": f"accuracy of {ARMS[name]}, in %",
-            "args": {"arm": name, "ci95": [round(100 * limit, 2) for limit in test["arms"][name]["ci95"]]},
-        }
-        for name in names
+        EvalResult(
+            task_type="text-classification" if task["kind"] == "choice" else "text-generation",
+            task_name=task["name"],
+            dataset_type=task["hub"]["path"] or task["name"],
+            dataset_name=task["name"],
+            dataset_config=task["hub"]["name"],
+            dataset_split="test",
+            metric_type="accuracy",
+            metric_value=round(100 * test["arms"][arm]["accuracy"], 2),
+            metric_name=f"accuracy of {words}, in %",
+            metric_args={"arm": arm, "ci95": [round(100 * limit, 2) for limit in test["arms"][arm]["ci95"]]},
+        )
+        for arm, words in reversed(ARMS.items())
+        if arm in test["arms"]
     ]
 
 
