@@ -71,7 +71,8 @@ class Algebra:
 
     def _start(self) -> None:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen([sys.executable, str(WORKER)], text=True, encoding="utf-8", **pipes)  # type: ignore[call-overload]
+        command = [sys.executable, "-P", str(WORKER)]  # -P: the modules beside it are none of math-verify's
+        self._process = subprocess.Popen(command, text=True, encoding="utf-8", **pipes)  # type: ignore[call-overload]
         if self._ask("", STARTUP_SECONDS, ["ready"]) != "ready":
             raise EmbedgradError(
                 "the grader's algebra (math-verify) cannot be started. Install it again: pip install "
