@@ -2,7 +2,7 @@
 
     python scripts/bench_parts.py [--json FILE] [--shapes P,Q,T,B[,after] …]
 
-no trunk           every example is computed in full, with all logits, in one padded batch
+no trunk           no shared prefix: every example is computed in full, with all logits, in one padded batch
 trunk per row      attention reads a copy of the trunk per row; rows are padded, in micro-batches of similar length
 one padded batch   as before, and the batch is not split
 all logits         the logits of all targets at once, and their gradient by autograd

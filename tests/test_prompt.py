@@ -76,6 +76,17 @@ def test_apply_gives_the_embeddings_of_training(architecture: str, chat: bool, p
         assert torch.equal(again[0], answer)
 
 
+def test_the_users_model_stays_as_it_is(tmp_path: Path) -> None:
+    model = make_model()
+    prompt, _, _ = saved(tmp_path, model, "system")
+    network: Any = make_network("qwen2", len(model.tokenizer))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    prompt.apply(network, model.tokenizer, user("a"))
+    assert network.config._attn_implementation == "sdpa"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in network.modules())
+
+
 def test_vllm_gets_the_same_rows_without_padding(tmp_path: Path) -> None:
     model = make_model()
     prompt, vectors, examples = saved(tmp_path, model, "system")

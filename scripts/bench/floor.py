@@ -1,10 +1,11 @@
 """How many operations a step needs at least: tokens x weights touched, each once, and attention.
 
 Weights are frozen, so the backward pass costs as much as the forward one (gradients for inputs alone), not twice as
-much. The plain path computes every place of the padded batch, prompt included, forward and backward, and projects all
-of them to the vocabulary. What must be done is less: no padding, what examples share once, no backward pass before the
-first slot, no pass at all for what was kept, and the vocabulary and the last layer's MLP at target places alone. (Its
-queries could be left out at the others too; that is not counted as left out.)
+much. The plain path computes every position of the padded batch, prompt included, forward and backward, and projects
+all of them to the vocabulary. What must be done is less: no padding, the shared prefix (trunk) once and
+of each example its suffix (branch), no backward pass before the first slot, no pass at all for what was kept, and the
+vocabulary and the last layer's MLP at target positions alone. (Its queries could be left out at the others too; that is
+not counted as left out.)
 """
 
 from __future__ import annotations

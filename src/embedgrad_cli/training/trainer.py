@@ -1,4 +1,7 @@
-"""One optimisation, from the encoded examples to the tested prompt."""
+"""One optimisation, from the encoded examples to the tested prompt.
+
+Their shared prefix, the trunk, is computed once per step: see `core.passes.forward`.
+"""
 
 from __future__ import annotations
 

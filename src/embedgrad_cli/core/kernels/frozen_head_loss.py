@@ -32,16 +32,16 @@ ATTENTION_ROWS, PARTS = 1024, 8
 class _FrozenHeadLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-        wants_gradient = ctx.needs_input_grad[0]
-        by_attention = wants_gradient and _suits_attention(weight, bias)
+        needs_gradient = ctx.needs_input_grad[0]
+        by_attention = needs_gradient and _suits_attention(weight, bias)
         rows = ATTENTION_ROWS if by_attention else LOGIT_ROWS
         losses, gradients = list[Tensor](), list[Tensor]()
         gradient: Tensor | None
-        for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+        for part, part_targets in zip(hidden.split(rows), targets.split(rows), strict=True):
             if by_attention:
-                loss, gradient = _by_attention(part, weight, wanted)
+                loss, gradient = _by_attention(part, weight, part_targets)
             else:
-                loss, gradient = _by_logits(part, weight, bias, wanted, wants_gradient)
+                loss, gradient = _by_logits(part, weight, bias, part_targets, needs_gradient)
             losses.append(loss)
             if gradient is not None:
                 gradients.append(gradient)
@@ -67,18 +67,18 @@ def _by_attention(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tens
     norms = norms.view(parts, -1, 1)
     norm = norms.logsumexp(0)
     mean = (means[0].float() * (norms - norm).exp()).sum(0)
-    wanted = weight[targets].float()
-    return norm.squeeze(1) - (hidden.float() * wanted).sum(1), (mean - wanted).to(hidden.dtype)
+    target_rows = weight[targets].float()
+    return norm.squeeze(1) - (hidden.float() * target_rows).sum(1), (mean - target_rows).to(hidden.dtype)
 
 
 def _by_logits(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, wants_gradient: bool
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, needs_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """As `_by_attention`, from all logits of these rows; the gradient is None where nobody wants it."""
+    """As `_by_attention`, from all logits of these rows; the gradient is None where nobody needs it."""
     logits = linear(hidden, weight, bias).float()
     norm = logits.logsumexp(dim=1, keepdim=True)
     losses = (norm - logits.gather(1, targets[:, None])).squeeze(1)
-    if not wants_gradient:
+    if not needs_gradient:
         return losses, None
     error = logits.sub_(norm).exp_()
     error[torch.arange(len(targets), device=targets.device), targets] -= 1.0

@@ -40,14 +40,14 @@ def best_tokens(
     for first, rows in table:
         scores = score(rows.float())
         if forbidden is not None:
-            here = forbidden[(forbidden >= first) & (forbidden < first + len(rows))] - first
-            scores[:, here] = -torch.inf
-        top, places = scores.topk(min(count, len(rows)), dim=1)
-        ids.append(places + first)
+            in_rows = forbidden[(forbidden >= first) & (forbidden < first + len(rows))] - first
+            scores[:, in_rows] = -torch.inf
+        top, indices = scores.topk(min(count, len(rows)), dim=1)
+        ids.append(indices + first)
         best.append(top)
     every = torch.cat(best, dim=1)
-    top, places = every.topk(min(count, every.shape[1]), dim=1)
-    return torch.cat(ids, dim=1).gather(1, places), top
+    top, indices = every.topk(min(count, every.shape[1]), dim=1)
+    return torch.cat(ids, dim=1).gather(1, indices), top
 
 
 def nearest_tokens(

@@ -210,7 +210,7 @@ class Forward:
     def allows_gaps(self, lengths: Sequence[int]) -> bool:
         """Whether rows of these lengths may be padded *inside* a sequence.
 
-        A sliding window counts places, not positions, so padding between two tokens would shorten its reach.
+        A sliding window counts padding too, so padding between two tokens would shorten its reach.
         """
         return self.model.sliding_window is None or len(set(lengths)) == 1
 
