@@ -211,13 +211,13 @@ def test_tokens_that_are_no_text_are_never_read() -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["search.budget=50"], "search.budget=50 is too small"),
-        (["search.budget=-1"], "search.budget: -1 is not 0 or more"),
-        (["data_dir=nowhere"], "data_dir: 'nowhere' does not exist"),
-        (["format=embeds", "search.budget=9"], "format=embeds does not search"),
-        (["format=embeds", "export.search=true"], "format=embeds does not search"),
-        (["format=embeds", "data_dir=."], "format=embeds reads no data"),
-        (["push=a/b"], "format=text is not uploaded"),
+        (["search.budget=50"], "search.budget=50"),
+        (["search.budget=-1"], "search.budget:"),
+        (["data_dir=nowhere"], "data_dir: 'nowhere'"),
+        (["format=embeds", "search.budget=9"], "search.budget:"),
+        (["format=embeds", "export.search=true"], "search.budget:"),
+        (["format=embeds", "data_dir=."], "data_dir:"),
+        (["push=a/b"], "push:"),
     ],
 )
 def test_wrong_input_leaves_nothing(

@@ -114,9 +114,9 @@ def test_test_rows_do_not_depend_on_the_size_of_validation(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("split", "words"),
     [
-        ({"test": None, "num_test": 40}, r"num_test=40 rows.*only 40 left"),
-        ({"test": None, "num_test": 30, "validation": None, "num_validation": 10}, r"num_validation=10 rows.*only 10"),
-        ({"num_test": 2}, r"num_test=2 rows are asked for, but the test split has 1"),
+        ({"test": None, "num_test": 40}, r"num_test=40.*\b40 left"),
+        ({"test": None, "num_test": 30, "validation": None, "num_validation": 10}, r"num_validation=10.*\b10\b"),
+        ({"num_test": 2}, r"num_test=2.*\b1\b"),
     ],
 )
 def test_too_few_rows_are_an_error_with_the_numbers(split: dict[str, object], words: str, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_too_few_rows_are_an_error_with_the_numbers(split: dict[str, object], wo
 
 
 def test_a_held_out_split_needs_a_size(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"task.split.num_test is missing"):
+    with pytest.raises(ConfigError, match=r"task\.split\.num_test"):
         load(make_task(write_reviews(tmp_path), split={"test": None}), 0)
 
 
