@@ -4,6 +4,7 @@ is loaded.
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from typing import NoReturn
 
@@ -37,6 +38,8 @@ def run_line(command: str, words: list[str]) -> int:
         problems.append(f"--{shows[0]} shows one job: leave --multirun out and give each setting one value.")
     if problems:
         raise ConfigError(problems)
+    for notice in line.notices:
+        print(f"embedgrad: {notice}", file=sys.stderr)
     if is_multirun or only_shows:
         # Hydra's parser wants all flags before all overrides.
         flags = [word for word in words if word not in args.overrides]

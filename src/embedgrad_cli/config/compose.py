@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from hydra import version
@@ -25,9 +25,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from embedgrad_cli.config.arm_spec import SUFFIX
-from embedgrad_cli.config.build import MISSING_VALUE, NO_VALUE, Config, build, merge
+from embedgrad_cli.config.build import MISSING_VALUE, NO_VALUE, Config, build
 from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.overrides import OverrideChecker
+from embedgrad_cli.config.recorded import Recorded
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ArtifactError, ConfigError, UserError
 from embedgrad_cli.storage.artifact_header import read_header
@@ -59,12 +60,14 @@ class CheckedLine:
         config: None where something is, or where values were not looked at.
         composed: what Hydra made of it, its own part `hydra` included; None where it does not compose.
         loader: Hydra's.
+        notices: what the user should know, though nothing is wrong.
     """
 
     problems: list[str]
     config: Config | None = None
     composed: DictConfig | None = None
     loader: ConfigLoaderImpl | None = None
+    notices: Sequence[str] = ()
 
 
 class Composer:
@@ -155,8 +158,9 @@ def check_line(request: Request, *, values: bool = True) -> CheckedLine:
         return CheckedLine(checker.problems, None, cfg, composer.loader)
     HydraConfig.instance().set_config(cfg)  # for ${hydra:…} in a user's config
     body = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    config, more = _try_build(request.command, body, cfg.hydra)
-    return CheckedLine(list(dict.fromkeys(checker.problems + more)), config, cfg, composer.loader)
+    built = _try_build(request.command, body, cfg.hydra)
+    problems = list(dict.fromkeys(checker.problems + built.problems))
+    return CheckedLine(problems, built.config, cfg, composer.loader, built.notices)
 
 
 def config_of_job(command: str, cfg: DictConfig) -> Config:
@@ -168,20 +172,28 @@ def config_of_job(command: str, cfg: DictConfig) -> Config:
     hydra: Any = HydraConfig.get()
     cfg = cfg.copy()
     cfg.output_dir = hydra.runtime.output_dir
-    config, problems = _try_build(command, cfg, hydra)
-    if config is None:
-        raise ConfigError(problems)
-    return config
+    built = _try_build(command, cfg, hydra)
+    if built.config is None:
+        raise ConfigError(built.problems)
+    return built.config
 
 
-def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> tuple[Config | None, list[str]]:
+class _Built(NamedTuple):
+    """A config, or what is wrong with it; and what the user should know about it."""
+
+    config: Config | None
+    problems: list[str]
+    notices: Sequence[str] = ()
+
+
+def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> _Built:
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
     except InterpolationToMissingValueError as error:  # a setting that others are made of
         key = str(error).splitlines()[0].rpartition(" ")[2]
-        return None, [f"{key}: {NO_VALUE}, and other settings are made of it. Give {key}=…."]
+        return _Built(None, [f"{key}: {NO_VALUE}, and other settings are made of it. Give {key}=…."])
     except OmegaConfBaseException as error:
-        return None, [_plain_words(error)]
+        return _Built(None, [_plain_words(error)])
     if plain.get("mode") == "regrade":
         return _try_regrade(plain, hydra)
     named = _artifacts(plain)
@@ -193,13 +205,14 @@ def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> tuple[Config
             problems.append(str(error))
     if headers and not problems:
         parts = [part for part in (*FROM_ARTIFACT, "seed") if part in plain]
-        return build(command, _with_recorded(plain, headers[0].settings, hydra, parts))
+        recorded = Recorded.of(headers[0].settings, f"artifact={named[0]}", command)
+        return _Built(*build(command, recorded.under(plain, hydra, parts)), recorded.notices(plain))
     config, more = build(command, plain)
     if named or "optimized" in (plain.get("arms") or []):
         # What the artifact would have filled is not the user's omission.
         more = [p for p in more if not (p.startswith((*FROM_ARTIFACT, "arms")) and "has no value" in p)]
     problems += more
-    return (None if problems else config), problems
+    return _Built(None if problems else config, problems)
 
 
 def _artifacts(plain: Json) -> list[str]:
@@ -209,40 +222,17 @@ def _artifacts(plain: Json) -> list[str]:
     return [file for file in (plain.get("artifact"), *files) if isinstance(file, str)]
 
 
-def _try_regrade(plain: Json, hydra: DictConfig) -> tuple[Config | None, list[str]]:
+def _try_regrade(plain: Json, hydra: DictConfig) -> _Built:
     """The settings of the evaluation in `output_dir`, under what the command line names."""
     file, needs = Path(plain["output_dir"]).expanduser() / "config.yaml", "--regrade grades an evaluation again"
     try:
         recorded = read_yaml(file)
     except UserError as error:
-        return None, [f"output_dir: {error} {needs}: give its folder, output_dir=DIR."]
+        return _Built(None, [f"output_dir: {error} {needs}: give its folder, output_dir=DIR."])
     if "arms" not in recorded:
-        return None, [f"output_dir: {file} is not the config of an evaluation. {needs}: give its folder."]
+        return _Built(None, [f"output_dir: {file} is not the config of an evaluation. {needs}: give its folder."])
     parts = tuple(key for key in recorded if key in plain and key not in WITHOUT_EFFECT)
-    return build("evaluate", _with_recorded(plain, recorded, hydra, parts))
-
-
-def _with_recorded(plain: Json, recorded: Json, hydra: DictConfig, parts: Sequence[str]) -> Json:
-    """The recorded settings of these parts, under the groups and keys that the command line names."""
-    merged = dict(plain)
-    choices = {group for group, choice in hydra.runtime.choices.items() if choice is not None}
-    for part in parts:
-        if part not in choices and part in recorded:
-            merged[part] = merge(plain[part], recorded[part])
-    for line in hydra.overrides.task:
-        part, _, rest = line.lstrip("+~").partition("=")[0].partition(".")
-        if part in parts and part not in choices:
-            merged[part] = _replace(merged[part], plain[part], rest.split(".") if rest else [])
-    return merged
-
-
-def _replace(target: Any, source: Any, path: list[str]) -> Any:
-    """`target` with the value that `source` has at `path`; `target` itself stays as it is."""
-    if not path or not isinstance(source, dict) or path[0] not in source:
-        return source if not path else target
-    inner = target.get(path[0]) if isinstance(target, dict) else None
-    base = target if isinstance(target, dict) else {}
-    return {**base, path[0]: _replace(inner, source[path[0]], path[1:])}
+    return _Built(*build("evaluate", Recorded.of(recorded, str(file), "evaluate").under(plain, hydra, parts)))
 
 
 def _plain_words(error: Exception) -> str:

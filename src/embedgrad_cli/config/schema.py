@@ -15,10 +15,19 @@ WITHOUT_EFFECT = ("output_dir", "device", "log_level", "mode")
 
 
 def setting(
-    words: str, *, minimum: float | None = None, above: float | None = None, maximum: float | None = None
+    words: str,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    right: bool = False,
 ) -> Any:
-    """A dataclass field with a few words for `--help` and an optional range (both ends inclusive, `above` not)."""
-    return field(metadata={"words": words, "minimum": minimum, "above": above, "maximum": maximum})
+    """A dataclass field with a few words for `--help` and an optional range (both ends inclusive, `above` not).
+
+    A `right` lets something happen that an artifact's author must not decide, such as running code: it holds only if
+    the user gives it in this command, whatever an artifact or a run directory recorded.
+    """
+    return field(metadata={"words": words, "minimum": minimum, "above": above, "maximum": maximum, "right": right})
 
 
 @dataclass
@@ -35,7 +44,7 @@ class ModelConfig:
     revision: str | None = setting("hub revision (branch, tag or commit)")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("precision of the frozen weights")
     template: Literal["auto", "chat", "plain"] = setting("chat template, plain text, or what the tokenizer has")
-    trust_remote_code: bool = setting("run Python code that comes with the model")
+    trust_remote_code: bool = setting("run Python code that comes with the model", right=True)
 
 
 @dataclass
@@ -213,5 +222,5 @@ class ExportConfig:
     weights: Literal["link", "copy"] = setting("model: unchanged weight files are hard links, or copies")
     data_dir: str | None = setting("text: folder of the task's data; null: where the artifact says")
     search: SearchConfig = setting("text: the search for the best text")
-    push: str | None = setting("hub: upload to this repository, OWNER/NAME")
+    push: str | None = setting("hub: upload to this repository, OWNER/NAME", right=True)
     yes: bool = setting("hub: upload without asking")
