@@ -16,6 +16,7 @@ from embedgrad_cli.commands import optimize
 from embedgrad_cli.core.passes import forward
 from embedgrad_cli.errors import ArtifactError, UserError
 from embedgrad_cli.storage.interrupts import Stopped
+from embedgrad_cli.training.trainer import NonFiniteLoss
 
 FILES = [
     "prompt.safetensors",
@@ -177,7 +178,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         return loss * float("nan") if calls > 5 else loss
 
     monkeypatch.setattr(forward, "frozen_head_losses", breaks)
-    with pytest.raises(optimize.NonFiniteLoss, match=r"step \d.*nan.*train:\d+.*prompt\.safetensors"):
+    with pytest.raises(NonFiniteLoss, match=r"step \d.*nan.*train:\d+.*prompt\.safetensors"):
         optimize.run(optimize_config(tmp_path, model_folder, choice_data))
     assert (tmp_path / "prompt.safetensors").exists()
     assert not (tmp_path / "results.json").exists()

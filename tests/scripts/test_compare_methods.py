@@ -23,8 +23,9 @@ from tests.conftest import SEEDS, optimize_config  # noqa: E402
 
 import compare_methods  # noqa: E402
 from compare_methods import choose, compare  # noqa: E402
+from embedgrad_cli.config.fields import seeds_of  # noqa: E402
 from embedgrad_cli.config.schema import SplitConfig  # noqa: E402
-from embedgrad_cli.evaluation.arms import ArmPrompt, seeds_of  # noqa: E402
+from embedgrad_cli.evaluation.arms import ArmPrompt  # noqa: E402
 from embedgrad_cli.evaluation.outcomes import answer_and_grade  # noqa: E402
 from embedgrad_cli.tasks.load import load  # noqa: E402
 from methods.ours import EmbedGrad, arm_of  # noqa: E402
