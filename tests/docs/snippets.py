@@ -1,4 +1,4 @@
-"""Every command and every block of Python that README.md, docs/ and the comments in conf/ show."""
+"""Every command and every block of Python that README.md, CONTRIBUTING.md, docs/ and the comments in conf/ show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CARD = "src/embedgrad_cli/assets/tiny/README.md"
-PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")), CARD]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")),
+    CARD,
+]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("conf/**/*.yaml"))
 FENCE = re.compile(r"^```(.*)\n((?s:.*?))^```$", re.MULTILINE)
 COMMENT = re.compile(r"^#   (embedgrad .*)$", re.MULTILINE)
