@@ -48,7 +48,7 @@ BROKEN_ROWS = (
 )
 NEWER_FORMAT = (
     "embedgrad: artifact=newer.safetensors cannot be read: it has format version 99, and this embedgrad "
-    "reads up to 1. Upgrade: pip install -U embedgrad.\n"
+    "reads up to 2. Upgrade: pip install -U embedgrad.\n"
 )
 NEWER_FIELD = (
     "embedgrad: artifact=newer.safetensors cannot be used: key objective is 'reward', and this version "

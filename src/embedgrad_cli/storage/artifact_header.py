@@ -10,7 +10,7 @@ from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
 from embedgrad_cli.storage.record import Json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: version 0.1.0, with the worked examples in the template
 LENGTH_BYTES = 8  # a safetensors file opens with its header's length, little-endian
 LARGEST_HEADER = 100_000_000  # what safetensors itself accepts
 
