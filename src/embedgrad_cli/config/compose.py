@@ -31,12 +31,13 @@ from embedgrad_cli.config.overrides import OverrideChecker
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ArtifactError, ConfigError, UserError
 from embedgrad_cli.storage.artifact_header import read_header
-from embedgrad_cli.storage.files import read_yaml
 from embedgrad_cli.storage.record import Json
+from embedgrad_cli.storage.run_directory import read_settings
 
 VERSION_BASE = "1.3"
 WITH_ARTIFACT = ("evaluate", "export")  # commands in which the artifact fills what the command line does not name
 FROM_ARTIFACT = ("model", "template", "prompt", "task")
+NEVER_FROM_ARTIFACT = ("task.overlap",)  # what is refused is not the artifact's to say
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> tuple[Config
             problems.append(str(error))
     if headers and not problems:
         parts = [part for part in (*FROM_ARTIFACT, "seed") if part in plain]
-        return build(command, _with_recorded(plain, headers[0].settings, hydra, parts))
+        return build(command, _with_recorded(plain, headers[0].settings, hydra, parts, NEVER_FROM_ARTIFACT))
     config, more = build(command, plain)
     if named or "optimized" in (plain.get("arms") or []):
         # What the artifact would have filled is not the user's omission.
@@ -213,7 +214,7 @@ def _try_regrade(plain: Json, hydra: DictConfig) -> tuple[Config | None, list[st
     """The settings of the evaluation in `output_dir`, under what the command line names."""
     file, needs = Path(plain["output_dir"]).expanduser() / "config.yaml", "--regrade grades an evaluation again"
     try:
-        recorded = read_yaml(file)
+        recorded = read_settings(file)
     except UserError as error:
         return None, [f"output_dir: {error} {needs}: give its folder, output_dir=DIR."]
     if "arms" not in recorded:
@@ -222,14 +223,16 @@ def _try_regrade(plain: Json, hydra: DictConfig) -> tuple[Config | None, list[st
     return build("evaluate", _with_recorded(plain, recorded, hydra, parts))
 
 
-def _with_recorded(plain: Json, recorded: Json, hydra: DictConfig, parts: Sequence[str]) -> Json:
-    """The recorded settings of these parts, under the groups and keys that the command line names."""
+def _with_recorded(
+    plain: Json, recorded: Json, hydra: DictConfig, parts: Sequence[str], never: Sequence[str] = ()
+) -> Json:
+    """The recorded settings of these parts, but for `never`, under the groups and keys that the command line names."""
     merged = dict(plain)
     choices = {group for group, choice in hydra.runtime.choices.items() if choice is not None}
     for part in parts:
         if part not in choices and part in recorded:
             merged[part] = merge(plain[part], recorded[part])
-    for line in hydra.overrides.task:
+    for line in (*hydra.overrides.task, *never):
         part, _, rest = line.lstrip("+~").partition("=")[0].partition(".")
         if part in parts and part not in choices:
             merged[part] = _replace(merged[part], plain[part], rest.split(".") if rest else [])
