@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerFast
 
 from embedgrad_cli.config.schema import (
     EvaluateConfig,
+    EvaluatedTaskConfig,
     EvaluationConfig,
     GenerationConfig,
     HubConfig,
@@ -254,8 +255,8 @@ def evaluate_config(
         model=parts.model,
         template=parts.template,
         prompt=SeedConfig(parts.prompt.text),
-        task=parts.task,
-        generation=GenerationConfig(num_samples=1, temperature=0.0, top_p=1.0),
+        task=EvaluatedTaskConfig(**vars(parts.task), overlap="error"),
+        generation=GenerationConfig(num_samples=1, temperature=0.0, top_p=1.0, seed=0),
         evaluation=parts.evaluation,
     )
     return _changed(config, changes)

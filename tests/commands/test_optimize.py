@@ -51,7 +51,7 @@ def test_a_run_leaves_everything_behind(tmp_path: Path, model_folder: Path, choi
         assert sum(sample["correct"] for sample in own) == summary["correct"]
     assert sorted(losses(tmp_path / "run")) == [1, 2, 3, 4, 5, 6]
     with safe_open(tmp_path / "run/prompt.safetensors", framework="pt") as file:
-        assert set(file.keys()) == {"soft_prompt", "seed_embedding"}
+        assert set(file.keys()) == {"soft_prompt", "seed_embedding", "seen_rows"}
         metadata = json.loads(file.metadata()["embedgrad"])
         assert file.get_tensor("soft_prompt").dtype == torch.float32
     assert metadata["seed"]["text"] == SEEDS[0]

@@ -26,4 +26,4 @@ def test_the_table_of_keys_is_complete() -> None:
     documented = {
         key for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for key in re.findall(r"`([\w.]+)`", row)
     }
-    assert documented == {key.removeprefix("task.") for key in keys("optimize") if key.startswith("task.")}
+    assert documented == {key.removeprefix("task.") for key in keys("evaluate") if key.startswith("task.")}

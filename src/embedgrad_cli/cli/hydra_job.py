@@ -106,7 +106,7 @@ def _next_steps(output_dir: str) -> str:
     exported = shlex.quote(f"{output_dir}/exported")
     return (
         "Next:\n"
-        f"  embedgrad evaluate artifact={artifact} split=validation\n"
+        f"  embedgrad evaluate artifact={artifact}\n"
         f"  embedgrad export artifact={artifact} format=embeds output_dir={exported}\n"
         '  your own data: "A task of your own" in the README\n'
     )

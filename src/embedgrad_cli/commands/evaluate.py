@@ -8,6 +8,7 @@ examples:
   embedgrad evaluate artifact=prompt.safetensors generation.num_samples=8 generation.temperature=0.7
   embedgrad evaluate --regrade output_dir=outputs/evaluate/DATE_TIME task.extraction=strict
   embedgrad evaluate artifact=prompt.safetensors task=sst2 task.data_dir=DIR
+  embedgrad evaluate artifact=prompt.safetensors seed=1 task.overlap=exclude
 
 flags:
   --predict-only         write the answers without grading them (mode=predict-only)
@@ -33,6 +34,7 @@ from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_rows
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.outcomes import grade_answers
+from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.evaluation.results import results_of, sample_lines
 from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import Stopped, StopRequest
@@ -54,6 +56,7 @@ def run(config: EvaluateConfig) -> float | None:
 
     Raises:
         ArtifactError: an artifact cannot be read or is not for this model.
+        DataError: a row that is to be tested trained or selected an artifact (see `task.overlap`).
         UserError: `output_dir` holds a run with other settings.
         Stopped: asked to stop (Ctrl-C, SIGTERM); the answers so far are kept.
     """
@@ -76,12 +79,16 @@ def run(config: EvaluateConfig) -> float | None:
 def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) -> float | None:
     artifacts = _load_artifacts(config)
     splits = load(config.task, config.seed)
+    by_file = {_file(config, arm): artifact for arm, artifact in artifacts.items()}
+    rows, overlap = check_overlap(splits, config.split, by_file, config.task.overlap)
     model = load_model(config.model, pick_device(config.device))
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     prompts = _prompts(config, artifacts, model, template)
-    arm_set = build_arms(getattr(splits, config.split), model, template, config.task, prompts)
+    arm_set = build_arms(rows, model, template, config.task, prompts)
     directory.create()  # not before everything the user gave has been looked at
     run_log.write_to(directory.log)
+    if overlap:
+        write_json(directory.overlap, overlap)
     answers = _answer(config, arm_set, directory)
     if config.mode == "predict-only":
         write_json_lines(directory.samples, sample_lines(answers, arm_set.rows))
@@ -96,6 +103,7 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
         splits,
         split=config.split,
         num_skipped=len(arm_set.skipped),
+        overlap=overlap,
         model=model.path,
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,
@@ -119,6 +127,11 @@ def _load_artifacts(config: EvaluateConfig) -> dict[str, Artifact]:
     return {name: load_artifact(Path(file).expanduser()) for name, file in files.items()}
 
 
+def _file(config: EvaluateConfig, arm: str) -> str:
+    """The artifact's file of an arm made of one."""
+    return str(config.artifact) if arm == "optimized" else arm
+
+
 def _prompts(
     config: EvaluateConfig, artifacts: dict[str, Artifact], model: LanguageModel, template: TemplateConfig
 ) -> dict[str, ArmPrompt]:
@@ -131,8 +144,7 @@ def _prompts(
             texts = {"seed": seeds_of(config.prompt), "text": (spec.value,)}
             prompts[spec.name] = ArmPrompt(texts.get(spec.kind), is_bare=spec.kind == "bare")
             continue
-        file = str(config.artifact) if spec.kind == "optimized" else spec.value
-        check_fingerprint(artifact, model, file)
+        check_fingerprint(artifact, model, _file(config, spec.name))
         if recorded_template(artifact.metadata) != template:
             log.warning("the arm %s was optimised in another template than the one all arms stand in here", spec.name)
         text = artifact.metadata.seed.text
@@ -145,7 +157,7 @@ def _answer(config: EvaluateConfig, arm_set: ArmSet, directory: RunDirectory) ->
     """Let every arm answer every row; what the log holds already is not computed again."""
     answers, batch_size = AnswerLog(directory.answers), config.evaluation.batch_size
     generation = config.generation
-    sampling = Sampling(generation.num_samples, generation.temperature, generation.top_p, config.seed)
+    sampling = Sampling(generation.num_samples, generation.temperature, generation.top_p, generation.seed)
     with StopRequest() as stop, TestDisplay() as display:
         return {
             name: answer_rows(

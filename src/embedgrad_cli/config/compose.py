@@ -32,12 +32,13 @@ from embedgrad_cli.config.recorded import Recorded
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ArtifactError, ConfigError, UserError
 from embedgrad_cli.storage.artifact_header import read_header
-from embedgrad_cli.storage.files import read_yaml
 from embedgrad_cli.storage.record import Json
+from embedgrad_cli.storage.run_directory import read_settings
 
 VERSION_BASE = "1.3"
 WITH_ARTIFACT = ("evaluate", "export")  # commands in which the artifact fills what the command line does not name
 FROM_ARTIFACT = ("model", "template", "prompt", "task")
+NEVER_FROM_ARTIFACT = ("task.overlap",)  # what is refused is not the artifact's to say
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> _Built:
             problems.append(str(error))
     if headers and not problems:
         parts = [part for part in (*FROM_ARTIFACT, "seed") if part in plain]
-        recorded = Recorded.of(headers[0].settings, f"artifact={named[0]}", command)
+        recorded = Recorded.of(headers[0].settings, f"artifact={named[0]}", command, NEVER_FROM_ARTIFACT)
         return _Built(*build(command, recorded.under(plain, hydra, parts)), recorded.notices(plain))
     config, more = build(command, plain)
     if named or "optimized" in (plain.get("arms") or []):
@@ -226,7 +227,7 @@ def _try_regrade(plain: Json, hydra: DictConfig) -> _Built:
     """The settings of the evaluation in `output_dir`, under what the command line names."""
     file, needs = Path(plain["output_dir"]).expanduser() / "config.yaml", "--regrade grades an evaluation again"
     try:
-        recorded = read_yaml(file)
+        recorded = read_settings(file)
     except UserError as error:
         return _Built(None, [f"output_dir: {error} {needs}: give its folder, output_dir=DIR."])
     if "arms" not in recorded:

@@ -30,9 +30,11 @@ class Recorded:
     withheld: Json
 
     @classmethod
-    def of(cls, recorded: Json, place: str, command: str) -> Recorded:
-        """Take the rights out of what was recorded."""
+    def of(cls, recorded: Json, place: str, command: str, never: Sequence[str] = ()) -> Recorded:
+        """Take the rights out of what was recorded, and the keys that are `never` this place's to say."""
         withheld: Json = {}
+        for key in never:
+            recorded = _without(recorded, key.split("."))
         for key in (key for key, _, item in settings(COMMANDS[command]) if item.metadata["right"]):
             value = _at(recorded, key)
             if value:

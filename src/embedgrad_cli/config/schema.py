@@ -120,6 +120,13 @@ class TaskConfig:
 
 
 @dataclass
+class EvaluatedTaskConfig(TaskConfig):
+    """`TaskConfig` where saved prompts are tested."""
+
+    overlap: Literal["error", "exclude", "allow"] = setting("what to do with rows that trained or selected a prompt")
+
+
+@dataclass
 class OptimizerConfig:
     name: Literal["adamw", "adam", "sgd"] = setting("the update rule")
     lr: float = setting("learning rate, in units of the embedding table's root mean square", above=0)
@@ -162,6 +169,7 @@ class GenerationConfig:
     num_samples: int = setting("answers to each question", minimum=1)
     temperature: float = setting("0 takes the likeliest token; above it tokens are drawn", minimum=0)
     top_p: float = setting("draw from the likeliest tokens that hold so much probability", above=0, maximum=1)
+    seed: int = setting("seeds the answers that are drawn", minimum=0)
 
 
 @dataclass
@@ -185,7 +193,7 @@ class EvaluateConfig:
     """Model, template, prompt and task are the artifact's own unless overridden."""
 
     output_dir: str = setting("the run directory; the same one again resumes")
-    seed: int = setting("seeds the split, sampled answers and the bootstrap", minimum=0)
+    seed: int = setting("seeds the split, as in the training", minimum=0)
     device: str = setting("auto, cpu, cuda, cuda:1, mps")
     log_level: Literal["debug", "info", "warning", "error"] = setting("how much is logged")
     artifact: str | None = setting("the prompt.safetensors of the arm optimized")
@@ -196,7 +204,7 @@ class EvaluateConfig:
     model: ModelConfig = setting("the frozen model")
     template: TemplateConfig = setting("where prompt and query stand in the conversation")
     prompt: SeedConfig = setting("the seed prompt")
-    task: TaskConfig = setting("data, splits and grading")
+    task: EvaluatedTaskConfig = setting("data, splits and grading")
     generation: GenerationConfig = setting("how answers are drawn")
     evaluation: EvaluationConfig = setting("batching and breakdowns")
 

@@ -27,6 +27,7 @@ from embedgrad_cli.storage.run_records import (
     Comparison,
     ExtractionSummary,
     FoundAnswer,
+    Overlap,
     Results,
     Sample,
     SamplesDifference,
@@ -47,6 +48,7 @@ def results_of(
     *,
     split: str,
     num_skipped: int,
+    overlap: Overlap | None = None,
     model: str,
     baseline: str | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
@@ -75,6 +77,7 @@ def results_of(
         split_hash=splits.hash,
         test_hash=rows_hash(rows),
         data=splits.report,
+        overlap=overlap,
         breakdowns={name: _breakdown(name, rows, voted) for name in breakdown} if breakdown else None,
     )
 

@@ -75,6 +75,22 @@ class PromptMetrics(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeenRows(Record):
+    """What the tensor `seen_rows` holds: digests of the rows that trained and selected the prompt.
+
+    A row that is none of them is taken for one with a chance of at most `2**-bits`, twice that `with_choices`: then
+    some rows are known by their query and their choices, and not by their query alone. See `tasks.row_filter`.
+    """
+
+    bits: int
+    num_digests: int
+    num_train: int
+    num_validation: int
+    num_examples: int
+    with_choices: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecordedHub(Record):
     path: str | None
     name: str | None
@@ -133,8 +149,8 @@ class ArtifactMetadata(Record):
     """All that an artifact says about itself. Holds no time and no place of the run: equal runs give equal bytes.
 
     `overrides` is the command line that made the prompt, in Hydra's grammar, without what changes no result; absent
-    where no command line did. Artifacts of version 0.1.0 have neither that nor `worked_examples`: their `template` has
-    the examples in it, and their `config` the template without them.
+    where no command line did. Artifacts of version 0.1.0 have neither that nor `seen_rows` nor `worked_examples`: their
+    `template` has the examples in it, and their `config` the template without them.
     """
 
     format_version: int
@@ -144,6 +160,7 @@ class ArtifactMetadata(Record):
     model: ModelRecord
     task: str
     split_hash: str
+    seen_rows: SeenRows | None = None
     metrics: PromptMetrics
     libraries: dict[str, str]
     config: RecordedSettings

@@ -34,6 +34,7 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.results = path / "results.json"
         self.samples = path / "samples.jsonl"
+        self.overlap = path / "overlap.json"
         self.answers = path / "answers.partial.jsonl"
         self.config = path / "config.yaml"
         self.log = path / "embedgrad.log"
@@ -82,7 +83,7 @@ class RunDirectory:
         )
 
     def _check_same_settings(self, config: Json) -> None:
-        old, new = flatten(read_yaml(self.config)), flatten(config)
+        old, new = flatten(read_settings(self.config)), flatten(config)
         changed = [
             f"{key}={new.get(key)} (was {old.get(key)})"
             for key in sorted(old.keys() | new.keys())
@@ -95,6 +96,19 @@ class RunDirectory:
                 f"output_dir={self.path} holds a run with other settings: {shown}. Use another "
                 "output_dir, or the same settings to resume; nothing was written."
             )
+
+
+def read_settings(file: Path) -> Json:
+    """The settings in a run's `config.yaml`. Those that its version did not know have the value that it worked with.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    settings = read_yaml(file)
+    if "generation" in settings:  # an evaluation's
+        settings["generation"].setdefault("seed", settings["seed"])
+        settings["task"].setdefault("overlap", "error")
+    return settings
 
 
 def flatten(tree: Any, prefix: str = "") -> Json:

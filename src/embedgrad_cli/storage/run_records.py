@@ -143,12 +143,27 @@ class Drift(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overlap(Record):
+    """How many of the rows that were looked up trained or selected a prompt under evaluation.
+
+    `expected_by_chance` is how many of `num_rows` may have been taken for such, see `tasks.row_filter`; `excluded` says
+    whether they were left out of every arm.
+    """
+
+    num_rows: int
+    num_looked_up: int
+    expected_by_chance: float
+    excluded: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results(Record):
     """`results.json`.
 
     `comparison` is the comparison that matters most, of `optimized` if there is one; None for a single arm.
     `comparisons` has all of them. `test_hash` names the rows of the split that were answered, `split_hash` those of
-    all splits. What follows `breakdowns` is there where a command knows it.
+    all splits. `overlap` is None where no artifact was evaluated, or none knows its rows. What follows `breakdowns` is
+    there where a command knows it.
     """
 
     task: str
@@ -162,6 +177,7 @@ class Results(Record):
     split_hash: str | None = None
     test_hash: str | None = None
     data: DataReport | None = None
+    overlap: Overlap | None = None
     breakdowns: dict[str, dict[str, Breakdown]] | None = None
     validation: Validation | None = None
     steps: int | None = None

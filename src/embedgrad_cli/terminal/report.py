@@ -48,6 +48,7 @@ def results(
             f"of {drift.num_tokens} vectors still have their seed token as nearest neighbour.",
             soft_wrap=True,
         )
+    _print_overlap(console, summary)
     if summary.num_skipped:
         console.print(f"{summary.num_skipped} examples were too long for the model and left out of every arm.")
     console.print(f"Written to {escape(str(output_dir))}", soft_wrap=True)
@@ -58,6 +59,7 @@ def already_finished(output_dir: Path, summary: Results) -> None:
     console = _console()
     console.print(f"The run in {escape(str(output_dir))} is finished; nothing was changed.", soft_wrap=True)
     _print_tables(console, summary)
+    _print_overlap(console, summary)
 
 
 def answered(output_dir: Path) -> None:
@@ -84,6 +86,21 @@ def _print_tables(console: Console, summary: Results) -> None:
         console.print(_samples_table(samples))
     for field, values in (summary.breakdowns or {}).items():
         console.print(_breakdown_table(field, values))
+
+
+def _print_overlap(console: Console, summary: Results) -> None:
+    """Say how many of the rows were not new to a prompt."""
+    overlap = summary.overlap
+    if overlap is None or not overlap.num_rows:
+        return
+    of_all = f"{overlap.num_rows} of {overlap.num_looked_up} examples"
+    chance = overlap.expected_by_chance
+    by_chance = f" (up to {chance:g} by chance, as digests of so many rows are short)" if chance > 0.01 else ""
+    if overlap.excluded:
+        said = f"{of_all} had trained or selected a prompt{by_chance} and were left out of every arm."
+    else:
+        said = f"{of_all} trained or selected a prompt{by_chance}; what it achieves there says nothing of new ones."
+    console.print(said, soft_wrap=True)
 
 
 def _table(title: str, left: str, *right: str) -> Table:

@@ -37,6 +37,7 @@ from embedgrad_cli.storage.interrupts import Stopped, StopRequest
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
 from embedgrad_cli.tasks.load import Row, Splits
+from embedgrad_cli.tasks.row_filter import RowFilter
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay, TrainingDisplay
 from embedgrad_cli.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -64,7 +65,7 @@ class Training:
         overrides: Sequence[str] | None = None,
     ) -> None:
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
-        self.overrides = overrides
+        self.overrides, self.seen_rows = overrides, RowFilter.of(splits)
         self.template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
         self.encoded = self._encode(splits.train)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
@@ -211,7 +212,7 @@ class Training:
     def _save_artifact(self, prompt: SoftPrompt, metrics: PromptMetrics) -> None:
         splits, overrides = self.splits, self.overrides
         metadata = artifact_metadata(prompt, self.model, self.config, splits.fewshot, splits.hash, metrics, overrides)
-        save_artifact(self.directory.prompt, prompt, metadata)
+        save_artifact(self.directory.prompt, prompt, metadata, self.seen_rows)
 
     def _out_of_patience(self) -> bool:
         patience = self.config.train.patience

@@ -32,17 +32,20 @@ from embedgrad_cli.storage.artifact_metadata import (
     WorkedExampleRecord,
 )
 from embedgrad_cli.storage.files import write_atomically
+from embedgrad_cli.tasks.row_filter import RowFilter
 
 SEED_ROWS = "embedding rows of the seed's tokens"
+SEEN_ROWS = "seen_rows"  # the tensor
 LIBRARIES = ("embedgrad", "torch", "transformers")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact in memory."""
+    """An artifact in memory. `seen_rows` are the rows that trained and selected it, where it knows them."""
 
     prompt: SoftPrompt
     metadata: ArtifactMetadata
+    seen_rows: RowFilter | None = None
 
 
 def artifact_metadata(
@@ -90,12 +93,17 @@ def recorded_template(metadata: ArtifactMetadata) -> TemplateConfig:
     return with_examples(TemplateConfig(messages, metadata.template.text), examples, metadata.config.task.fewshot_style)
 
 
-def save_artifact(path: Path, prompt: SoftPrompt, metadata: ArtifactMetadata) -> None:
+def save_artifact(
+    path: Path, prompt: SoftPrompt, metadata: ArtifactMetadata, seen_rows: RowFilter | None = None
+) -> None:
     """Write the artifact whole or not at all. One slot is `soft_prompt`; several are `soft_prompt.0`, …"""
     vectors, seeds = (prompt.split(t.detach().cpu()) for t in (prompt.vectors, prompt.seed))
     names = [""] if len(vectors) == 1 else [f".{i}" for i in range(len(vectors))]
     tensors = {f"soft_prompt{name}": t.contiguous() for name, t in zip(names, vectors, strict=True)}
     tensors |= {f"seed_embedding{name}": t.contiguous() for name, t in zip(names, seeds, strict=True)}
+    if seen_rows:
+        tensors[SEEN_ROWS] = torch.frombuffer(bytearray(seen_rows.to_bytes()), dtype=torch.uint8)
+    metadata = replace(metadata, seen_rows=seen_rows.parameters if seen_rows else None)
     write_atomically(path, save(tensors, {"embedgrad": json.dumps(metadata.to_json(), sort_keys=True)}))
 
 
@@ -112,10 +120,14 @@ def load_artifact(path: Path) -> Artifact:
         with safe_open(path, framework="pt") as file:
             vectors = torch.cat([file.get_tensor(f"soft_prompt{name}") for name in names])
             seed = torch.cat([file.get_tensor(f"seed_embedding{name}") for name in names])
+            digests = file.get_tensor(SEEN_ROWS).numpy().tobytes() if metadata.seen_rows else b""
+        seen_rows = (
+            RowFilter.from_bytes(digests, metadata.seen_rows, metadata.split_hash) if metadata.seen_rows else None
+        )
     except Exception as error:
         raise ArtifactError(
-            f"artifact={path} cannot be read: {error}. Expected are the tensors soft_prompt and seed_embedding; "
-            "write the file again with `embedgrad optimize`."
+            f"artifact={path} cannot be read: {error}. Expected are the tensors soft_prompt, seed_embedding "
+            "and, where its metadata says so, seen_rows; write the file again with `embedgrad optimize`."
         ) from error
     expected = sum(len(slot) for slot in ids)
     if not (vectors.ndim == 2 and vectors.shape == seed.shape and len(vectors) == expected):
@@ -123,7 +135,7 @@ def load_artifact(path: Path) -> Artifact:
             f"artifact={path} is damaged: soft_prompt is {list(vectors.shape)} and seed_embedding "
             f"{list(seed.shape)}, but the seed has {expected} tokens. Write it again with `embedgrad optimize`."
         )
-    return Artifact(SoftPrompt(Slots(ids), seed, vectors), metadata)
+    return Artifact(SoftPrompt(Slots(ids), seed, vectors), metadata, seen_rows)
 
 
 def check_fingerprint(artifact: Artifact, model: LanguageModel, path: str) -> None:

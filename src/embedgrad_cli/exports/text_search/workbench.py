@@ -18,9 +18,11 @@ from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, Progress, answer_rows
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
+from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.tasks.load import Row, Splits, load
 
+OWN_DATA = "Give the data that the prompt was made with: data_dir=DIR."
 Texts = list[str]  # one per slot
 
 
@@ -44,12 +46,13 @@ class Measurement:
 
         Raises:
             ConfigError: the task's settings or its place are wrong.
-            DataError: its rows are.
+            DataError: its rows are, or the data is another one and tests on rows that trained the prompt.
             ModelError: the model cannot be loaded.
             ArtifactError: it is not the artifact's.
         """
         settings = evaluate_config(config, artifact.metadata.settings)
         splits = load(settings.task, settings.seed)
+        check_overlap(splits, "test", {config.artifact: artifact}, "error", OWN_DATA)
         model = load_model(settings.model, pick_device(settings.device))
         check_fingerprint(artifact, model, config.artifact)
         artifact.prompt.to(model.device)
@@ -93,6 +96,7 @@ def evaluate_config(config: ExportConfig, recorded: Json) -> EvaluateConfig:
     plain = Composer().settings("evaluate")
     for part in ("task", "evaluation"):
         plain[part] = merge(plain[part], recorded.get(part, {}))
+    plain["task"]["overlap"] = "error"  # never the artifact's to say
     plain |= {key: recorded[key] for key in ("seed", "template", "prompt")}
     plain |= {"model": vars(config.model), "artifact": config.artifact, "output_dir": config.output_dir}
     plain |= {"device": config.device, "log_level": config.log_level}
