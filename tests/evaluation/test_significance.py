@@ -1,5 +1,7 @@
 """Reference numbers from the papers, and properties that hold for all counts."""
 
+# ruff: noqa: PT011 - impossible counts are a ValueError; what it says is nobody's interface
+
 from __future__ import annotations
 
 import itertools
@@ -49,7 +51,7 @@ def test_wilson_interval_equals_scipy_and_contains_the_proportion() -> None:
 
 def test_wilson_interval_of_nothing_is_everything() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
-    with pytest.raises(ValueError, match="3 correct of 2"):
+    with pytest.raises(ValueError):
         wilson_interval(3, 2)
 
 
@@ -111,13 +113,13 @@ def test_swapping_the_arms_mirrors_the_result() -> None:
 
 def test_paired_difference_needs_the_same_examples() -> None:
     for baseline, candidate in (([], []), ([True], [True, False])):
-        with pytest.raises(ValueError, match="same examples"):
+        with pytest.raises(ValueError):
             paired_difference(baseline, candidate)
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 0, 0), (1, -1, 0, 3), (2, 1, 1, 3), (0, 0, 0, -1)])
 def test_counts_that_do_not_fit_are_refused(counts: tuple[int, int, int, int]) -> None:
-    with pytest.raises(ValueError, match="both right"):
+    with pytest.raises(ValueError):
         paired_difference_of_counts(*counts)
 
 
@@ -171,7 +173,7 @@ def test_bootstrap_interval_is_that_of_drawing_pairs() -> None:
     assert bootstrap_interval(differences) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.01)
     assert bootstrap_interval(differences, seed=3) == bootstrap_interval(differences, seed=3)
     assert bootstrap_interval([0.0, 0.0]) == (0.0, 0.0)
-    with pytest.raises(ValueError, match="no example"):
+    with pytest.raises(ValueError):
         bootstrap_interval([])
 
 
@@ -195,7 +197,7 @@ def test_the_minimum_detectable_difference_never_exceeds_the_disagreement_it_nee
         assert all(a <= b + 1e-12 for a, b in itertools.pairwise(found)), "more disagreement hides more"
     assert minimum_detectable_difference(5, 5) == 1.0
     assert mcnemar(5, 0) > 0.05 > mcnemar(6, 0)
-    with pytest.raises(ValueError, match="5 discordant of 4"):
+    with pytest.raises(ValueError):
         minimum_detectable_difference(4, 5)
 
 
@@ -236,5 +238,5 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_answer() -> None:
             for k in range(1, n + 1):
                 subsets = list(itertools.combinations([i < correct for i in range(n)], k))
                 assert pass_at_k(n, correct, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
-    with pytest.raises(ValueError, match="3 of 2 answers"):
+    with pytest.raises(ValueError):
         pass_at_k(2, 1, 3)

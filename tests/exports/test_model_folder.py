@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jinja2
 import pytest
 import torch
 from safetensors import safe_open
@@ -29,8 +30,8 @@ def assert_same(case: Case, folder: Path, tolerance: float = 1e-5) -> None:
     for query, example, logits, answer in zip(QUERIES, case.examples, case.logits(), case.answers(), strict=True):
         ids = ids_of(tokenizer, query)
         assert ids.shape[1] == len(example.tokens)
-        found = network(ids).logits[0, -1]
-        torch.testing.assert_close(found[:size], logits, rtol=tolerance, atol=tolerance)
+        actual = network(ids).logits[0, -1]
+        torch.testing.assert_close(actual[:size], logits, rtol=tolerance, atol=tolerance)
         output = network.generate(ids, do_sample=False, max_new_tokens=NEW_TOKENS, pad_token_id=0)
         tokens = output[0, ids.shape[1] :].tolist()
         ends = case.model.end_ids
@@ -125,8 +126,8 @@ def test_a_table_with_spare_rows_does_not_grow(tmp_path: Path) -> None:
     network, tokenizer = load(tmp_path / "out")
     for query, logits in zip(QUERIES, case.logits(), strict=True):
         size = len(make_tokenizer())
-        found = network(ids_of(tokenizer, query)).logits[0, -1]
-        torch.testing.assert_close(found[:size], logits[:size], rtol=1e-5, atol=1e-5)
+        actual = network(ids_of(tokenizer, query)).logits[0, -1]
+        torch.testing.assert_close(actual[:size], logits[:size], rtol=1e-5, atol=1e-5)
 
 
 def test_half_precision_keeps_its_type_and_rounds_like_embedgrad(
@@ -190,14 +191,14 @@ def test_a_model_without_chat_template_gets_one_for_the_plain_text(tmp_path: Pat
     assert_same(case, tmp_path / "out")
     _, tokenizer = load(tmp_path / "out")
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-    with pytest.raises(Exception, match="give one user turn"):
+    with pytest.raises(jinja2.TemplateError, match="turn"):
         tokenizer.apply_chat_template(turns)
 
 
 def test_exporting_an_export_is_refused(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert case.export("model", tmp_path / "out") == 0
     assert case.export("model", tmp_path / "again", f"model.path={tmp_path}/out") == 2
-    assert "was made for the model" in capsys.readouterr().err
+    assert f"artifact={case.artifact} " in capsys.readouterr().err
     assert not (tmp_path / "again").exists()
 
 
@@ -230,5 +231,5 @@ def test_a_model_of_several_parts_is_refused(case: Case, tmp_path: Path) -> None
     config = json.loads((case.folder / "config.json").read_text())
     del config["vocab_size"]
     (case.folder / "config.json").write_text(json.dumps({**config, "text_config": {"vocab_size": 7}}))
-    with pytest.raises(UserError, match="use format=embeds"):
+    with pytest.raises(UserError, match="format=embeds"):
         model_settings(source)

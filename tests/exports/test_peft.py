@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jinja2
 import pytest
 import torch
 from peft import PeftModel
@@ -77,7 +78,9 @@ def test_a_prompt_behind_the_query_is_refused_with_what_works(
 ) -> None:
     case = make_case(tmp_path, placement=placement)
     assert case.export("peft", tmp_path / "out") == 2
-    assert "use format=model or format=embeds" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "format=model" in errors
+    assert "format=embeds" in errors
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == []
 
 
@@ -86,7 +89,7 @@ def test_a_conversation_that_does_not_begin_with_the_prompt_is_refused(tmp_path:
     assert case.export("peft", tmp_path / "out") == 0
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How many?"}]
-    with pytest.raises(Exception, match="leave out the turns in front of it"):
+    with pytest.raises(jinja2.TemplateError, match="turns"):
         tokenizer.apply_chat_template(turns)
 
 

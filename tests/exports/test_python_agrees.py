@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import PLACEMENTS, make_tokenizer, shared_data
+from tests.conftest import CHAT_TEMPLATE, PLACEMENTS, make_tokenizer, shared_data
 from tests.exports.conftest import Case, make_case
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -72,6 +72,14 @@ def test_text_behind_the_prompt_in_its_system_turn(tmp_path: Path, monkeypatch: 
     case = make_case(tmp_path, placement="inside", tokenizer=merging_lines())
     assert case.model.tokenizer.decode(case.prompt.slots.flat_ids).endswith(".\n")
     assert_agree(case, tmp_path, CONVERSATIONS)
+
+
+def test_a_template_that_writes_a_system_turn_where_there_is_none(tmp_path: Path) -> None:
+    """As Qwen2.5's does; the prompt stands in the user's turn, so the conversation may begin with either."""
+    tokenizer = merging_lines()
+    default = "<|im_start|>system\nGive the answer.<|im_end|>\n"
+    tokenizer.chat_template = "{% if messages[0]['role'] != 'system' %}" + default + "{% endif %}" + CHAT_TEMPLATE
+    assert_agree(make_case(tmp_path, placement="before-query", tokenizer=tokenizer), tmp_path, CONVERSATIONS)
 
 
 def test_a_conversation_about_the_placeholder(case: Case, tmp_path: Path) -> None:

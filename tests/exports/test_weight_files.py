@@ -97,7 +97,7 @@ def test_single_rows_are_read(tensors: dict[str, torch.Tensor], tmp_path: Path) 
 
 
 def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"Expected is model\.safetensors"):
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
         Checkpoint(tmp_path)
 
 

@@ -229,7 +229,7 @@ def test_memory_is_that_of_the_call_and_not_what_was_there() -> None:
 def test_a_process_of_its_own_answers_fails_or_is_killed() -> None:
     assert measure.in_fresh_process(math.sqrt, 4.0) == 2.0
     assert measure.in_fresh_process(signal.raise_signal, signal.SIGKILL) is None
-    with pytest.raises(RuntimeError, match="sqrt failed"):
+    with pytest.raises(RuntimeError, match="sqrt"):
         measure.in_fresh_process(math.sqrt, -1.0)
 
 

@@ -47,7 +47,7 @@ def test_rows_are_matched_by_their_text() -> None:
     theirs = [answer("another ", (0, 2)), answer("a  film ", (0, 3)), answer("a film", (0, 4))]
     pairs, missing = match(ours, theirs)
     assert [(a.query, b.query) for a, b in pairs] == [("a film", "a  film "), ("another", "another ")]
-    assert [one.query for one in missing] == ["no film"]
+    assert [row.query for row in missing] == ["no film"]
 
 
 def test_a_constant_that_all_choices_share_is_no_difference() -> None:
@@ -81,9 +81,9 @@ def test_less_than_99_of_100_rows_fail() -> None:
 def test_a_task_without_data_and_a_missing_program_are_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    with pytest.raises(check_lm_eval.UserError, match=r"--data-dir DIR, the folder that holds validation\.tsv"):
+    with pytest.raises(check_lm_eval.UserError, match=r"--data-dir DIR.*validation\.tsv"):
         check_lm_eval.main(["--task", "sst2"])
-    with pytest.raises(check_lm_eval.HarnessError, match="`make test-lm-eval` installs it"):
+    with pytest.raises(check_lm_eval.HarnessError, match="`make test-lm-eval`"):
         check_lm_eval.main(["--lm-eval", str(tmp_path / "lm_eval")])
 
 

@@ -71,9 +71,9 @@ def test_more_than_half_a_point_or_a_missing_row_fails(wrong: int, rows: int, fo
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(script.UserError, match=r"--data-dir DIR, the folder that holds validation\.tsv"):
+    with pytest.raises(script.UserError, match=r"--data-dir DIR.*validation\.tsv"):
         script.main(["--task", "sst2"])
-    with pytest.raises(script.HarnessError, match="`make test-lm-eval` installs it"):
+    with pytest.raises(script.HarnessError, match="`make test-lm-eval`"):
         script.run_recipe("sst2", tmp_path, tmp_path / "lm-eval")
 
 

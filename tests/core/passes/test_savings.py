@@ -146,7 +146,7 @@ def test_micro_batches_are_halved_when_memory_runs_out(monkeypatch: pytest.Monke
     forward.accumulate_gradient(encoded.examples, prompt)
     assert max(sizes) <= 2, "what fits is remembered"
     assert forward.max_micro_batch == 2
-    with pytest.raises(OutOfMemory, match=r"micro-batches of 8 example.*train\.micro_batch_size=auto"):
+    with pytest.raises(OutOfMemory, match=r"8 .*train\.micro_batch_size=auto"):
         forward.accumulate_gradient(encoded.examples * 4, prompt, 8)
 
 

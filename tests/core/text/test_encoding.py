@@ -42,7 +42,7 @@ def test_a_prompt_that_the_query_touches_is_refused() -> None:
     model = make_model()
     glued = TemplateConfig([Message("user", "{prompt}{query}")], "{prompt}{query}")
     rows = [Row("a", "steps", "1"), Row("b", "...", "2"), Row("c", "lem and give", "2")]
-    with pytest.raises(TemplateError, match=r"example c.*line break"):
+    with pytest.raises(TemplateError, match="example c"):
         encode(rows, PromptTemplate(glued, ["Solve the prob"], model.tokenizer, True), model, append_end_token=False)
 
 
@@ -50,7 +50,7 @@ def test_an_example_too_long_is_named_or_skipped() -> None:
     model = make_model()
     rows = [*ROWS, Row("train:99", "word " * 600, "1")]
     prompt_template = PromptTemplate(PLACEMENTS["system"], SEEDS, model.tokenizer, True)
-    with pytest.raises(DataError, match=r"train:99.*context is 512"):
+    with pytest.raises(DataError, match=r"train:99.*512.*task\.too_long=skip"):
         encode(rows, prompt_template, model, append_end_token=True)
     encoded = encode(rows, prompt_template, model, append_end_token=True, too_long="skip")
     assert encoded.skipped == ["train:99"]

@@ -50,9 +50,9 @@ def test_what_is_wrong_with_a_template_is_said() -> None:
     assert "{prompt}" in bad(None, user_only, SEEDS)
     prompt_only = TemplateConfig([Message("user", "{prompt}")], "{prompt}")
     assert "{query}" in bad(None, prompt_only, SEEDS)
-    assert "prompt.text holds 1" in bad(None, PLACEMENTS["both-sides"], SEEDS[:1])
-    assert "prompt.text is empty" in bad(None, PLACEMENTS["system"], [" "])
+    assert "prompt.text" in bad(None, PLACEMENTS["both-sides"], SEEDS[:1])
+    assert "prompt.text" in bad(None, PLACEMENTS["system"], [" "])
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}x"
     assert "template=before-query" in bad(refuses, PLACEMENTS["system"], SEEDS)
     trims = "{% for m in messages %}<{{ m['content'] | trim }}>{% endfor %}"
-    assert "rewrites" in bad(trims, PLACEMENTS["system"], ["trimmed at the end "])
+    assert "model.template=plain" in bad(trims, PLACEMENTS["system"], ["trimmed at the end "])
