@@ -37,12 +37,17 @@ class SamplesSummary(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSummary(Record):
-    """What an arm achieved; the interval is Wilson's. With several samples its answers are their majority's."""
+    """What an arm achieved; the interval is Wilson's. With several samples its answers are their majority's.
+
+    `undecided` counts answers that could not be compared with the gold answer (math-verify took too long) and so do not
+    count as right; None: there is none.
+    """
 
     accuracy: float
     ci95: Pair
     correct: int
     invalid: int | None = None
+    undecided: int | None = None
     strict: ExtractionSummary | None = None
     lenient: ExtractionSummary | None = None
     samples: SamplesSummary | None = None
@@ -194,10 +199,14 @@ class Results(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class FoundAnswer(Record):
-    """What an extraction found in an output (None: nothing, it is invalid), and whether it is the gold answer."""
+    """What an extraction found in an output (None: nothing, it is invalid), and whether it is the gold answer.
+
+    `undecided`: the two could not be compared.
+    """
 
     extracted: str | None
     correct: bool
+    undecided: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
