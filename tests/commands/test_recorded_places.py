@@ -114,6 +114,17 @@ def test_inspect_and_python_need_no_recorded_place(tmp_path: Path) -> None:
     assert len(embedgrad_cli.load(artifact).vectors) > 0
 
 
+def test_inspect_reads_nothing_outside(tmp_path: Path, capsys: Capture) -> None:
+    home = Path(assets.__file__).parent
+    shutil.copytree(home / "tiny", tmp_path / "outside")
+    place = f"embedded:{os.path.relpath(tmp_path / 'outside', home)}"
+    artifact = write_artifact(tmp_path, model__path=place, **{MODEL_PATH: place})
+    assert main(["inspect", str(artifact), "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["missing"] is not None
+    assert all(token["nearest"] == [] for token in report["tokens"])
+
+
 @pytest.mark.parametrize("command", ["evaluate", "export format=text"])
 @pytest.mark.parametrize(
     "recorded",

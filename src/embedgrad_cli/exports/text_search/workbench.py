@@ -107,9 +107,15 @@ def evaluate_config(config: ExportConfig, recorded: Json) -> EvaluateConfig:
         plain["task"]["data_dir"] = config.data_dir
     built, problems = build("evaluate", plain)
     if not isinstance(built, EvaluateConfig):
-        place = f"It was recorded by artifact={config.artifact}."
-        raise ConfigError([f"{_own_key(problem)} {place}" for problem in problems])
+        raise ConfigError([_recorded_problem(problem, config.artifact) for problem in problems])
     return built
+
+
+def _recorded_problem(problem: str, artifact: str) -> str:
+    """With what recorded the setting at fault, and whether an export has one that replaces it."""
+    replaced = problem.startswith(("task.data_dir:", "task.hub."))
+    elsewhere = "" if replaced else " An export has no setting for it; `embedgrad evaluate` has."
+    return f"{_own_key(problem)} It was recorded by artifact={artifact}.{elsewhere}"
 
 
 def _own_key(message: str) -> str:
