@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -113,6 +114,22 @@ def test_where_nothing_was_written_nothing_is_left(tmp_path: Path) -> None:
     with lock_run(tmp_path / "a/b/run"), lock_run(tmp_path / "mine"), lock_export(tmp_path / "c/out"):
         pass
     assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_said(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with lock_run(tmp_path / "run"):
+        assert str(os.getpid()) in (tmp_path / "run" / LOCK_FILE).read_text()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_lock_file_is_no_way_to_another_file(tmp_path: Path) -> None:
