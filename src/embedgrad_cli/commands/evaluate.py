@@ -40,6 +40,7 @@ from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import Stopped, StopRequest
 from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_directory import RunDirectory
+from embedgrad_cli.storage.run_lock import lock_run
 from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.terminal import report
@@ -57,11 +58,14 @@ def run(config: EvaluateConfig) -> float | None:
     Raises:
         ArtifactError: an artifact cannot be read or is not for this model.
         DataError: a row that is to be tested trained or selected an artifact (see `task.overlap`).
-        UserError: `output_dir` holds a run with other settings.
+        UserError: `output_dir` holds a run with other settings, or another process is at work in it.
         Stopped: asked to stop (Ctrl-C, SIGTERM); the answers so far are kept.
     """
-    if config.mode == "regrade":
-        return regrade(config)
+    with lock_run(Path(config.output_dir)):
+        return regrade(config) if config.mode == "regrade" else _run(config)
+
+
+def _run(config: EvaluateConfig) -> float | None:
     directory = RunDirectory(Path(config.output_dir), asdict(config), free=WITHOUT_EFFECT)
     if directory.is_finished:
         results = Results.read(directory.results)

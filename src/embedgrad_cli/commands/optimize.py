@@ -18,6 +18,7 @@ from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig
 from embedgrad_cli.core.model.language_model import load_model, pick_device
 from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_directory import RunDirectory
+from embedgrad_cli.storage.run_lock import lock_run
 from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.terminal import report
@@ -31,17 +32,21 @@ def run(config: OptimizeConfig, overrides: Sequence[str] | None = None) -> float
         overrides: the command line that gave the config; the artifact records it.
 
     Returns: the best validation accuracy, for sweepers.
+
+    Raises:
+        UserError: `output_dir` holds a run with other settings, or another process is at work in it.
     """
-    directory = RunDirectory(Path(config.output_dir), asdict(config), free=WITHOUT_EFFECT)
-    if directory.is_finished:
-        results = Results.read(directory.results)
-        report.already_finished(directory.path, results)
-        return results.validation.accuracy if results.validation else results.primary_accuracy
-    with RunLog(config.log_level) as log:
-        splits = load(config.task, config.seed)
-        model = load_model(config.model, pick_device(config.device))
-        training = Training(config, model, splits, directory, overrides)
-        directory.create()  # not before everything the user gave has been looked at
-        log.write_to(directory.log)
-        training.fit()
-        return training.test()
+    with lock_run(Path(config.output_dir)):
+        directory = RunDirectory(Path(config.output_dir), asdict(config), free=WITHOUT_EFFECT)
+        if directory.is_finished:
+            results = Results.read(directory.results)
+            report.already_finished(directory.path, results)
+            return results.validation.accuracy if results.validation else results.primary_accuracy
+        with RunLog(config.log_level) as log:
+            splits = load(config.task, config.seed)
+            model = load_model(config.model, pick_device(config.device))
+            training = Training(config, model, splits, directory, overrides)
+            directory.create()  # not before everything the user gave has been looked at
+            log.write_to(directory.log)
+            training.fit()
+            return training.test()

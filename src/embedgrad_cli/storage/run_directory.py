@@ -40,6 +40,9 @@ class RunDirectory:
         self.log = path / "embedgrad.log"
         if path.exists() and not path.is_dir():
             raise self._unusable("it is a file")
+        for file in (self.metrics, self.answers, self.log):  # those that grow in place; others are replaced
+            if file.is_symlink():
+                raise self._unusable(f"{file.name} in it is a link to another file, which would be written")
         if self.config.exists():
             self._check_same_settings(config)
 

@@ -110,7 +110,7 @@ class DataReport(Record):
 
     `contradictions` are ids of rows whose query occurs with different answers; `overlaps_removed` counts rows of train
     or validation that a later split also holds; `fewshot` are ids of the worked examples drawn from train; `counts`
-    are rows per split.
+    are rows per split. `revision` is the commit of a data set of the hub.
     """
 
     duplicates_removed: int
@@ -119,6 +119,7 @@ class DataReport(Record):
     fewshot: list[str] | None = None
     counts: dict[str, int] | None = None
     broken_rows_skipped: BrokenRows | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -211,7 +211,10 @@ class Training:
 
     def _save_artifact(self, prompt: SoftPrompt, metrics: PromptMetrics) -> None:
         splits, overrides = self.splits, self.overrides
-        metadata = artifact_metadata(prompt, self.model, self.config, splits.fewshot, splits.hash, metrics, overrides)
+        revision = splits.report.revision
+        metadata = artifact_metadata(
+            prompt, self.model, self.config, splits.fewshot, splits.hash, metrics, overrides, revision
+        )
         save_artifact(self.directory.prompt, prompt, metadata, self.seen_rows)
 
     def _out_of_patience(self) -> bool:
