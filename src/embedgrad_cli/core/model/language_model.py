@@ -192,7 +192,8 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     reads_trunk_in_place = prepare_attention(network)
     kind = "chat" if known.is_chat else "plain"
     revision = _commit(config)
-    log.info("model %s@%s: %s on %s, %s template", config.path, revision, network.dtype, device, kind)
+    source = f"{config.path}@{revision}" if revision else config.path
+    log.info("model %s: %s on %s, %s template", source, network.dtype, device, kind)
     return LanguageModel(network, known.tokenizer, config.path, revision, known.is_chat, reads_trunk_in_place)
 
 
