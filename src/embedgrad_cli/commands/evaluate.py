@@ -18,7 +18,6 @@ flags:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -31,13 +30,13 @@ from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint, load_artifact, recorded_template
 from embedgrad_cli.core.prompt.soft_prompt import measure_drift
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_rows
+from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
-from embedgrad_cli.evaluation.outcomes import grade_answers
+from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
 from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.evaluation.results import results_of, sample_lines
 from embedgrad_cli.storage.files import write_json, write_json_lines
-from embedgrad_cli.storage.interrupts import Stopped, StopRequest
+from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest
 from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_records import Results
@@ -89,13 +88,19 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
     run_log.write_to(directory.log)
     if overlap:
         write_json(directory.overlap, overlap)
-    answers = _answer(config, arm_set, directory)
+    outcomes: dict[str, list[list[Outcome]]] = {}
+    with StopRequest():
+        try:
+            answers = _answer(config, arm_set, directory)
+            if config.mode == "full":
+                outcomes = {name: grade_answers(arm_set.rows, of_arm, config.task) for name, of_arm in answers.items()}
+        except StopAsked:
+            raise Stopped("while the arms answered", directory.path) from None
     if config.mode == "predict-only":
         write_json_lines(directory.samples, sample_lines(answers, arm_set.rows))
         directory.answers.unlink()
         report.answered(directory.path)
         return None
-    outcomes = {name: grade_answers(arm_set.rows, of_arm, config.task) for name, of_arm in answers.items()}
     results = results_of(
         outcomes,
         arm_set.rows,
@@ -155,27 +160,7 @@ def _prompts(
 
 def _answer(config: EvaluateConfig, arm_set: ArmSet, directory: RunDirectory) -> dict[str, list[list[Answer]]]:
     """Let every arm answer every row; what the log holds already is not computed again."""
-    answers, batch_size = AnswerLog(directory.answers), config.evaluation.batch_size
-    generation = config.generation
+    generation, answers = config.generation, AnswerLog(directory.answers)
     sampling = Sampling(generation.num_samples, generation.temperature, generation.top_p, generation.seed)
-    with StopRequest() as stop, TestDisplay() as display:
-        return {
-            name: answer_rows(
-                arm,
-                config.task,
-                batch_size,
-                answers,
-                sampling,
-                display.arm(name, len(arm.examples)),
-                _stop_if_asked(stop, name, directory.path),
-            )
-            for name, arm in arm_set.arms.items()
-        }
-
-
-def _stop_if_asked(stop: StopRequest, arm: str, output_dir: Path) -> Callable[[], None]:
-    def check() -> None:
-        if stop.requested:
-            raise Stopped(f"a batch of the arm {arm}", output_dir)
-
-    return check
+    with TestDisplay() as display:
+        return answer_arms(arm_set, config.task, config.evaluation.batch_size, answers, display.arm, sampling)

@@ -65,8 +65,8 @@ class RunDirectory:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json_line(row))
 
-    def keep_metrics_up_to(self, step: int) -> None:
-        """Drop lines after `step`: a resumed run writes them again."""
+    def keep_metrics_up_to(self, step: int, with_validation: bool = True) -> None:
+        """Drop lines after `step`, or from its validation on: a resumed run writes them again."""
         if self.metrics.exists():
             rows = []
             for line in self.metrics.read_text(encoding="utf-8").splitlines():
@@ -74,7 +74,9 @@ class RunDirectory:
                     rows.append(json.loads(line))
                 except ValueError:  # the last line of a run that was killed while it wrote
                     break
-            write_json_lines(self.metrics, [row for row in rows if row["step"] <= step])
+            write_json_lines(
+                self.metrics, [row for row in rows if (row["step"], "loss" not in row) <= (step, with_validation)]
+            )
 
     def _unusable(self, why: str) -> UserError:
         return UserError(

@@ -21,6 +21,7 @@ from embedgrad_cli.storage.run_records import Validation
 class TrainingState:
     """Where a run stands: steps done, and the best prompt so far by validation accuracy, then loss.
 
+    `validation_due` says that the validation after `step` has not been made; `accuracy` is the last one's.
     The order of examples follows from the seed and the step, so no random state is kept.
     """
 
@@ -30,6 +31,8 @@ class TrainingState:
     best_loss: float | None = None
     best_step: int = 0
     validations_since_best: int = 0
+    validation_due: bool = False
+    accuracy: float | None = None
 
     @property
     def validation(self) -> Validation:
@@ -40,6 +43,7 @@ class TrainingState:
 
     def update_best(self, accuracy: float, loss: float, vectors: Tensor) -> bool:
         """Take these vectors if they are better: more accurate, or as accurate with a smaller loss."""
+        self.accuracy = accuracy
         best = None if self.best_accuracy is None or self.best_loss is None else (-self.best_accuracy, self.best_loss)
         if best is not None and (-accuracy, loss) >= best:
             self.validations_since_best += 1
