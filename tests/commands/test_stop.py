@@ -85,7 +85,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, choice_d
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "step", "is_due"),
     [
@@ -120,7 +119,6 @@ def test_stopped_in_training(
     assert_same(whole, tmp_path / "parts")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_stopped_in_the_test(
     whole: Path,

@@ -34,6 +34,7 @@ from embedgrad_cli.evaluation.results import results_of, sample_lines
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
 from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest, stop_if_asked
+from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
 from embedgrad_cli.tasks.load import Row, Splits
@@ -63,9 +64,10 @@ class Training:
         splits: Splits,
         directory: RunDirectory,
         overrides: Sequence[str] | None = None,
+        digests: RunDigests | None = None,
     ) -> None:
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
-        self.overrides, self.seen_rows = overrides, RowFilter.of(splits)
+        self.overrides, self.digests, self.seen_rows = overrides, digests, RowFilter.of(splits)
         self.template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
         self.encoded = self._encode(splits.train)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
@@ -152,6 +154,7 @@ class Training:
         )
         memory = peak_memory(self.model.device)
         results = replace(results, validation=validation, steps=self.state.step, drift=drift, peak_memory_bytes=memory)
+        results = replace(results, digests=self.digests)
         test = TestSummary(num_examples=results.num_examples, arms=results.arms, comparison=results.comparison)
         self._save_artifact(optimized, PromptMetrics(validation=validation, test=test, drift=drift))
         write_json_lines(self.directory.samples, sample_lines(answers, arm_set.rows, outcomes))
@@ -230,7 +233,7 @@ class Training:
         save_artifact(self.directory.prompt, prompt, metadata, self.seen_rows)
 
     def _save_checkpoint(self) -> None:
-        save_checkpoint(self.directory.checkpoint, self.state, self.prompt, self.optimizer)
+        save_checkpoint(self.directory.checkpoint, self.state, self.prompt, self.optimizer, self.digests)
 
     def _out_of_patience(self) -> bool:
         patience = self.config.train.patience
