@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tests.conftest import evaluate_config, optimize_config
+from tests.conftest import evaluate_config, optimize_config, samples
 
 from embedgrad_cli.commands import evaluate, optimize
 from embedgrad_cli.core.passes.forward import Forward
@@ -57,7 +57,7 @@ def write_date(place: Path) -> None:
 def change_a_weight(place: Path) -> None:
     file = place / "model/model.safetensors"
     content = bytearray(file.read_bytes())
-    content[-4] ^= 1  # the last bit of a number
+    content[-2] ^= 64  # a bit of a number's fraction
     file.write_bytes(content)
 
 
@@ -134,6 +134,19 @@ def test_something_else_is_refused(place: Path, state: str, change: Callable[[Pa
         differs
     ]
     assert contents(place / "run") == before
+
+
+def test_without_its_checkpoint_a_run_begins_anew(place: Path) -> None:
+    again = stopped(optimize_at(place), AnswerLog, "add", 4)
+    assert (place / "run/answers.partial.jsonl").exists()
+    (place / "run/checkpoint.safetensors").unlink()
+    change_a_weight(place)
+    again()
+    (place / "run").rename(place / "anew")
+    again()
+    results = [json.loads((place / name / "results.json").read_text()) for name in ("anew", "run")]
+    assert results[0]["digests"] == results[1]["digests"]
+    assert samples(place / "anew") == samples(place / "run"), "no answer of the other model's"
 
 
 def test_another_prompt_in_the_file_is_refused(place: Path) -> None:

@@ -80,6 +80,8 @@ class Training:
         self.validation = self._build_arms(splits.validation, arm, with_targets=True)
         if directory.checkpoint.exists():
             self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
+        else:  # nobody knows any more what answers in the test, if there are some, were given to
+            directory.answers.unlink(missing_ok=True)
         directory.keep_metrics_up_to(self.state.step, with_validation=not self.state.validation_due)
         log.info("%s; from step %d", self._summary(), self.state.step)
 
@@ -116,11 +118,11 @@ class Training:
         while state.step < settings.steps and not self._out_of_patience():
             stop_if_asked()
             self._step(next(batches), display)
-            last = state.step == settings.steps
-            state.validation_due = state.step % settings.eval_every == 0 or last
-            if state.validation_due:
+            validates = state.step % settings.eval_every == 0 or state.step == settings.steps
+            state.validation_due = validates
+            if validates:
                 self._validate(display)
-            if state.step % settings.checkpoint_every == 0 or last:
+            if validates or state.step % settings.checkpoint_every == 0:
                 self._save_checkpoint()
         stop_if_asked()
 
