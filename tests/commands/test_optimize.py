@@ -107,9 +107,9 @@ def test_stopped_and_resumed_equals_uninterrupted(
     with monkeypatch.context() as patch:
 
         def interrupted(self: optimize.Training, *arguments: object) -> None:
-            if self.state.step + 1 == stop_after:
-                os.kill(os.getpid(), signal.SIGINT)
             step(self, *arguments)  # type: ignore[arg-type]
+            if self.state.step == stop_after:
+                os.kill(os.getpid(), signal.SIGINT)
 
         patch.setattr(optimize.Training, "_step", interrupted)
         with pytest.raises(Stopped, match=f"step {stop_after}"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from embedgrad_cli.storage.record import Json, Record
+from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.structure import Pair
 
 
@@ -168,8 +169,8 @@ class Results(Record):
 
     `comparison` is the comparison that matters most, of `optimized` if there is one; None for a single arm.
     `comparisons` has all of them. `test_hash` names the rows of the split that were answered, `split_hash` those of
-    all splits. `overlap` is None where no artifact was evaluated, or none knows its rows. What follows `breakdowns` is
-    there where a command knows it.
+    all splits; `digests` is what a run that goes on is checked against. `overlap` is None where no artifact was
+    evaluated, or none knows its rows. What follows `breakdowns` is there where a command knows it.
     """
 
     task: str
@@ -190,6 +191,7 @@ class Results(Record):
     artifact: str | None = None
     drift: Drift | None = None
     peak_memory_bytes: int | None = None
+    digests: RunDigests | None = None
 
     @property
     def primary_accuracy(self) -> float:

@@ -17,6 +17,7 @@ from embedgrad_cli.core.passes.network_pass import logits_and_cache
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.storage.interrupts import stop_if_asked
 
 # New examples come in once so much of the batch is free: each time costs a forward pass and a copy of the cache.
 FREE_SHARE = 0.25
@@ -57,6 +58,7 @@ class Generation:
     def run(self) -> list[list[int]]:
         """Token ids without those that ended the answers: all answers to the first example, then to the second, …"""
         while self.waiting or self.growing:
+            stop_if_asked()
             if self._can_admit():
                 self._admit()
             self._choose()

@@ -11,12 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from transformers import StoppingCriteriaList
 
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.storage.interrupts import stop_if_asked
 
 
 def plain_losses(model: LanguageModel, batch: Sequence[Example], prompt: SoftPrompt) -> Tensor:
@@ -37,6 +39,7 @@ def plain_scores(
     model: LanguageModel, example: Example, choices: Sequence[tuple[int, ...]], prompt: SoftPrompt
 ) -> list[float]:
     """Log-likelihood of every choice, the sum over its tokens."""
+    stop_if_asked()
     return [-plain_losses(model, [replace(example, target=choice)], prompt).sum().item() for choice in choices]
 
 
@@ -55,9 +58,16 @@ def plain_answers(
                 max_new_tokens=max_new_tokens,
                 eos_token_id=sorted(model.end_ids),
                 pad_token_id=min(model.end_ids),
+                stopping_criteria=StoppingCriteriaList([_stop_between_tokens]),
                 **({"do_sample": False} if sampling.is_greedy else drawing),
             )
         answer = output[0].tolist()
         end = next((i for i, token in enumerate(answer) if token in model.end_ids), len(answer))
         answers.append(answer[:end])
     return answers
+
+
+def _stop_between_tokens(ids: Tensor, scores: Tensor) -> Tensor:
+    """A safe point after each generated token; it ends no answer, `[batch]`."""
+    stop_if_asked()
+    return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)

@@ -16,7 +16,7 @@ from embedgrad_cli.core.text.encoding import Encoded, encode
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ConfigError, DataError
-from embedgrad_cli.evaluation.answers import Answer, AnswerLog, Progress, answer_rows
+from embedgrad_cli.evaluation.answers import Answer, AnswerLog, Progress, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.storage.record import Json
@@ -81,11 +81,7 @@ class Measurement:
 
     def answer(self, arm_set: ArmSet, progress: Callable[[str, int], Progress]) -> dict[str, list[list[Answer]]]:
         """Let every arm answer every row."""
-        log, task, size = AnswerLog(), self.config.task, self.config.evaluation.batch_size
-        return {
-            name: answer_rows(arm, task, size, log, progress=progress(name, len(arm.examples)))
-            for name, arm in arm_set.arms.items()
-        }
+        return answer_arms(arm_set, self.config.task, self.config.evaluation.batch_size, AnswerLog(), progress)
 
 
 def evaluate_config(config: ExportConfig, recorded: Json) -> EvaluateConfig:
