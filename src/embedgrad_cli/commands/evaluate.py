@@ -123,6 +123,7 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
         num_skipped=len(arm_set.skipped),
         overlap=overlap,
         model=model.path,
+        slow_arms=arm_set.slow_arms,
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,
     )

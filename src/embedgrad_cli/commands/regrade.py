@@ -58,7 +58,13 @@ def regrade(config: EvaluateConfig) -> float:
     if digests:  # what the model was and read is as it was then; the rows are those graded now
         results = replace(results, digests=replace(digests, split=splits.content_digest))
     if before:
-        results = replace(results, artifact=before.artifact, validation=before.validation, drift=before.drift)
+        results = replace(
+            results,
+            artifact=before.artifact,
+            validation=before.validation,
+            drift=before.drift,
+            slow_arms=before.slow_arms,
+        )
     write_json_lines(directory.samples, sample_lines(answers, rows, outcomes))
     write_yaml(directory.config, asdict(config))
     write_json(directory.results, results)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from embedgrad_cli.config.schema import TaskConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
-from embedgrad_cli.core.passes.trunk_check import can_share_trunk
+from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded, Example, Slots, continuation, encode
 from embedgrad_cli.core.text.template import PromptTemplate
@@ -39,7 +39,10 @@ class ArmPrompt:
 
 @dataclass(frozen=True)
 class Arm:
-    """One prompt under evaluation: rows rendered with it, and the vectors that stand in its slots."""
+    """One prompt under evaluation: rows rendered with it, and the vectors that stand in its slots.
+
+    `slow_because` says why its examples share no trunk, if they do not.
+    """
 
     name: str
     forward: Forward
@@ -47,6 +50,7 @@ class Arm:
     options: list[tuple[str, ...]]  # each row's choices; empty where answers are generated
     choices: dict[str, tuple[int, ...]]  # the token ids of every choice
     prompt: SoftPrompt
+    slow_because: str | None = None
 
     def prompt_hashes(self) -> list[str]:
         """A sha256 per row of exactly what the model reads: equal hashes, equal input.
@@ -68,6 +72,11 @@ class ArmSet:
     skipped: list[str]
     arms: dict[str, Arm]
 
+    @property
+    def slow_arms(self) -> dict[str, str] | None:
+        """Why arms are computed without a shared prefix; None where none is."""
+        return {name: arm.slow_because for name, arm in self.arms.items() if arm.slow_because} or None
+
 
 def build_arms(
     rows: Sequence[Row],
@@ -85,7 +94,7 @@ def build_arms(
 
     Args:
         prompts: what each arm puts into the template, by the arm's name.
-        shares_trunk: whether the trunk is computed once; None tries it out.
+        shares_trunk: whether the trunk is computed once; None tries it out for every arm.
         with_targets: a loss will be taken on the rows' targets: they end as in training, and must fit the context.
 
     Raises:
@@ -105,15 +114,17 @@ def build_arms(
         kept_rows = [row for row in kept_rows if row.id not in skipped]
     kept_ids = {row.id for row in kept_rows}
     options = [row.choices if task.kind == "choice" else () for row in kept_rows]
-    arms = {}
+    arms, reasons = {}, dict[object, str | None]()
     for name, prompt in prompts.items():
         encoded, prompt_template = encodings[keys[name]], prompt_templates[keys[name]]
         examples = [example for example in encoded.examples if example.id in kept_ids]
         vectors = _vectors(name, prompt, encoded.slots, model)
-        if shares_trunk is None:
-            shares_trunk = can_share_trunk(model, *_with_a_slot(examples, vectors, model))
+        if shares_trunk is None and keys[name] not in reasons:
+            reasons[keys[name]] = why_no_trunk(model, examples, vectors)
+        reason = reasons.get(keys[name])
+        forward = Forward(model, examples, reason is None if shares_trunk is None else shares_trunk)
         choices = {choice: continuation(choice, prompt_template, model) for row in options for choice in row}
-        arms[name] = Arm(name, Forward(model, examples, shares_trunk), examples, options, choices, vectors)
+        arms[name] = Arm(name, forward, examples, options, choices, vectors, reason)
     return ArmSet(kept_rows, [row.id for row in rows if row.id not in kept_ids], arms)
 
 
@@ -153,14 +164,3 @@ def _vectors(name: str, prompt: ArmPrompt, slots: Slots, model: LanguageModel) -
             f"slots hold {now}. Use the artifact's own template and prompt."
         )
     return prompt.trained
-
-
-def _with_a_slot(
-    examples: Sequence[Example], prompt: SoftPrompt, model: LanguageModel
-) -> tuple[list[Example], SoftPrompt]:
-    """The two shortest examples; without a slot, their first token becomes one, to have a gradient to compare."""
-    shortest = sorted(examples, key=lambda example: example.length)[:2]
-    if prompt.slots.num_tokens:
-        return shortest, prompt
-    first = SoftPrompt.from_seed(Slots((shortest[0].tokens[:1],)), model)
-    return [replace(example, tokens=(-1, *example.tokens[1:])) for example in shortest], first

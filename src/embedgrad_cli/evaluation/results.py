@@ -50,6 +50,7 @@ def results_of(
     num_skipped: int,
     overlap: Overlap | None = None,
     model: str,
+    slow_arms: Mapping[str, str] | None = None,
     baseline: str | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
     breakdown: Sequence[str] | None = None,
@@ -57,6 +58,7 @@ def results_of(
     """What every command's results have in common.
 
     Args:
+        slow_arms: why arms are computed without a shared prefix.
         pairs: of arms to compare, the first of each being the baseline; None: every arm with `baseline`.
         breakdown: kept fields, by whose values the accuracies are broken down.
     """
@@ -71,6 +73,7 @@ def results_of(
         num_examples=len(rows),
         num_skipped=num_skipped,
         model=model,
+        slow_arms=None if slow_arms is None else dict(slow_arms),
         arms={name: _arm(outcomes[name], voted[name]) for name in outcomes},
         comparison=_primary_comparison(comparisons),
         comparisons=comparisons,

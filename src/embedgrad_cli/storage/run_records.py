@@ -169,8 +169,9 @@ class Results(Record):
 
     `comparison` is the comparison that matters most, of `optimized` if there is one; None for a single arm.
     `comparisons` has all of them. `test_hash` names the rows of the split that were answered, `split_hash` those of
-    all splits; `digests` is what a run that goes on is checked against. `overlap` is None where no artifact was
-    evaluated, or none knows its rows. What follows `breakdowns` is there where a command knows it.
+    all splits; `digests` is what a run that goes on is checked against. `slow_arms` says of arms that share no trunk
+    why not. `overlap` is None where no artifact was evaluated, or none knows its rows. What follows `breakdowns` is
+    there where a command knows it.
     """
 
     task: str
@@ -184,6 +185,7 @@ class Results(Record):
     split_hash: str | None = None
     test_hash: str | None = None
     data: DataReport | None = None
+    slow_arms: dict[str, str] | None = None
     overlap: Overlap | None = None
     breakdowns: dict[str, dict[str, Breakdown]] | None = None
     validation: Validation | None = None

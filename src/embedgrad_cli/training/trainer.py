@@ -20,7 +20,7 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCache
-from embedgrad_cli.core.passes.trunk_check import can_share_trunk
+from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.artifact import artifact_metadata, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, relative_drift
 from embedgrad_cli.core.text.encoding import Encoded, Example, encode
@@ -74,7 +74,7 @@ class Training:
         self.trust_region = TrustRegion(config.trust_region, model.embedding_rms)
         self.optimizer = make_optimizer(config.optimizer, self.prompt)
         self.state = TrainingState(best_vectors=self.prompt.seed.clone(), validation_due=True)
-        self.shares_trunk = can_share_trunk(model, self.encoded.examples, self.prompt)
+        self.shares_trunk = why_no_trunk(model, self.encoded.examples, self.prompt) is None
         self.forward = self._training_forward()
         arm = {VALIDATION: ArmPrompt(seeds_of(config.prompt))}
         self.validation = self._build_arms(splits.validation, arm, with_targets=True)
@@ -152,6 +152,7 @@ class Training:
             split="test",
             num_skipped=len(arm_set.skipped),
             model=self.model.path,
+            slow_arms=arm_set.slow_arms,
             breakdown=self.config.evaluation.breakdown,
         )
         memory = peak_memory(self.model.device)
@@ -227,7 +228,7 @@ class Training:
         )
 
     def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:
-        return build_arms(rows, self.model, self.template, self.config.task, prompts, self.shares_trunk, with_targets)
+        return build_arms(rows, self.model, self.template, self.config.task, prompts, with_targets=with_targets)
 
     def _save_artifact(self, prompt: SoftPrompt, metrics: PromptMetrics) -> None:
         splits, overrides = self.splits, self.overrides

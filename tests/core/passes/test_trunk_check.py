@@ -1,15 +1,189 @@
+"""What a model is refused for, and what it is computed in full for, is found by trying it out."""
+
 from __future__ import annotations
 
-from tests.conftest import make_model
-from tests.core.passes.parity import encoded_rows
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-from embedgrad_cli.core.passes.trunk_check import can_share_trunk
+import pytest
+import torch
+import transformers as tf
+from tests.conftest import make_model, make_tokenizer
+from tests.core.passes.parity import encoded_rows, plain_gradient
+
+from embedgrad_cli.core.kernels.memory import OutOfMemory
+from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.trial import layers_of_every_kind, trial_of
+from embedgrad_cli.core.passes import trunk_check
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.errors import ModelError
+
+SHAPE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.1,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
 
 
-def test_known_models_share_their_trunk_and_recurrent_ones_fall_back() -> None:
-    for architecture, expected in [("qwen2", True), ("gpt2", True), ("gemma2", True), ("mamba", False)]:
-        model = make_model(architecture)
-        encoded = encoded_rows(model, "system")
-        prompt = SoftPrompt.from_seed(encoded.slots, model)
-        assert can_share_trunk(model, encoded.examples, prompt) is expected, architecture
+def model_of(make: Callable[[int], Any]) -> LanguageModel:
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    network = make(len(tokenizer)).requires_grad_(False).eval()
+    return LanguageModel(network, tokenizer, "tests/model", None, True, prepare_attention(network))
+
+
+def reason(model: LanguageModel, placement: str = "system") -> str | None:
+    encoded = encoded_rows(model, placement)
+    return why_no_trunk(model, encoded.examples, SoftPrompt.from_seed(encoded.slots, model))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("architecture", "shares"), [("qwen2", True), ("gpt2", True), ("gemma2", True), ("mistral", True), ("mamba", False)]
+)
+def test_known_models_share_their_trunk_and_recurrent_ones_do_not(
+    architecture: str, shares: bool, dtype: torch.dtype
+) -> None:
+    """In half precision too, where rounding alone may change a gradient by more than ten per cent."""
+    model = make_model(architecture)
+    model.network.to(dtype)
+    assert (reason(model) is None) is shares
+
+
+def falcon_h1(vocabulary: int) -> Any:
+    more = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+    return tf.FalconH1ForCausalLM(
+        tf.FalconH1Config(**SHAPE, vocab_size=vocabulary, embedding_multiplier=5.0, head_dim=8, **more)
+    )
+
+
+def gemma3n(vocabulary: int) -> Any:
+    more = {"vocab_size_per_layer_input": vocabulary, "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0}
+    more |= {"laurel_rank": 4, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0] * 4, "sliding_window": 64}
+    more |= {"layer_types": ["sliding_attention", "full_attention"] * 2, "head_dim": 8}
+    shape = SHAPE | {"num_hidden_layers": 4, "intermediate_size": [64] * 4}
+    network = tf.Gemma3nForCausalLM(tf.Gemma3nTextConfig(**shape, vocab_size=vocabulary, **more))
+    for layer in network.model.layers:
+        torch.nn.init.ones_(layer.altup.correct_output_scale)  # with the initial 0 nothing is heard of the ids
+    return network
+
+
+@pytest.mark.parametrize("make", [falcon_h1, gemma3n])
+def test_a_model_that_does_more_with_ids_than_look_them_up_is_refused_by_name(make: Callable[[int], Any]) -> None:
+    model = model_of(make)
+    with pytest.raises(ModelError, match=model.network.config.model_type):
+        reason(model)
+
+
+def gpt_neo(vocabulary: int) -> Any:
+    """Every other layer looks back four *places*, so padding between two tokens changes what it sees."""
+    shape = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 512}
+    local = {"window_size": 4, "attention_types": [[["global", "local"], 1]], "initializer_range": 0.2}
+    return tf.GPTNeoForCausalLM(
+        tf.GPTNeoConfig(**shape, **local, vocab_size=vocabulary, bos_token_id=0, eos_token_id=0)
+    )
+
+
+def phi3_longrope(vocabulary: int) -> Any:
+    """Beyond 60 tokens all keys are turned by other angles."""
+    factors = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [9.0] * 4, "rope_theta": 10000.0}
+    shape = SHAPE | {"num_key_value_heads": 4}
+    return tf.Phi3ForCausalLM(
+        tf.Phi3Config(**shape, vocab_size=vocabulary, rope_parameters=factors, original_max_position_embeddings=60)
+    )
+
+
+@pytest.mark.parametrize("make", [gpt_neo, phi3_longrope])
+def test_what_depends_on_padding_or_on_length_is_computed_in_full(make: Callable[[int], Any]) -> None:
+    model = model_of(make)
+    encoded = encoded_rows(model, "system")
+    shortest = sorted(encoded.examples, key=lambda example: example.length)[:1]
+    prompt = SoftPrompt.from_seed(encoded.slots, model)
+    assert why_no_trunk(model, shortest, prompt) is None, "alone, the shortest example would not show it"
+    assert why_no_trunk(model, encoded.examples, prompt)
+
+
+def test_an_error_of_the_cache_is_a_reason_and_want_of_memory_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model("qwen2")
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Forward, "accumulate_gradient", fail)
+    error: Exception = RuntimeError("no such cache")
+    assert "no such cache" in (reason(model) or "")
+    error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    with pytest.raises(OutOfMemory):
+        reason(model)
+    assert model.network.config.num_hidden_layers == len(model.network.model.layers) == 2
+
+
+def test_a_trial_has_every_kind_of_layer_and_leaves_the_model_as_it_was() -> None:
+    shape = SHAPE | {"num_hidden_layers": 12, "head_dim": 8}
+    kinds = ["sliding_attention"] * 3 + ["full_attention"] + ["sliding_attention"] * 8
+    model = model_of(
+        lambda size: tf.Gemma2ForCausalLM(
+            tf.Gemma2Config(**shape, vocab_size=size, layer_types=kinds, sliding_window=16)
+        )
+    )
+    assert layers_of_every_kind(model.network) == 5
+    ids = torch.arange(20)[None]
+    for dtype in (torch.float32, torch.bfloat16):
+        model.network.to(dtype)
+        before = model.network(input_ids=ids).logits
+        with trial_of(model) as trial:
+            assert len(trial.network.model.layers) == 5
+            assert trial.dtype == torch.float32
+            trial.network(input_ids=ids)
+        assert len(model.network.model.layers) == 12
+        assert torch.equal(model.network(input_ids=ids).logits, before)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_as_exact_in_micro_batches_as_at_once(architecture: str, dtype: torch.dtype) -> None:
+    """Error against the float32 gradient of the same weights, beside that of the plain half-precision forward."""
+    model = make_model(architecture)
+    model.network.to(dtype)
+    reference = replace(model, network=copy.deepcopy(model.network).float())
+    encoded = encoded_rows(model, "system")
+    encoded = replace(encoded, examples=encoded.examples * 16)
+    prompt = SoftPrompt.from_seed(encoded.slots, reference)
+    exact = plain_gradient(reference, encoded, prompt)
+
+    def error(gradient: torch.Tensor) -> float:
+        return float((gradient - exact).norm() / exact.norm())
+
+    plain = error(plain_gradient(model, encoded, prompt))
+    for size in (None, 4, 1):
+        prompt.vectors.grad = None
+        Forward(model, encoded.examples).accumulate_gradient(encoded.examples, prompt, size)
+        assert prompt.vectors.grad is not None
+        assert error(prompt.vectors.grad) < 2 * plain, f"micro-batches of {size}"
+
+
+def test_a_loss_scale_that_float16_cannot_hold_is_made_smaller() -> None:
+    model = make_model("llama")
+    model.network.to(torch.float16)
+    encoded = encoded_rows(model, "system")
+    gradients = []
+    for scale in (1.0, 2.0**40):
+        prompt, forward = SoftPrompt.from_seed(encoded.slots, model), Forward(model, encoded.examples)
+        forward.loss_scale = scale
+        forward.accumulate_gradient(encoded.examples, prompt)
+        gradients.append(prompt.vectors.grad)
+    assert forward.loss_scale < 2.0**40
+    assert torch.allclose(*gradients, rtol=0.05, atol=1e-4)  # type: ignore[arg-type]
+    assert trunk_check.TOLERANCE < 0.01

@@ -55,13 +55,15 @@ _OUT_OF_MEMORY = (
 
 # A batch's own trunk costs one more forward pass, so it must save some.
 WORTH_SHARING = 8  # tokens
+LOSS_SCALE = 1024.0  # of float16, to begin with
 
 
 class Forward:
     """Runs a frozen model over examples with a soft prompt in their slots.
 
-    What it keeps from call to call changes no result: `frozen_trunk`, `queries`, and `max_micro_batch`, the examples
-    per micro-batch that are known to fit, which is None until memory ran out.
+    What it keeps from call to call changes no result: `frozen_trunk`, `queries`, `max_micro_batch`, the examples per
+    micro-batch that are known to fit (None until memory ran out), and `loss_scale`, by which the loss is multiplied on
+    its way back, so that float16 holds small gradients too (Micikevicius et al. 2018, arXiv 1710.03740).
 
     Args:
         model: the frozen language model.
@@ -83,6 +85,7 @@ class Forward:
         self.checkpoint_activations = checkpoint_activations
         self.trunk = examples[0].tokens[: trunk_length(examples)] if shares_trunk and examples else ()
         self.max_micro_batch: int | None = None
+        self.loss_scale = LOSS_SCALE if model.dtype == torch.float16 else 1.0
 
     def accumulate_gradient(
         self, batch: Sequence[Example], prompt: SoftPrompt, micro_batch_size: int | None = None
@@ -97,11 +100,12 @@ class Forward:
         Raises:
             OutOfMemory: not even one example fits.
         """
-        before = None if prompt.vectors.grad is None else prompt.vectors.grad.clone()
+        before, prompt.vectors.grad = prompt.vectors.grad, None
         while True:
             size = micro_batch_size or self.max_micro_batch
             try:
-                return self._accumulate(batch, prompt, size)
+                loss = self._accumulate(batch, prompt, size)
+                break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -110,12 +114,28 @@ class Forward:
                 raise OutOfMemory(_OUT_OF_MEMORY.format(size=size))
             self.max_micro_batch = (size or len(batch)) // 2 or 1
             log.warning("memory ran out: micro-batches of %d examples from now on", self.max_micro_batch)
-            prompt.vectors.grad = None if before is None else before.clone()
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
+        if before is not None and prompt.vectors.grad is not None:
+            prompt.vectors.grad += before
+        return loss
 
     def _accumulate(self, batch: Sequence[Example], prompt: SoftPrompt, micro_batch_size: int | None) -> Tensor:
+        """Set the prompt's gradient; a loss scale that is too large for float16 is made smaller."""
         num_targets = sum(len(example.target) for example in batch)
+        while True:
+            prompt.vectors.grad = None
+            total = self._backward(batch, prompt, micro_batch_size)
+            gradient = prompt.vectors.grad
+            if gradient is None:
+                return total / num_targets
+            gradient /= num_targets * self.loss_scale
+            if self.loss_scale == 1 or gradient.isfinite().all() or not total.isfinite():
+                return total / num_targets
+            self.loss_scale /= 4
+
+    def _backward(self, batch: Sequence[Example], prompt: SoftPrompt, micro_batch_size: int | None) -> Tensor:
+        """Send the scaled sum of all losses back, micro-batch by micro-batch. Returns: the sum, without scale."""
         trunk = self.compute_trunk(prompt, batch)
         carries_gradient = any(k.requires_grad for k, _ in trunk.layers)
         leaves = [(_leaf(k, carries_gradient), _leaf(v, carries_gradient)) for k, v in trunk.layers]
@@ -124,9 +144,9 @@ class Forward:
         split = split_packed if self._reads_in_place else split_by_length
         for rows in split(lengths, micro_batch_size):
             stop_if_asked()
-            losses = self._losses([batch[i] for i in rows], prompt, KeyValues(leaves, trunk.mask))
-            loss = losses.sum() / num_targets
-            loss.backward()
+            layers = [(k.to(self.model.dtype), v.to(self.model.dtype)) for k, v in leaves]
+            loss = self._losses([batch[i] for i in rows], prompt, KeyValues(layers, trunk.mask)).sum()
+            (loss * self.loss_scale).backward()
             total += loss.detach()
         if carries_gradient:
             _backward_through_trunk(trunk.layers, leaves)
@@ -236,7 +256,8 @@ def _first_slot(tokens: Sequence[int]) -> int:
 
 
 def _leaf(tensor: Tensor, requires_grad: bool) -> Tensor:
-    return tensor.detach().requires_grad_(requires_grad)
+    """The gradients of all micro-batches add up in it, so it is float32 whatever the model's precision."""
+    return tensor.detach().float().requires_grad_(requires_grad)
 
 
 def _backward_through_trunk(layers: Layers, leaves: Layers) -> None:
@@ -244,4 +265,4 @@ def _backward_through_trunk(layers: Layers, leaves: Layers) -> None:
     outputs = [t for pair in layers for t in pair]
     gradients = [leaf.grad for pair in leaves for leaf in pair]
     reached = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
-    torch.autograd.backward([o for o, _ in reached], [g for _, g in reached])
+    torch.autograd.backward([o for o, _ in reached], [g.to(o.dtype) for o, g in reached])

@@ -1,39 +1,155 @@
-"""Whether a model may be run by a shared prefix (trunk) at all: tried out before it is relied on."""
+"""Whether a model may be run by a shared prefix (trunk): tried out on the examples before it is relied on.
+
+What is compared are numbers, because no config says it for all models. The reference is what the model makes of token
+ids, one example at a time: that is the text prompt, whatever a model does with ids beside looking up embeddings.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
+from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
+from embedgrad_cli.core.kernels.needed_positions import logits_only_at
 from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.trial import trial_of
 from embedgrad_cli.core.passes.forward import Forward
-from embedgrad_cli.core.passes.plain import plain_losses
+from embedgrad_cli.core.passes.network_pass import logits_and_cache
+from embedgrad_cli.core.passes.scoring import batches_by_length
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.encoding import Example, Slots
+from embedgrad_cli.errors import ModelError
 
 log = logging.getLogger(__name__)
 
+TOLERANCE = 1e-3  # relative; float32 rounds to about 1e-6
+_NO_MEMORY = (
+    "memory ran out while the model was tried out on its longest example, {tokens} tokens. Use shorter rows, a smaller "
+    "model, or a device with more memory."
+)
 
-def can_share_trunk(model: LanguageModel, examples: Sequence[Example], prompt: SoftPrompt) -> bool:
-    """Try both ways on two examples: whether loss and gradient by the trunk equal the plain forward's.
 
-    Recurrent and other exotic caches fail this, by an exception or by a difference; then one line is logged and the
-    run goes on with the plain forward.
+def why_no_trunk(model: LanguageModel, examples: Sequence[Example], prompt: SoftPrompt) -> str | None:
+    """Compare ways of computing on a few examples of different length, the longest among them.
+
+    Tried out are log-likelihoods by token ids, by embeddings and by the trunk; gradients by the trunk; and the logits
+    after the example and after one more token. On a small float32 stand-in for the model, see `core.model.trial`.
+
+    Returns: why this model cannot share a trunk on these examples, in words; None: it can.
+    Raises:
+        ModelError: what the model makes of token ids is not what it makes of their embeddings.
+        OutOfMemory: the longest example does not fit.
     """
-    batch = sorted(examples, key=lambda example: example.length)[:2]
-    tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
-    prompt = SoftPrompt(prompt.slots, prompt.seed)
+    chosen, prompt = _with_a_slot(_of_different_length(examples), SoftPrompt(prompt.slots, prompt.seed), model)
     try:
-        Forward(model, batch).accumulate_gradient(batch, prompt)
+        with trial_of(model) as trial:
+            _check_embeddings(trial, chosen, prompt)
+            reason = _difference(trial, chosen, prompt)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(_NO_MEMORY.format(tokens=chosen[-1].length)) from error
+        raise
+    if reason:
+        log.warning("every example is computed in full, which is slower: %s", reason)
+    return reason
+
+
+def _of_different_length(examples: Sequence[Example]) -> list[Example]:
+    """The shortest, one of middle length, and the longest: together they have gaps where rows are padded."""
+    ordered = sorted(examples, key=lambda example: example.length)
+    return [ordered[i] for i in sorted({0, len(ordered) // 2, len(ordered) - 1})]
+
+
+def _with_a_slot(examples: list[Example], prompt: SoftPrompt, model: LanguageModel) -> tuple[list[Example], SoftPrompt]:
+    """Without a slot, the examples' first token becomes one, to have a gradient to compare."""
+    if prompt.slots.num_tokens:
+        return examples, prompt
+    first = SoftPrompt.from_seed(Slots((examples[0].tokens[:1],)), model)
+    same = [example for example in examples if example.tokens[0] == examples[0].tokens[0]]
+    return [replace(example, tokens=(-1, *example.tokens[1:])) for example in same], first
+
+
+@torch.no_grad()
+def _check_embeddings(model: LanguageModel, examples: Sequence[Example], prompt: SoftPrompt) -> None:
+    """Compare the last hidden states by token ids with those by their embeddings, one example at a time."""
+    ids_of_slot, body = prompt.slots.flat_ids, model.network.base_model
+    for example in examples:
+        ids = [token if token >= 0 else ids_of_slot[-1 - token] for token in example.tokens]
+        tokens = torch.tensor([ids], device=model.device)
+        by_ids = body(input_ids=tokens, use_cache=False).last_hidden_state
+        by_embeddings = body(inputs_embeds=model.embed(tokens), use_cache=False).last_hidden_state
+        error = _relative(by_embeddings, by_ids)
+        if not error <= TOLERANCE:
+            family = model.network.config.model_type
+            raise ModelError(
+                f"model.path={model.path}: a {family} model does more with token ids than look up their embeddings. "
+                f"Given the embeddings instead, its states differ by {error:.0%}: vectors in place of a text would not "
+                "be that text, so embedgrad cannot drive it. Use a model of another family."
+            )
+
+
+def _difference(trial: LanguageModel, examples: list[Example], prompt: SoftPrompt) -> str | None:
+    """In what the trunk differs from the plain forward, or None."""
+    forward = Forward(trial, examples)
+    try:
+        forward.accumulate_gradient(examples, prompt)
         by_trunk = prompt.vectors.grad
-        (plain,) = torch.autograd.grad(plain_losses(model, batch, prompt).mean(), prompt.vectors)
-        error = 1.0 if by_trunk is None else float((by_trunk - plain).norm() / plain.norm().clamp(min=1e-20))
-    except Exception as exception:  # any failure of a cache we do not know means: do not use it
-        log.warning("plain forward: the model's cache cannot carry gradient (%s)", exception)
-        return False
-    if not error <= tolerance:
-        log.warning("plain forward: the trunk's gradient differs from the plain one by %.1e", error)
-        return False
-    return True
+        if by_trunk is None:
+            return "its cache carries no gradient"
+        if (error := _relative(by_trunk, _plain_gradient(trial, examples, prompt))) > TOLERANCE:
+            return f"the gradient by a shared prefix differs from the plain one by {error:.1%}"
+        if (error := _generation_error(forward, examples, prompt)) > TOLERANCE:
+            return f"the logits of answers after a shared prefix differ from the plain ones by {error:.1%}"
+    except Exception as error:  # any failure of a cache we do not know means: do not use it
+        if is_out_of_memory(error):
+            raise
+        return f"its cache is of another kind ({type(error).__name__}: {_first_line(error)})"
+    return None
+
+
+def _plain_gradient(model: LanguageModel, examples: Sequence[Example], prompt: SoftPrompt) -> Tensor:
+    """Of the mean loss over all targets; one example at a time, so that nothing is padded."""
+    count, total = sum(len(example.target) for example in examples), torch.zeros_like(prompt.vectors)
+    for example in examples:
+        first = len(example.tokens) - 1
+        positions = range(first, first + len(example.target))
+        logits = _plain_logits(model, [*example.tokens, *example.target], positions, prompt)
+        losses = cross_entropy(logits, torch.tensor(example.target, device=model.device), reduction="sum")
+        total += torch.autograd.grad(losses / count, prompt.vectors)[0]
+    return total
+
+
+@torch.no_grad()
+def _generation_error(forward: Forward, examples: Sequence[Example], prompt: SoftPrompt) -> float:
+    """Of the logits after the examples, and after one token more: the answer's first two tokens."""
+    model, trunk, found, plain = forward.model, forward.compute_trunk(prompt), list[Tensor](), list[Tensor]()
+    for rows in batches_by_length(forward, examples, len(examples)):
+        batch = [examples[i] for i in rows]
+        logits, key_values = forward.prefill(batch, prompt, trunk)
+        tokens = logits.argmax(-1).tolist()
+        more, _ = logits_and_cache(model, [[token] for token in tokens], key_values, prompt, range(len(batch)))
+        found.append(torch.stack([logits, more], dim=1))
+        for example, token in zip(batch, tokens, strict=True):
+            last = len(example.tokens) - 1
+            plain.append(_plain_logits(model, [*example.tokens, token], [last, last + 1], prompt))
+    return _relative(torch.cat(found), torch.stack(plain))
+
+
+def _plain_logits(model: LanguageModel, tokens: Sequence[int], positions: Sequence[int], prompt: SoftPrompt) -> Tensor:
+    """Logits `[len(positions), vocabulary]` of one sequence, all of which is given to the network at once."""
+    with logits_only_at(model.network, torch.tensor(positions, device=model.device)):
+        embeds = prompt.embed(torch.tensor([tokens], device=model.device), model)
+        return model.network(inputs_embeds=embeds, use_cache=False).logits[0]
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-20))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")
