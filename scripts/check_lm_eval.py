@@ -163,7 +163,7 @@ def embedgrad_answers(arm: Arm, rows: Sequence[Row], config: OptimizeConfig) -> 
     """What embedgrad answers, with the scores behind it."""
     batch_size = config.evaluation.batch_size
     outcomes = answer_and_grade(arm, rows, config.task, batch_size)
-    choices = list(arm.choices.values())
+    choices = arm.choices[rows[0].choices].ids  # those of every row
     scores = score_choices(arm.forward, arm.examples, choices, arm.prompt, batch_size)
     seed = arm.prompt.slots.flat_ids
     answers = []

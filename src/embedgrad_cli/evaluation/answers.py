@@ -12,7 +12,7 @@ from pathlib import Path
 from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches_by_length
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.encoding import Choices, Example
 from embedgrad_cli.evaluation.arms import Arm
 
 Progress = Callable[[int], None]
@@ -115,7 +115,7 @@ def answer_rows(
             examples = [arm.examples[i] for i in numbers]
             started = time.perf_counter()
             if task.kind == "choice":
-                outputs = _choose(decoder, examples, arm, arm.options[numbers[0]])
+                outputs = _choose(decoder, examples, arm.choices[arm.options[numbers[0]]])
             else:
                 outputs = _generate(decoder, examples, task.max_new_tokens, batch_size, sampling, tokenizer)
             seconds = round((time.perf_counter() - started) / (len(numbers) * sampling.num_samples), 4)
@@ -152,8 +152,8 @@ def _batches(arm: Arm, batch_size: int) -> Iterator[list[int]]:
             yield [numbers[index] for index in batch]
 
 
-def _choose(decoder: Decoder, examples: Sequence[Example], arm: Arm, names: Sequence[str]) -> list[list[Output]]:
-    scored = decoder.score_choices(examples, [arm.choices[name] for name in names])
+def _choose(decoder: Decoder, examples: Sequence[Example], choices: Choices) -> list[list[Output]]:
+    scored, names = decoder.score_choices(examples, choices.ids), choices.names
     likeliest = [names[max(range(len(names)), key=scores.__getitem__)] for scores in scored]
     rounded = [{name: round(score, 4) for name, score in zip(names, scores, strict=True)} for scores in scored]
     return [[Output(best, scores=scores)] for best, scores in zip(likeliest, rounded, strict=True)]
@@ -170,6 +170,10 @@ def _generate(
     answers = decoder.generate(examples, max_new_tokens, at_once, sampling)
     decode = tokenizer.batch_decode  # type: ignore[attr-defined]
     return [
-        [Output(text, len(ids)) for text, ids in zip(decode(of_row, skip_special_tokens=True), of_row, strict=True)]
+        # What the template writes around an answer, a blank or a line break, is not the answer's.
+        [
+            Output(text.strip(), len(ids))
+            for text, ids in zip(decode(of_row, skip_special_tokens=True), of_row, strict=True)
+        ]
         for of_row in answers
     ]

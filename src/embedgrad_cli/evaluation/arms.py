@@ -6,7 +6,7 @@ The rows of an arm have a prefix that they share, their trunk; see `core.passes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +16,7 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.trunk_check import can_share_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Encoded, Example, Slots, continuation, encode
+from embedgrad_cli.core.text.encoding import Choices, Encoded, Example, Slots, encode, encode_choices
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, DataError
 from embedgrad_cli.tasks.load import Row
@@ -45,7 +45,7 @@ class Arm:
     forward: Forward
     examples: list[Example]
     options: list[tuple[str, ...]]  # each row's choices; empty where answers are generated
-    choices: dict[str, tuple[int, ...]]  # the token ids of every choice
+    choices: dict[tuple[str, ...], Choices]  # the token ids of these, by `options`
     prompt: SoftPrompt
 
     def prompt_hashes(self) -> list[str]:
@@ -98,36 +98,42 @@ def build_arms(
         key: PromptTemplate(template, None if key[0] is None else list(key[0]), model.tokenizer, key[1])
         for key in dict.fromkeys(keys.values())
     }
-    kept_rows, encodings = list(rows), dict[object, Encoded]()
+    kept_rows, encodings, choices = list(rows), dict[object, Encoded](), dict[object, dict[tuple[str, ...], Choices]]()
     for key, prompt_template in prompt_templates.items():
-        encodings[key] = _encode(kept_rows, prompt_template, model, task, with_targets)
+        sets = dict.fromkeys(row.choices for row in rows) if task.kind == "choice" else ()
+        choices[key] = {names: encode_choices(names, prompt_template) for names in sets}
+        encodings[key] = _encode(kept_rows, prompt_template, model, task, choices[key].values(), with_targets)
         skipped = set(encodings[key].skipped)
         kept_rows = [row for row in kept_rows if row.id not in skipped]
     kept_ids = {row.id for row in kept_rows}
     options = [row.choices if task.kind == "choice" else () for row in kept_rows]
     arms = {}
     for name, prompt in prompts.items():
-        encoded, prompt_template = encodings[keys[name]], prompt_templates[keys[name]]
+        encoded = encodings[keys[name]]
         examples = [example for example in encoded.examples if example.id in kept_ids]
         vectors = _vectors(name, prompt, encoded.slots, model)
         if shares_trunk is None:
             shares_trunk = can_share_trunk(model, *_with_a_slot(examples, vectors, model))
-        choices = {choice: continuation(choice, prompt_template, model) for row in options for choice in row}
-        arms[name] = Arm(name, Forward(model, examples, shares_trunk), examples, options, choices, vectors)
+        of_arm = choices[keys[name]]
+        arms[name] = Arm(name, Forward(model, examples, shares_trunk), examples, options, of_arm, vectors)
     return ArmSet(kept_rows, [row.id for row in rows if row.id not in kept_ids], arms)
 
 
 def _encode(
-    rows: Sequence[Row], prompt_template: PromptTemplate, model: LanguageModel, task: TaskConfig, with_targets: bool
+    rows: Sequence[Row],
+    prompt_template: PromptTemplate,
+    model: LanguageModel,
+    task: TaskConfig,
+    choices: Iterable[Choices],
+    with_targets: bool,
 ) -> Encoded:
-    longest_choice = max((len(choice) for row in rows for choice in row.choices), default=1)
-    reserve = longest_choice if task.kind == "choice" else 1
+    lengths = (max(len(name), len(ids)) for one in choices for name, ids in zip(one.names, one.ids, strict=True))
     encoded = encode(
         rows,
         prompt_template,
         model,
         append_end_token=with_targets and task.kind == "generation",
-        reserve=reserve,
+        reserve=max(lengths, default=1),
         fits_target=with_targets,
         too_long=task.too_long,
     )
