@@ -229,6 +229,7 @@ def optimize_config(output_dir: Path, model_path: Path, data_dir: Path, **change
             fewshot=0,
             fewshot_style="text",
             grader="label",
+            score="sum",
             extraction="lenient",
             split=SplitConfig(["train"], ["validation"], ["test"], None, None, None, None),
             fold=None,
