@@ -145,12 +145,24 @@ def _prompts(
             prompts[spec.name] = ArmPrompt(texts.get(spec.kind), is_bare=spec.kind == "bare")
             continue
         check_fingerprint(artifact, model, _file(config, spec.name))
-        if recorded_template(artifact.metadata) != template:
+        if not _is_of_training(artifact, template, model):
             log.warning("the arm %s was optimised in another template than the one all arms stand in here", spec.name)
         text = artifact.metadata.seed.text
         seeds = seeds_of(config.prompt) if spec.kind == "optimized" else as_texts(text)
         prompts[spec.name] = ArmPrompt(seeds, artifact.prompt.to(model.device))
     return prompts
+
+
+def _is_of_training(artifact: Artifact, template: TemplateConfig, model: LanguageModel) -> bool:
+    """Whether an artifact stands in the template that it was optimised in, worked examples included.
+
+    Messages and text are two templates, of which a prompt stands in one: the other may say anything.
+    """
+    trained_in, kind = recorded_template(artifact.metadata), artifact.metadata.config.model.template
+    was_chat = bool(model.tokenizer.chat_template) if kind == "auto" else kind == "chat"
+    if was_chat != model.is_chat:
+        return False
+    return trained_in.messages == template.messages if was_chat else trained_in.text == template.text
 
 
 def _answer(config: EvaluateConfig, arm_set: ArmSet, directory: RunDirectory) -> dict[str, list[list[Answer]]]:
