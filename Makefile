@@ -46,6 +46,7 @@ test-fast: setup
 test-lm-eval: setup $(LM_EVAL)/.installed
 	$(BIN)/python scripts/check_lm_eval.py --task reviews
 	$(BIN)/python scripts/check_lm_eval.py --task causes
+	$(BIN)/python scripts/check_lm_eval.py --task verdicts
 	$(if $(SST2),$(BIN)/python scripts/check_lm_eval.py --task sst2 --data-dir $(SST2))
 	$(if $(BBH),$(BIN)/python scripts/check_lm_eval.py --task causal-judgement --data-dir $(BBH))
 	$(BIN)/python scripts/check_lm_eval_export.py --task reviews

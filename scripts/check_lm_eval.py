@@ -10,8 +10,10 @@ matched by their text, because embedgrad leaves out repeated and contradictory o
 
 The harness moves white space at the end of a context to the answer ("assistant\\n" + "negative" is scored as
 "\\nnegative"), which adds the same number to every choice of a row. So what is compared is the choice, its grade, and
-the scores less their mean over the row's choices. The exit code is 1 if in an arm fewer than 99 % of the rows have the
-same choice and grade, or fewer than 99 % the same scores, or a row of embedgrad's is not among the harness's.
+the scores less their mean over the row's choices. Choice and grade are compared by both rules: `task.score=sum` with
+the harness's `acc`, `normalized` with its `acc_norm`. The exit code is 1 if in an arm fewer than 99 % of the rows have
+the same choice and grade by either, or fewer than 99 % the same scores, or a row of embedgrad's is not among the
+harness's.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -58,7 +60,10 @@ ROUNDING = 1e-3  # scores closer than this are the same; so close, choices may c
 
 @dataclass(frozen=True)
 class Source:
-    """How the harness finds the rows of a task, and which of embedgrad's splits hold the same rows."""
+    """How the harness finds the rows of a task, and which of embedgrad's splits hold the same rows.
+
+    `task`, `labels` and `text` make another task of the rows of one: other labels, and a plain text to score them in.
+    """
 
     prompt: str
     splits: tuple[str, ...]
@@ -67,12 +72,28 @@ class Source:
     query: str
     label: str
     options: dict[str, Any] = field(default_factory=dict)
+    task: str | None = None
+    labels: dict[str, str] | None = None
+    text: str | None = None
 
 
 TAB_SEPARATED = {"delimiter": "\t", "quoting": 3}  # no quoting: a quotation mark is part of the text
 ALL = ("train", "validation", "test")
+# Labels of several tokens and different lengths, in a plain text that ends in a blank.
+VERDICTS = {"negative": "It was negative and not to be recommended", "positive": "It was positive"}
 TASKS = {
     "reviews": Source("sentiment", ("test",), "test.jsonl", "json", "review", "label"),
+    "verdicts": Source(
+        "sentiment",
+        ("test",),
+        "test.jsonl",
+        "json",
+        "review",
+        "{{ ['negative', 'positive'].index(label) }}",
+        task="reviews",
+        labels=VERDICTS,
+        text="{prompt}\n\nReview: {query}\nVerdict: ",
+    ),
     "causes": Source("causal-judgement", ("test",), "test.jsonl", "json", "story", "answer"),
     "sst2": Source("sentiment", ("test",), "validation.tsv", "csv", "sentence", "label", TAB_SEPARATED),
     "causal-judgement": Source(
@@ -83,13 +104,18 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One row answered: a score per choice, and per choice the token ids of conversation and choice together."""
+    """One row answered: a score per choice, and per choice the token ids of conversation and choice together.
+
+    `choice` and `correct` are by the sum of log-likelihoods, those that begin with `norm_` by its share per character.
+    """
 
     query: str
     choice: str
     correct: bool
     scores: list[float]
     tokens: list[list[int]]
+    norm_choice: str = ""
+    norm_correct: bool = False
 
     @property
     def centred(self) -> list[float]:
@@ -119,8 +145,10 @@ def harness_task(
         "doc_to_text": prompt_template.render(f"{{{{ {source.query} | trim }}}}").text,
         "doc_to_target": source.label,
         "doc_to_choice": list(choices),
-        "target_delimiter": "",  # a choice follows the conversation as it stands
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        "target_delimiter": prompt_template.blank,  # a choice follows the conversation as it stands
+        "metric_list": [
+            {"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")
+        ],
     }
 
 
@@ -155,22 +183,26 @@ def harness_answers(
         tokens = model.tokenizer(texts, add_special_tokens=not model.is_chat)["input_ids"]
         scores = [float(score) for score, _ in sample["filtered_resps"]]
         query = sample["doc"][source.query]
-        answers.append(Answer(query, likeliest(scores, choices), sample["acc"] == 1, scores, tokens))
+        norm_choice = likeliest([score / len(text) for score, text in zip(scores, choices, strict=True)], choices)
+        by_length = (norm_choice, sample["acc_norm"] == 1)
+        answers.append(Answer(query, likeliest(scores, choices), sample["acc"] == 1, scores, tokens, *by_length))
     return answers
 
 
 def embedgrad_answers(arm: Arm, rows: Sequence[Row], config: OptimizeConfig) -> list[Answer]:
     """What embedgrad answers, with the scores behind it."""
     batch_size = config.evaluation.batch_size
-    outcomes = answer_and_grade(arm, rows, config.task, batch_size)
-    choices = list(arm.choices.values())
+    by_sum, by_length = (
+        answer_and_grade(arm, rows, replace(config.task, score=rule), batch_size) for rule in ("sum", "normalized")
+    )
+    choices = arm.choices[rows[0].choices].ids  # those of every row
     scores = score_choices(arm.forward, arm.examples, choices, arm.prompt, batch_size)
     seed = arm.prompt.slots.flat_ids
     answers = []
-    for row, outcome, example, values in zip(rows, outcomes, arm.examples, scores, strict=True):
+    for row, one, norm, example, values in zip(rows, by_sum, by_length, arm.examples, scores, strict=True):
         prompt_ids = [token if token >= 0 else seed[-1 - token] for token in example.tokens]
         tokens = [[*prompt_ids, *choice] for choice in choices]
-        answers.append(Answer(row.query, outcome.output, outcome.correct, values, tokens))
+        answers.append(Answer(row.query, one.output, one.correct, values, tokens, norm.output, norm.correct))
     return answers
 
 
@@ -220,19 +252,25 @@ def compare(ours: Sequence[Answer], theirs: Sequence[Answer]) -> dict[str, Any]:
         for a, b in pairs
         if (a.choice, a.correct) != (b.choice, b.correct)
     ]
+    same_norm = sum((a.norm_choice, a.norm_correct) == (b.norm_choice, b.norm_correct) for a, b in pairs)
     gaps = [score_gap(a, b) for a, b in pairs]
     same_choice, same_scores = len(pairs) - len(differences), sum(gap < ROUNDING for gap in gaps)
     needed = NEEDED_AGREEMENT * len(ours)
     return {
-        "passed": bool(pairs) and not missing and min(same_choice, same_scores) >= needed,
+        "passed": bool(pairs) and not missing and min(same_choice, same_norm, same_scores) >= needed,
         "rows": {"embedgrad": len(ours), "lm_eval": len(theirs), "compared": len(pairs)},
         "same_choice": same_choice,
+        "same_norm_choice": same_norm,
         "same_scores": same_scores,
         "same_tokens": sum(a.tokens == b.tokens for a, b in pairs),
         "largest_score_gap": max(gaps, default=None),
         "smallest_margin": min((a.margin for a, _ in pairs), default=None),
         "choices": {"embedgrad": Counter(a.choice for a, _ in pairs), "lm_eval": Counter(b.choice for _, b in pairs)},
         "correct": {"embedgrad": sum(a.correct for a, _ in pairs), "lm_eval": sum(b.correct for _, b in pairs)},
+        "norm_correct": {
+            "embedgrad": sum(a.norm_correct for a, _ in pairs),
+            "lm_eval": sum(b.norm_correct for _, b in pairs),
+        },
         "differences": differences,
         "missing": [answer.query for answer in missing],
     }
@@ -240,8 +278,13 @@ def compare(ours: Sequence[Answer], theirs: Sequence[Answer]) -> dict[str, Any]:
 
 def config_of(args: argparse.Namespace) -> OptimizeConfig:
     """The product's own settings for the task, in float32 on the CPU. Raises `UserError` without data."""
-    choices = [f"task={args.task}", f"prompt={TASKS[args.task].prompt}", "template=system"]
+    source = TASKS[args.task]
+    choices = [f"task={source.task or args.task}", f"prompt={source.prompt}", "template=system"]
     config = compose([*choices, "model.dtype=float32", "device=cpu", "output_dir=unused"])
+    if source.labels:
+        config.task.labels, config.task.choices = source.labels, list(source.labels.values())
+    if source.text:
+        config.model.template, config.template.text = "plain", source.text
     if args.model:
         config.model.path = str(args.model)
     if args.data_dir:
@@ -288,16 +331,17 @@ def show(result: dict[str, Any]) -> None:
     console.width = max(console.width, 120)
     title = f"{result['task']} on {result['model']}: embedgrad and lm-eval {result['versions']['lm_eval']}"
     table = Table(title=title)
-    for name in ("arm", "rows", "same choice", "same scores", "same tokens", "largest score gap", "correct"):
+    columns = ("arm", "rows", "same acc", "same acc_norm", "same scores", "same tokens", "score gap", "acc", "acc_norm")
+    for name in columns:
         table.add_column(name, justify="left" if name == "arm" else "right")
     for name, arm in result["arms"].items():
-        rows, correct, gap = arm["rows"], arm["correct"], arm["largest_score_gap"]
+        rows, gap = arm["rows"], arm["largest_score_gap"]
         table.add_row(
             name,
             f"{rows['compared']} of {rows['lm_eval']}",
-            *(str(arm[column]) for column in ("same_choice", "same_scores", "same_tokens")),
+            *(str(arm[column]) for column in ("same_choice", "same_norm_choice", "same_scores", "same_tokens")),
             "" if gap is None else f"{gap:.1e}",
-            f"{correct['embedgrad']} and {correct['lm_eval']}",
+            *(f"{arm[key]['embedgrad']} and {arm[key]['lm_eval']}" for key in ("correct", "norm_correct")),
         )
     console.print(table)
     for name, arm in result["arms"].items():

@@ -77,6 +77,7 @@ class Row:
     query: str
     target: str
     answer: str = ""
+    choices: tuple[str, ...] = ()
 
 
 ROWS = [
@@ -117,6 +118,22 @@ def make_tokenizer(chat: bool = True) -> PreTrainedTokenizerFast:
     if chat:
         tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
+    """One that marks the beginnings of words, as Llama 2's does, without a chat template."""
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    bpe.decoder = decoders.Metaspace(prepend_scheme="first")
+    alphabet = sorted({*"".join(CORPUS), "\u2581", *"\n#=[]/*+-0123456789"})
+    specials = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(CORPUS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>"
+    )
 
 
 def make_network(architecture: str, vocab_size: int) -> torch.nn.Module:
@@ -212,6 +229,7 @@ def optimize_config(output_dir: Path, model_path: Path, data_dir: Path, **change
             fewshot=0,
             fewshot_style="text",
             grader="label",
+            score="sum",
             extraction="lenient",
             split=SplitConfig(["train"], ["validation"], ["test"], None, None, None, None),
             fold=None,

@@ -27,7 +27,7 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example, Slots, continuation, encode
+from embedgrad_cli.core.text.encoding import Example, Slots, encode, encode_choices
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.outcomes import answer_and_grade
@@ -90,7 +90,7 @@ class Learner:
         """For one evaluation: it keeps what it computed with the weights of now."""
         examples, task = self.encode(rows), self.problem.config.task
         options = [row.choices if task.kind == "choice" else () for row in rows]
-        choices = {choice: continuation(choice, self.prompt_template, self.model) for one in options for choice in one}
+        choices = {names: encode_choices(names, self.prompt_template) for names in dict.fromkeys(options)}
         return Arm("peft", Forward(self.model, examples), examples, options, choices, self.prompt())
 
 

@@ -8,7 +8,7 @@ from tests.conftest import PLACEMENTS, SEEDS, evaluate_config, make_model, optim
 
 from embedgrad_cli.cli.main import main
 from embedgrad_cli.commands import evaluate, optimize
-from embedgrad_cli.config.schema import EvaluateConfig, OptimizeConfig, SeedConfig
+from embedgrad_cli.config.schema import EvaluateConfig, Message, OptimizeConfig, SeedConfig, TemplateConfig
 from embedgrad_cli.errors import ArtifactError, UserError
 
 
@@ -67,6 +67,26 @@ def test_another_template_is_fine_while_the_slot_keeps_its_tokens(trained: Optim
     assert 0 <= evaluate.run(evaluation(trained, tmp_path / "a", template=PLACEMENTS["after-query"])) <= 1
     with pytest.raises(ArtifactError, match="slots hold"):
         evaluate.run(evaluation(trained, tmp_path / "b", prompt=SeedConfig(SEEDS[1])))
+
+
+def test_a_warning_compares_the_template_in_use_with_that_of_training(
+    tmp_path: Path, model_folder: Path, choice_data: Path
+) -> None:
+    """Worked examples included; a plain text that a chat does not read makes no difference."""
+    config = optimize_config(tmp_path / "trained", model_folder, choice_data, task__fewshot=2, train__steps=1)
+    optimize.run(config)
+    messages, text = vars(PLACEMENTS["system"]).values()
+    cases: list[tuple[bool, dict[str, object]]] = [
+        (False, {}),
+        (False, {"template": TemplateConfig(messages, "Another text: {prompt}\n{query}\n")}),
+        (True, {"template": TemplateConfig([messages[0], Message("user", "Read: {query}")], text)}),
+        (True, {"task__fewshot": 0}),
+        (True, {"model__template": "plain"}),
+    ]
+    for number, (warns, changes) in enumerate(cases):
+        run = tmp_path / str(number)
+        evaluate.run(evaluation(config, run, arms=["optimized"], task__overlap="allow", **changes))
+        assert (f"WARNING {evaluate.__name__}:" in (run / "embedgrad.log").read_text()) == warns, changes
 
 
 def test_results_of_another_run_are_not_written_over(trained: OptimizeConfig, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ PLAIN: dict[str, Any] = {
         "fewshot": 0,
         "fewshot_style": "text",
         "grader": "label",
+        "score": "sum",
         "extraction": "lenient",
         "fold": None,
         "broken": "error",

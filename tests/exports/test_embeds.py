@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.conftest import PLACEMENTS
+from tests.conftest import CHAT_TEMPLATE, PLACEMENTS, make_tokenizer
 from tests.exports.conftest import QUERIES, Case, make_case, merging_tokenizer
 
 from embedgrad_cli.exports.artifact_source import open_source
@@ -94,6 +94,16 @@ def test_no_request_is_written_where_line_breaks_would_be_added(
     assert "no request.json" in capsys.readouterr().out
     assert not (tmp_path / "out/request.json").exists()
     assert embed_query(open_source(case.artifact), QUERIES[0]).shape == (len(case.examples[0].tokens), 32)
+
+
+def test_no_request_is_written_where_the_server_would_add_a_blank(tmp_path: Path) -> None:
+    """The server's own chat template ends in a blank, which is the answer's in training."""
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("assistant\n", "assistant: ")
+    case = make_case(tmp_path, tokenizer=tokenizer)
+    assert case.export("embeds", tmp_path / "out") == 0
+    assert not (tmp_path / "out/request.json").exists()
+    assert len(embed_query(open_source(case.artifact), QUERIES[0])) == len(case.examples[0].tokens)
 
 
 def test_nothing_in_the_folder_is_a_pickle(case: Case, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.conftest import PLACEMENTS, make_tokenizer
 from tests.exports.conftest import NEW_TOKENS, QUERIES, Case, ids_of, make_case, merging_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from embedgrad_cli.config.schema import TemplateConfig
 from embedgrad_cli.exports.artifact_source import open_source
 from embedgrad_cli.exports.model import model_settings
 
@@ -119,6 +120,22 @@ def test_generation_suppresses_the_tokens_and_ends_where_training_did(case: Case
     assert tokenizer.decode(added, skip_special_tokens=True) == ""
 
 
+@pytest.mark.parametrize("after", ["\n<|im_end|>", " <|im_end|>", "<|im_end|>\n", "<|finish|>"])
+def test_answers_end_at_the_token_that_ends_a_turn(after: str, tmp_path: Path) -> None:
+    """Not at the line break or blank that a chat template writes in front of it."""
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", after)
+    case = make_case(tmp_path, tokenizer=tokenizer)
+    for format, file, key in (
+        ("model", "generation_config.json", "eos_token_id"),
+        ("embeds", "request.json", "stop_token_ids"),
+    ):
+        assert case.export(format, tmp_path / format) == 0
+        written = json.loads((tmp_path / format / file).read_text())
+        assert written[key] == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    assert_same(case, tmp_path / "model")
+
+
 def test_a_table_with_spare_rows_does_not_grow(tmp_path: Path) -> None:
     case = make_case(tmp_path, "qwen2", tied=False, spare_rows=16)
     assert case.export("model", tmp_path / "out") == 0
@@ -193,6 +210,45 @@ def test_a_model_without_chat_template_gets_one_for_the_plain_text(tmp_path: Pat
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     with pytest.raises(jinja2.TemplateError, match="turn"):
         tokenizer.apply_chat_template(turns)
+
+
+CUES = {
+    "before": TemplateConfig([], "{prompt}\n{query}\nAnswer: "),
+    "after": TemplateConfig([], "Question: {query}\n{prompt} "),
+}
+
+
+@pytest.mark.parametrize("placement", CUES)
+def test_a_plain_text_that_ends_in_a_blank(placement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blank is the answer's: conversations end before it, in training and in the exported chat template."""
+    monkeypatch.setitem(PLACEMENTS, placement, CUES[placement])
+    case = make_case(tmp_path, "gpt2", placement, chat=False)
+    assert case.export("model", tmp_path / "out") == 0
+    assert_same(case, tmp_path / "out")
+    assert_no_blank(case, tmp_path / "out")
+
+
+def test_a_chat_template_that_ends_in_a_blank(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant: ")
+    case = make_case(tmp_path, placement="both-sides", tokenizer=tokenizer)
+    assert case.export("model", tmp_path / "out") == 0
+    assert_same(case, tmp_path / "out")
+    assert_no_blank(case, tmp_path / "out")
+    exported = AutoTokenizer.from_pretrained(tmp_path / "out")
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b "}]
+    assert exported.apply_chat_template(turns, tokenize=False).endswith("b <|im_end|>\n")
+
+
+def assert_no_blank(case: Case, folder: Path) -> None:
+    for example in case.examples:
+        last = example.tokens[-1]
+        text = case.model.tokenizer.decode([last if last >= 0 else case.prompt.slots.flat_ids[-1 - last]])
+        assert text == text.rstrip()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    turns = [{"role": "user", "content": QUERIES[0]}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert text == text.rstrip()
 
 
 def test_exporting_an_export_is_refused(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,15 @@ def test_a_plain_text_model(tmp_path: Path) -> None:
     assert_same(case, tmp_path / "out")
 
 
+def test_a_blank_at_the_end_is_the_answer_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cue = TemplateConfig([], "{prompt}\n{query}\nAnswer: ")
+    monkeypatch.setitem(PLACEMENTS, "cue", cue)
+    case = make_case(tmp_path, "gpt2", "cue", chat=False)
+    assert case.model.tokenizer.decode(case.examples[0].tokens[-1:]) == ":"
+    assert case.export("peft", tmp_path / "out") == 0
+    assert_same(case, tmp_path / "out")
+
+
 @pytest.mark.parametrize("placement", ["after-query", "both-sides"])
 def test_a_prompt_behind_the_query_is_refused_with_what_works(
     placement: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

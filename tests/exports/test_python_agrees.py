@@ -74,6 +74,15 @@ def test_text_behind_the_prompt_in_its_system_turn(tmp_path: Path, monkeypatch: 
     assert_agree(case, tmp_path, CONVERSATIONS)
 
 
+def test_a_chat_template_that_ends_in_a_blank(tmp_path: Path) -> None:
+    """The blank is the answer's, in a conversation of any length."""
+    tokenizer = merging_lines()
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("assistant\n", "assistant: ")
+    case = make_case(tmp_path, placement="both-sides", tokenizer=tokenizer)
+    assert tokenizer.decode(case.examples[0].tokens[-1:]) == ":"
+    assert_agree(case, tmp_path, CONVERSATIONS)
+
+
 def test_a_template_that_writes_a_system_turn_where_there_is_none(tmp_path: Path) -> None:
     """As Qwen2.5's does; the prompt stands in the user's turn, so the conversation may begin with either."""
     tokenizer = merging_lines()

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import check_lm_eval  # noqa: E402
 from check_lm_eval import TASKS, Answer, compare, explain, harness_task, match, score_gap  # noqa: E402
+from embedgrad_cli.config.schema import TemplateConfig  # noqa: E402
 from embedgrad_cli.core.model.language_model import LanguageModel  # noqa: E402
 from embedgrad_cli.core.text.template import PromptTemplate  # noqa: E402
 
@@ -40,6 +41,14 @@ def test_the_harness_is_asked_what_embedgrad_asks(
     assert text == prompt_template.render(sentence.strip()).text
     assert task["doc_to_choice"] == CHOICES
     assert task["dataset_kwargs"]["data_files"] == {"test": str(tmp_path / "validation.tsv")}
+
+
+def test_a_blank_at_the_end_of_the_text_stands_in_front_of_the_choices(model: LanguageModel, tmp_path: Path) -> None:
+    template = TemplateConfig([], "{prompt}\n{query}\nAnswer: ")
+    prompt_template = PromptTemplate(template, SEEDS, model.tokenizer, is_chat=False)
+    task = harness_task("name", TASKS["sst2"], tmp_path, prompt_template, CHOICES)
+    assert task["doc_to_text"].endswith("\nAnswer:")
+    assert task["target_delimiter"] == " "
 
 
 def test_rows_are_matched_by_their_text() -> None:
@@ -71,6 +80,8 @@ def test_less_than_99_of_100_rows_fail() -> None:
     assert (one["passed"], one["same_choice"], one["same_scores"]) == (True, 99, 99)
     assert one["differences"][0]["lm_eval"] == {"choice": "negative", "correct": True, "scores": [1, 0]}
     assert not compare(ours, [turned, wrong, *ours[2:]])["passed"]
+    by_length = compare(ours, [replace(row, norm_choice="positive") for row in ours[:2]] + ours[2:])
+    assert (by_length["passed"], by_length["same_choice"], by_length["same_norm_choice"]) == (False, 100, 98)
     other_scores = compare(ours, [answer("0", (0, 2)), answer("1", (0, 2)), *ours[2:]])
     assert (other_scores["passed"], other_scores["same_choice"], other_scores["same_scores"]) == (False, 100, 98)
     missing = compare(ours, ours[1:])

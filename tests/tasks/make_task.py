@@ -30,6 +30,7 @@ def make_task(data_dir: Path | str | None = None, split: dict[str, Any] | None =
         "fewshot": 0,
         "fewshot_style": "text",
         "grader": "label",
+        "score": "sum",
         "extraction": "lenient",
         "fold": None,
         "broken": "error",

@@ -159,9 +159,21 @@ def _check_artifacts(
     """Refuse artifacts of another model, warn of another template; what remains goes to the model's device."""
     for name, artifact in artifacts.items():
         check_fingerprint(artifact, model, _file(config, name))
-        if recorded_template(artifact.metadata) != template:
+        if not _is_of_training(artifact, template, model):
             log.warning("the arm %s was optimised in another template than the one all arms stand in here", name)
         artifact.prompt.to(model.device)
+
+
+def _is_of_training(artifact: Artifact, template: TemplateConfig, model: LanguageModel) -> bool:
+    """Whether an artifact stands in the template that it was optimised in, worked examples included.
+
+    Messages and text are two templates, of which a prompt stands in one: the other may say anything.
+    """
+    trained_in, kind = recorded_template(artifact.metadata), artifact.metadata.config.model.template
+    was_chat = bool(model.tokenizer.chat_template) if kind == "auto" else kind == "chat"
+    if was_chat != model.is_chat:
+        return False
+    return trained_in.messages == template.messages if was_chat else trained_in.text == template.text
 
 
 def _prompts(config: EvaluateConfig, artifacts: dict[str, Artifact]) -> dict[str, ArmPrompt]:

@@ -10,16 +10,17 @@ from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig
 from embedgrad_cli.errors import DataError, UserError
 from embedgrad_cli.evaluation.answers import Answer
 from embedgrad_cli.evaluation.outcomes import grade_answers
+from embedgrad_cli.evaluation.ranking import likeliest
 from embedgrad_cli.evaluation.results import results_of, row_hash, sample_lines
 from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
 from embedgrad_cli.storage.run_digests import RunDigests
-from embedgrad_cli.storage.run_directory import RunDirectory
+from embedgrad_cli.storage.run_directory import RunDirectory, read_settings
 from embedgrad_cli.storage.run_records import Overlap, Results, Sample
 from embedgrad_cli.tasks.load import Row, load
 from embedgrad_cli.terminal import report
 
 # Settings that change what is made of the answers, and not the answers.
-REGRADED = ("task.grader", "task.extraction", "task.keep", "task.data_dir", "evaluation", "baseline")
+REGRADED = ("task.grader", "task.extraction", "task.score", "task.keep", "task.data_dir", "evaluation", "baseline")
 SHOWN = 5
 
 
@@ -37,7 +38,7 @@ def regrade(config: EvaluateConfig) -> float:
     splits = load(config.task, config.seed)
     every = getattr(splits, config.split)
     rows = _answered_rows(lines, every, directory)
-    answers = _by_arm(lines, rows)
+    answers = _by_arm(_ranked(lines, config, directory), rows)
     outcomes = {name: grade_answers(rows, of_arm, config.task) for name, of_arm in answers.items()}
     before = Results.read(directory.results) if directory.is_finished else None
     digests = before.digests if before else read_digests(directory)
@@ -90,6 +91,23 @@ def _read_lines(directory: RunDirectory) -> list[Sample]:
     ]
 
 
+def _ranked(lines: list[Sample], config: EvaluateConfig, directory: RunDirectory) -> list[Sample]:
+    """The lines with the choices that `task.score` takes for answers, if it is another than the run's.
+
+    Raises:
+        UserError: an earlier version answered, which did not keep how many tokens a choice has.
+    """
+    rule = config.task.score
+    if config.task.kind != "choice" or read_settings(directory.config)["task"]["score"] == rule:
+        return lines
+    if rule == "mean" and any(line.choice_tokens is None for line in lines):
+        raise UserError(
+            f"task.score=mean: {directory.samples} does not say how many tokens each choice has, because an earlier "
+            "version wrote it. Evaluate again in another output_dir, or use task.score=normalized."
+        )
+    return [replace(line, output=likeliest(line.scores or {}, line.choice_tokens or {}, rule)) for line in lines]
+
+
 def _answered_rows(lines: Sequence[Sample], rows: Sequence[Row], directory: RunDirectory) -> list[Row]:
     """The rows that were answered, in the order of the answers; each must still say what it said then."""
     known = {row.id: row for row in rows}
@@ -112,6 +130,7 @@ def _answered_rows(lines: Sequence[Sample], rows: Sequence[Row], directory: RunD
 def _by_arm(lines: Sequence[Sample], rows: Sequence[Row]) -> dict[str, list[list[Answer]]]:
     found: dict[tuple[str, str], list[Answer]] = {}
     for line in lines:
-        answer = Answer(line.id, line.prompt_hash, line.sample, line.output, line.tokens, line.seconds, line.scores)
+        of_choices = (line.scores, line.choice_tokens, line.with_end)
+        answer = Answer(line.id, line.prompt_hash, line.sample, line.output, line.tokens, line.seconds, *of_choices)
         found.setdefault((line.arm, line.id), []).append(answer)
     return {name: [found[name, row.id] for row in rows] for name in dict.fromkeys(arm for arm, _ in found)}

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from embedgrad_cli.config.fields import seeds_of
-from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
-from embedgrad_cli.core.text.encoding import continuation
+from embedgrad_cli.core.model.tokenizer import load_tokenizer
+from embedgrad_cli.core.text.encoding import continuation, encode_choices, whole_turn
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.tasks.load import Row, Splits, load
@@ -36,7 +36,6 @@ def show(config: Any) -> None:
     bare = PromptTemplate(config.template, seeds, model.tokenizer, model.is_chat)
     template = with_examples(config.template, splits.fewshot, task.fewshot_style)
     prompt_template = PromptTemplate(template, seeds, model.tokenizer, model.is_chat) if splits.fewshot else bare
-    end = model.turn_end_id if task.kind == "generation" else None
 
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
     kind = "chat template" if model.is_chat else "plain text"
@@ -48,9 +47,11 @@ def show(config: Any) -> None:
         if splits.fewshot:
             counts["worked examples"] = counts["template"] - count_tokens(bare.render(row.query), bare)["template"]
             counts["template"] -= counts["worked examples"]
-        target = (*continuation(row.target, prompt_template, model), *([] if end is None else [end]))
+        with_end = task.kind == "generation" or encode_choices(row.choices, prompt_template).with_end
+        target = (whole_turn if with_end else continuation)(row.target, prompt_template)
         console.print(f"\n{row.id} · {_tokens(counts, len(target))}{_choices(row)}", style="bold", soft_wrap=True)
-        console.print(marked(rendered, row, _end_text(model, end)), soft_wrap=True)
+        written = prompt_template.blank + row.target + (_end_text(prompt_template) if with_end else "")
+        console.print(marked(rendered, written), soft_wrap=True)
 
 
 def count_tokens(rendered: Rendered, prompt_template: PromptTemplate) -> dict[str, int]:
@@ -66,7 +67,7 @@ def count_tokens(rendered: Rendered, prompt_template: PromptTemplate) -> dict[st
     return counts
 
 
-def marked(rendered: Rendered, row: Row, end: str) -> Text:
+def marked(rendered: Rendered, target: str) -> Text:
     """The conversation and its target, with `[prompt: …]`, `[query: …]`, `[target: …]` around the parts."""
     text, at = Text(), 0
     parts = [(*span, "prompt") for span in rendered.slots] + [(*span, "query") for span in rendered.queries]
@@ -75,7 +76,7 @@ def marked(rendered: Rendered, row: Row, end: str) -> Text:
         text.append(f"[{name}: {rendered.text[begin:stop]}]", COLOURS[name])
         at = stop
     text.append(rendered.text[at:], "dim")
-    return text.append(f"[target: {row.target}{end}]", COLOURS["target"])
+    return text.append(f"[target: {target}]", COLOURS["target"])
 
 
 def _about(splits: Splits) -> str:
@@ -100,5 +101,6 @@ def _choices(row: Row) -> str:
     return f" · choices: {', '.join(row.choices)}" if row.choices else ""
 
 
-def _end_text(model: ModelTokenizer, end: int | None) -> str:
-    return "" if end is None else model.tokenizer.decode([end])
+def _end_text(prompt_template: PromptTemplate) -> str:
+    end = prompt_template.turn_end
+    return end.text + ("" if end.token_id is None else prompt_template.tokenizer.decode([end.token_id]))

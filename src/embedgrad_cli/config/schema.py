@@ -111,6 +111,7 @@ class TaskConfig:
     )
     fewshot_style: Literal["text", "turns"] = setting("before the query in its turn, or as turns of their own")
     grader: Literal["label", "last-number", "boxed"] = setting("how a generated answer is extracted and compared")
+    score: Literal["sum", "mean", "normalized"] = setting("choices: log-likelihood summed, per token, or per character")
     extraction: Literal["lenient", "strict"] = setting("which of the two extractions counts as correct")
     split: SplitConfig = setting("which rows train, select and test")
     fold: int | None = setting("the fold that is the test set, from 0 to task.split.folds - 1", minimum=0)

@@ -12,11 +12,13 @@ from pathlib import Path
 from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches_by_length
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.encoding import Choices, Example
 from embedgrad_cli.evaluation.arms import Arm, ArmSet
+from embedgrad_cli.evaluation.ranking import Rule, likeliest
 from embedgrad_cli.storage.interrupts import stop_if_asked
 
 Progress = Callable[[int], None]
+KEPT_DECIMALS = 6  # of a log-likelihood: what float32 can tell apart
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,12 @@ class Answer:
         id: the row's.
         prompt_hash: of what the model read (`Arm.prompt_hashes`).
         sample: the number of this answer among those to the row, from 0.
-        output: the raw text, or the likeliest choice.
+        output: the text, without white space around it, or the best choice (`task.score`).
         tokens: generated; 0 where choices are scored.
         seconds: this answer's share of the time its batch took.
-        scores: log-likelihood of every choice (kind: choice).
+        scores: log-likelihood of every choice, the sum over its tokens (kind: choice).
+        choice_tokens: how many these tokens are; None in files of earlier versions.
+        with_end: whether the end of the turn is among them.
     """
 
     id: str
@@ -40,6 +44,8 @@ class Answer:
     tokens: int
     seconds: float
     scores: dict[str, float] | None = None
+    choice_tokens: dict[str, int] | None = None
+    with_end: bool | None = None
 
 
 class AnswerLog:
@@ -139,16 +145,13 @@ def answer_rows(
             examples = [arm.examples[i] for i in numbers]
             started = time.perf_counter()
             if task.kind == "choice":
-                outputs = _choose(decoder, examples, arm, arm.options[numbers[0]])
+                outputs = _choose(decoder, examples, arm.choices[arm.options[numbers[0]]], task.score)
             else:
                 outputs = _generate(decoder, examples, task.max_new_tokens, batch_size, sampling, tokenizer)
             seconds = round((time.perf_counter() - started) / (len(numbers) * sampling.num_samples), 4)
             log.add(
                 [
-                    [
-                        Answer(*keys[i], sample, output.text, output.num_tokens, seconds, output.scores)
-                        for sample, output in enumerate(of_row)
-                    ]
+                    [Answer(*keys[i], sample, seconds=seconds, **vars(output)) for sample, output in enumerate(of_row)]
                     for i, of_row in zip(numbers, outputs, strict=True)
                 ]
             )
@@ -159,11 +162,13 @@ def answer_rows(
 
 @dataclass(frozen=True)
 class Output:
-    """What a model gave for one answer: `text`, and either the tokens generated or the choices' log-likelihoods."""
+    """What a model gave for one answer: the fields of an `Answer` that come from it."""
 
-    text: str
-    num_tokens: int = 0
+    output: str
+    tokens: int = 0
     scores: dict[str, float] | None = None
+    choice_tokens: dict[str, int] | None = None
+    with_end: bool | None = None
 
 
 def _batches(arm: Arm, batch_size: int) -> Iterator[list[int]]:
@@ -176,11 +181,15 @@ def _batches(arm: Arm, batch_size: int) -> Iterator[list[int]]:
             yield [numbers[index] for index in batch]
 
 
-def _choose(decoder: Decoder, examples: Sequence[Example], arm: Arm, names: Sequence[str]) -> list[list[Output]]:
-    scored = decoder.score_choices(examples, [arm.choices[name] for name in names])
-    likeliest = [names[max(range(len(names)), key=scores.__getitem__)] for scores in scored]
-    rounded = [{name: round(score, 4) for name, score in zip(names, scores, strict=True)} for scores in scored]
-    return [[Output(best, scores=scores)] for best, scores in zip(likeliest, rounded, strict=True)]
+def _choose(decoder: Decoder, examples: Sequence[Example], choices: Choices, rule: Rule) -> list[list[Output]]:
+    """The best choice of each row, by the scores as they are kept: so they can be ranked again by another rule."""
+    num_tokens = {name: len(ids) for name, ids in zip(choices.names, choices.ids, strict=True)}
+    outputs = []
+    for scores in decoder.score_choices(examples, choices.ids):
+        kept = {name: round(score, KEPT_DECIMALS) for name, score in zip(choices.names, scores, strict=True)}
+        best = likeliest(kept, num_tokens, rule)
+        outputs.append([Output(best, scores=kept, choice_tokens=num_tokens, with_end=choices.with_end)])
+    return outputs
 
 
 def _generate(
@@ -194,6 +203,10 @@ def _generate(
     answers = decoder.generate(examples, max_new_tokens, at_once, sampling)
     decode = tokenizer.batch_decode  # type: ignore[attr-defined]
     return [
-        [Output(text, len(ids)) for text, ids in zip(decode(of_row, skip_special_tokens=True), of_row, strict=True)]
+        # What the template writes around an answer, a blank or a line break, is not the answer's.
+        [
+            Output(text.strip(), len(ids))
+            for text, ids in zip(decode(of_row, skip_special_tokens=True), of_row, strict=True)
+        ]
         for of_row in answers
     ]

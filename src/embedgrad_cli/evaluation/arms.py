@@ -6,7 +6,7 @@ The rows of an arm have a prefix that they share, their trunk; see `core.passes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Encoded, Example, Slots, continuation, encode
+from embedgrad_cli.core.text.encoding import Choices, Encoded, Example, Slots, encode, encode_choices
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, DataError
 from embedgrad_cli.tasks.load import Row
@@ -48,7 +48,7 @@ class Arm:
     forward: Forward
     examples: list[Example]
     options: list[tuple[str, ...]]  # each row's choices; empty where answers are generated
-    choices: dict[str, tuple[int, ...]]  # the token ids of every choice
+    choices: dict[tuple[str, ...], Choices]  # the token ids of these, by `options`
     prompt: SoftPrompt
     slow_because: str | None = None
 
@@ -107,38 +107,43 @@ def build_arms(
         key: PromptTemplate(template, None if key[0] is None else list(key[0]), model.tokenizer, key[1])
         for key in dict.fromkeys(keys.values())
     }
-    kept_rows, encodings = list(rows), dict[object, Encoded]()
+    kept_rows, encodings, choices = list(rows), dict[object, Encoded](), dict[object, dict[tuple[str, ...], Choices]]()
     for key, prompt_template in prompt_templates.items():
-        encodings[key] = _encode(kept_rows, prompt_template, model, task, with_targets)
+        sets = dict.fromkeys(row.choices for row in rows) if task.kind == "choice" else ()
+        choices[key] = {names: encode_choices(names, prompt_template) for names in sets}
+        encodings[key] = _encode(kept_rows, prompt_template, model, task, choices[key].values(), with_targets)
         skipped = set(encodings[key].skipped)
         kept_rows = [row for row in kept_rows if row.id not in skipped]
     kept_ids = {row.id for row in kept_rows}
     options = [row.choices if task.kind == "choice" else () for row in kept_rows]
     arms, reasons = {}, dict[object, str | None]()
     for name, prompt in prompts.items():
-        encoded, prompt_template = encodings[keys[name]], prompt_templates[keys[name]]
+        encoded = encodings[keys[name]]
         examples = [example for example in encoded.examples if example.id in kept_ids]
         vectors = _vectors(name, prompt, encoded.slots, model)
         if shares_trunk is None and keys[name] not in reasons:
             reasons[keys[name]] = why_no_trunk(model, examples, vectors)
         reason = reasons.get(keys[name])
         forward = Forward(model, examples, reason is None if shares_trunk is None else shares_trunk)
-        choices = {choice: continuation(choice, prompt_template, model) for row in options for choice in row}
-        arms[name] = Arm(name, forward, examples, options, choices, vectors, reason)
+        arms[name] = Arm(name, forward, examples, options, choices[keys[name]], vectors, reason)
     return ArmSet(kept_rows, [row.id for row in rows if row.id not in kept_ids], arms)
 
 
 def _encode(
-    rows: Sequence[Row], prompt_template: PromptTemplate, model: LanguageModel, task: TaskConfig, with_targets: bool
+    rows: Sequence[Row],
+    prompt_template: PromptTemplate,
+    model: LanguageModel,
+    task: TaskConfig,
+    choices: Iterable[Choices],
+    with_targets: bool,
 ) -> Encoded:
-    longest_choice = max((len(choice) for row in rows for choice in row.choices), default=1)
-    reserve = longest_choice if task.kind == "choice" else 1
+    lengths = (max(len(name), len(ids)) for one in choices for name, ids in zip(one.names, one.ids, strict=True))
     encoded = encode(
         rows,
         prompt_template,
         model,
         append_end_token=with_targets and task.kind == "generation",
-        reserve=reserve,
+        reserve=max(lengths, default=1),
         fits_target=with_targets,
         too_long=task.too_long,
     )

@@ -59,15 +59,17 @@ def _rendering(
     known, total = load_tokenizer(model), hashlib.sha256()
     answers = list(dict.fromkeys(text for row in rows for text in (row.target, *row.choices)))
     texts = dict.fromkeys((prompt.seeds, known.is_chat and not prompt.is_bare) for prompt in prompts.values())
-    tails = dict[str, None]()
+    tails, ends = dict[str, None](), dict[str, None]()
     for seeds, is_chat in texts:
         prompt_template = PromptTemplate(template, None if seeds is None else list(seeds), known.tokenizer, is_chat)
         rendered = (prompt_template.render(row.query).text for row in rows)
         _add_tokens(total, rendered, known.tokenizer, prompt_template.adds_special_tokens)
-        tails[prompt_template.tail] = None
+        tails[prompt_template.tail + prompt_template.blank] = None
+        ends[f"end {prompt_template.turn_end}"] = None
     for tail in tails:  # an answer is tokenised after the template's fixed tail: see `continuation`
         _add_tokens(total, (tail + answer for answer in answers), known.tokenizer, False)
-    total.update(f"end {known.turn_end_id}".encode())
+    for end in ends:
+        total.update(end.encode())
     return total.hexdigest()
 
 

@@ -24,6 +24,7 @@ from embedgrad_cli.evaluation.significance import (
 from embedgrad_cli.storage.run_records import (
     ArmSummary,
     Breakdown,
+    ChoiceScoring,
     Comparison,
     ExtractionSummary,
     FoundAnswer,
@@ -77,6 +78,7 @@ def results_of(
         arms={name: _arm(outcomes[name], voted[name]) for name in outcomes},
         comparison=_primary_comparison(comparisons),
         comparisons=comparisons,
+        scoring=_scoring(outcomes, task),
         split_hash=splits.hash,
         test_hash=rows_hash(rows),
         data=splits.report,
@@ -104,8 +106,19 @@ def sample_lines(
                     tokens=answer.tokens,
                     seconds=answer.seconds,
                     scores=answer.scores,
+                    choice_tokens=answer.choice_tokens,
+                    with_end=answer.with_end,
                 )
                 yield line if outcomes is None else _graded(line, outcomes[name][index][number])
+
+
+def _scoring(outcomes: Outcomes, task: TaskConfig) -> ChoiceScoring | None:
+    """How the choices were ranked. Whether a choice begins another may depend on the arm: `bare` is tokenised apart."""
+    if task.kind != "choice":
+        return None
+    rows = zip(*outcomes.values(), strict=True)
+    with_end = (any(outcome.answer.with_end for of_row in of_arms for outcome in of_row) for of_arms in rows)
+    return ChoiceScoring(rule=task.score, num_with_end=sum(with_end))
 
 
 def row_hash(row: Row) -> str:

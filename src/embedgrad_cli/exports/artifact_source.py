@@ -44,6 +44,7 @@ class Probe:
     query: str
     id: str = "probe"
     target: str = ""
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

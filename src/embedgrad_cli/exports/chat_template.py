@@ -47,6 +47,12 @@ AFTER_MARK = """{%- set embedgrad_rendered -%}
 {%- endif -%}
 {{- embedgrad_rendered.split(MARK)[1] }}"""
 
+# Rendered by the template in front; a blank that would stand in front of the answer is the answer's, as in training.
+WITHOUT_BLANK = """{%- set embedgrad_whole -%}
+{{- '' }}ORIGINAL{{ '' -}}
+{%- endset -%}
+{{- embedgrad_whole[:-LENGTH] if embedgrad_whole.endswith(BLANK) else embedgrad_whole -}}"""
+
 ONE_TURN = """\
 {#- Written by embedgrad: a plain text with the optimised prompt and a place for one query. -#}
 {%- if messages | length != 1 or messages[0].role != 'user' -%}
@@ -74,6 +80,14 @@ def after_mark(carrier: Templates, mark: str, before: str) -> Templates:
     body = AFTER_MARK.replace("MARK", _literal(mark)).replace("BEFORE", _literal(before)).replace("REASON", reason)
     # Jinja drops a line break at the very end of a template, which is no longer the end here.
     return _each(carrier, lambda template: body.replace("ORIGINAL", template.removesuffix("\n")))
+
+
+def without_blank(templates: Templates, blank: str) -> Templates:
+    """Templates whose renderings end before `blank`, if that is not empty."""
+    if not blank:
+        return templates
+    body = WITHOUT_BLANK.replace("LENGTH", str(len(blank))).replace("BLANK", _literal(blank))
+    return _each(templates, lambda template: body.replace("ORIGINAL", template.removesuffix("\n")))
 
 
 def plain(begin: str, turn: Turn) -> str:

@@ -101,9 +101,10 @@ def tokenizer_with_prompt(source: Source) -> Any:
         if turns is None:
             return False
         if source.model.is_chat:
-            tokenizer.chat_template = chat_template.carrying(source.model.tokenizer.chat_template, turns)
+            carrier = chat_template.carrying(source.model.tokenizer.chat_template, turns)
         else:
-            tokenizer.chat_template = chat_template.plain(begin_of_text(source), turns[0])
+            carrier = chat_template.plain(begin_of_text(source), turns[0])
+        tokenizer.chat_template = chat_template.without_blank(carrier, source.prompt_template.blank)
         return renders_probes(source, tokenizer, tokenizer.convert_tokens_to_ids(names))
 
     if find_edges(source, is_exact) is None:

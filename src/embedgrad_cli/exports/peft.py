@@ -79,12 +79,11 @@ def tokenizer_after_prefix(source: Source, length: int) -> Any:
             return False
         if source.model.is_chat:
             carrier = chat_template.carrying(source.model.tokenizer.chat_template, turns)
-            tokenizer.chat_template = chat_template.after_mark(carrier, MARK, before)
+            rest = chat_template.after_mark(carrier, MARK, before)
         else:
             begin = begin_of_text(source)
-            tokenizer.chat_template = chat_template.after_mark(
-                chat_template.plain(begin, turns[0]), MARK, begin + before
-            )
+            rest = chat_template.after_mark(chat_template.plain(begin, turns[0]), MARK, begin + before)
+        tokenizer.chat_template = chat_template.without_blank(rest, source.prompt_template.blank)
         return renders_probes(source, tokenizer, [], start=length)
 
     if find_edges(source, is_exact) is None:

@@ -117,6 +117,8 @@ def read_settings(file: Path) -> Json:
         UserError: the file cannot be read.
     """
     settings = read_yaml(file)
+    if isinstance(settings.get("task"), dict):
+        settings["task"].setdefault("score", "sum")
     if "generation" in settings:  # an evaluation's
         settings["generation"].setdefault("seed", settings["seed"])
         settings["task"].setdefault("overlap", "error")

@@ -164,10 +164,19 @@ class Overlap(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChoiceScoring(Record):
+    """How choices were ranked: `rule` is `task.score`, `num_with_end` the rows where the turn's end was scored too."""
+
+    rule: str
+    num_with_end: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results(Record):
     """`results.json`.
 
     `comparison` is the comparison that matters most, of `optimized` if there is one; None for a single arm.
+    `scoring` is None where answers are generated.
     `comparisons` has all of them. `test_hash` names the rows of the split that were answered, `split_hash` those of
     all splits; `digests` is what a run that goes on is checked against. `slow_arms` says of arms that share no trunk
     why not. `overlap` is None where no artifact was evaluated, or none knows its rows. What follows `breakdowns` is
@@ -182,6 +191,7 @@ class Results(Record):
     arms: dict[str, ArmSummary]
     comparison: Comparison | None
     comparisons: list[Comparison] | None = None
+    scoring: ChoiceScoring | None = None
     split_hash: str | None = None
     test_hash: str | None = None
     data: DataReport | None = None
@@ -233,6 +243,8 @@ class Sample(Record):
     tokens: int
     seconds: float
     scores: dict[str, float] | None = None
+    choice_tokens: dict[str, int] | None = None
+    with_end: bool | None = None
 
     def to_json(self) -> Json:
         line = super().to_json()

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from embedgrad_cli.config.arm_spec import short_names
 from embedgrad_cli.evaluation.outcomes import Outcome
+from embedgrad_cli.evaluation.ranking import WORDS
 from embedgrad_cli.evaluation.significance import show_p, verdict
 from embedgrad_cli.storage.run_records import Breakdown, Comparison, Results, SamplesSummary
 from embedgrad_cli.tasks.load import Row
@@ -48,6 +49,7 @@ def results(
             f"of {drift.num_tokens} vectors still have their seed token as nearest neighbour.",
             soft_wrap=True,
         )
+    _print_scoring(console, summary)
     _print_overlap(console, summary)
     if summary.num_skipped:
         console.print(f"{summary.num_skipped} examples were too long for the model and left out of every arm.")
@@ -59,6 +61,7 @@ def already_finished(output_dir: Path, summary: Results) -> None:
     console = _console()
     console.print(f"The run in {escape(str(output_dir))} is finished; nothing was changed.", soft_wrap=True)
     _print_tables(console, summary)
+    _print_scoring(console, summary)
     _print_overlap(console, summary)
 
 
@@ -86,6 +89,17 @@ def _print_tables(console: Console, summary: Results) -> None:
         console.print(_samples_table(samples))
     for field, values in (summary.breakdowns or {}).items():
         console.print(_breakdown_table(field, values))
+
+
+def _print_scoring(console: Console, summary: Results) -> None:
+    """Say how choices were ranked."""
+    scoring = summary.scoring
+    if scoring is None:
+        return
+    said = f"Choices are ranked by {WORDS[scoring.rule]} (task.score={scoring.rule})"
+    if scoring.num_with_end:
+        said += f"; in {scoring.num_with_end} examples one begins another, so the end of the turn is scored too"
+    console.print(f"{said}.", soft_wrap=True)
 
 
 def _print_overlap(console: Console, summary: Results) -> None:

@@ -64,6 +64,23 @@ def test_greedy_answers(architecture: str, placement: str) -> None:
         assert answer == [expected]
 
 
+def test_an_answer_does_not_end_at_a_line_break() -> None:
+    """The chat template writes one in front of the token that ends a turn; this network has nothing else to say."""
+    model = make_model("gpt2")
+    assert isinstance(model.tokenizer.chat_template, str)
+    model.tokenizer.chat_template = model.tokenizer.chat_template.replace("<|im_end|>", "\n<|im_end|>")
+    (line_break,) = model.tokenizer("\n")["input_ids"]
+    last_norm = model.network.transformer.ln_f
+    last_norm.weight.zero_()
+    last_norm.bias.copy_(100 * model.network.get_input_embeddings().weight[line_break])
+    prompt_template = PromptTemplate(PLACEMENTS["system"], SEEDS, model.tokenizer, True)
+    encoded = encode(ROWS, prompt_template, model, append_end_token=False)
+    prompt = SoftPrompt.from_seed(encoded.slots, model)
+    for shares in (True, False):
+        answers = generate(Forward(model, encoded.examples, shares), encoded.examples[:2], prompt, 5, 2)
+        assert answers == [[[line_break] * 5]] * 2
+
+
 def test_an_answer_ends_where_the_context_does() -> None:
     shared, _, prompt = setup("qwen2", "system")
     example = shared.examples[0]  # type: ignore[attr-defined]

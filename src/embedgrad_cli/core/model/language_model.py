@@ -17,7 +17,7 @@ from embedgrad_cli import assets
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
 from embedgrad_cli.core.model.shards import read_index
-from embedgrad_cli.core.model.tokenizer import ModelTokenizer, from_pretrained, load_tokenizer, loading
+from embedgrad_cli.core.model.tokenizer import find_turn_end, from_pretrained, load_tokenizer, loading
 from embedgrad_cli.errors import ModelError, UserError
 from embedgrad_cli.storage.artifact_metadata import Fingerprint
 from embedgrad_cli.storage.hub_access import COMMIT
@@ -149,8 +149,8 @@ class LanguageModel:
 
     @cached_property
     def turn_end_id(self) -> int | None:
-        """The token after an assistant's answer: what training targets of `kind: generation` end with."""
-        return ModelTokenizer(self.tokenizer, self.is_chat).turn_end_id
+        """The token that ends an assistant's turn: what training targets of `kind: generation` end with."""
+        return find_turn_end(self.tokenizer, self.is_chat).token_id
 
 
 def _digest(content: dict[str, Any]) -> str:

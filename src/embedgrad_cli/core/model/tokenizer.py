@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.errors import ModelError
 from embedgrad_cli.storage.hub_access import offline_if_out_of_reach
 
+# An added token that is no special one may end a turn if it is written like one: "<|im_end|>", not ".\n" or "apple".
+MARKUP = re.compile(r"[^\w\s]\S*\w\S*[^\w\s]")
+
 
 @dataclass
 class ModelTokenizer:
@@ -21,19 +25,41 @@ class ModelTokenizer:
     tokenizer: Any
     is_chat: bool
 
-    @property
-    def turn_end_id(self) -> int | None:
-        """The token after an assistant's answer.
 
-        A chat template is asked for it, because base models often name another token as their end of text.
-        """
-        if not self.is_chat:
-            return self.tokenizer.eos_token_id
-        marker = "\ue010"
-        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": marker}]
-        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False)
-        after = self.tokenizer(rendered.partition(marker)[2], add_special_tokens=False)["input_ids"]
-        return after[0] if after else self.tokenizer.eos_token_id
+@dataclass(frozen=True)
+class TurnEnd:
+    """How an assistant's turn ends: the text that is written after an answer, then a token (None: without any)."""
+
+    text: str
+    token_id: int | None
+
+
+def find_turn_end(tokenizer: Any, is_chat: bool) -> TurnEnd:
+    """The first token after an assistant's answer that marks something, and the text in front of it.
+
+    A chat template is asked for it, because base models often name another token as their end of text. White space and
+    plain text end no turn: "answer\\n<|im_end|>" ends with `<|im_end|>`. Where the template writes no marking token
+    (its markers may be plain text to this tokenizer), it is the tokenizer's own end of text.
+    """
+    if is_chat:
+        answer = "\ue010"
+        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+        after = tokenizer.apply_chat_template(messages, tokenize=False).partition(answer)[2]
+        encoded = tokenizer(after, add_special_tokens=False, return_offsets_mapping=True)
+        marks = _marking_tokens(tokenizer)
+        for token, (begin, _) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            if token in marks:
+                return TurnEnd(after[:begin], token)
+    return TurnEnd("", tokenizer.eos_token_id)
+
+
+def _marking_tokens(tokenizer: Any) -> set[int]:
+    """Special tokens, and added ones that are written like them; never white space, or what stands for unknown text."""
+    added = tokenizer.added_tokens_decoder
+    marks = {token for token, text in added.items() if text.special or MARKUP.fullmatch(text.content.strip())}
+    blank = {token for token, text in added.items() if not text.content.strip("\u2581 \t\r\n")}
+    unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}
+    return (marks | set(tokenizer.all_special_ids)) - blank - unknown
 
 
 def load_tokenizer(config: ModelConfig) -> ModelTokenizer:

@@ -58,7 +58,9 @@ def render_turns(
             "text cannot be told. Optimise a prompt without white space at its edges, or with another template."
         )
     ends = [sum(map(len, pieces[: i + 1])) for i in range(len(pieces))]
-    return Rendered(text, [(ends[i - 1], ends[i]) for i in range(1, len(pieces), 2)])
+    # The template's own trailing blank is the answer's, as in training.
+    end = len(text.removesuffix(PromptTemplate(template, list(seeds), tokenizer, is_chat).blank))
+    return Rendered(text[:end], [(ends[i - 1], min(ends[i], end)) for i in range(1, len(pieces), 2)])
 
 
 def _check(turns: Turns) -> None:

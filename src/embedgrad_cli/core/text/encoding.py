@@ -28,13 +28,6 @@ TOKENIZER_BATCH = 1_000
 PLACEHOLDER = "<|embedgrad|>"
 
 
-class HasTokenizer(Protocol):
-    """A model, or its tokenizer alone."""
-
-    @property
-    def tokenizer(self) -> Any: ...
-
-
 class Row(Protocol):
     """What this module needs of a data row (see `tasks.rows.Row`)."""
 
@@ -44,6 +37,17 @@ class Row(Protocol):
     def query(self) -> str: ...
     @property
     def target(self) -> str: ...
+    @property
+    def choices(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Labels that are ranked against each other, as token ids; `with_end` says whether these hold the turn's end."""
+
+    names: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...]
+    with_end: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,8 @@ def encode(
     """Tokenise rows.
 
     Args:
-        append_end_token: add the end-of-turn token to every target (`kind: generation`; a label is scored without it).
+        append_end_token: every target goes on to the end of its turn (`kind: generation`). A label's does only where
+            its row's choices are scored with that end, see `encode_choices`.
         reserve: tokens that must fit after the conversation.
         fits_target: the target must fit there as well.
         too_long: `error`, or `skip` an example that does not fit the model's context and list it.
@@ -103,9 +108,7 @@ def encode(
         TemplateError: a slot's tokens differ between examples because the query touches the prompt.
         DataError: an example is longer than the model's context.
     """
-    end = (model.turn_end_id,) if append_end_token and model.turn_end_id is not None else ()
-    targets = {row.target for row in rows}
-    target_ids = {text: continuation(text, prompt_template, model) + end for text in targets}
+    target_ids = _encode_targets(rows, prompt_template, append_end_token)
     slots: Slots | None = None
     examples, skipped = [], []
     for start in range(0, len(rows), TOKENIZER_BATCH):
@@ -117,7 +120,7 @@ def encode(
             slots = slots or row_slots
             if row_slots != slots:
                 raise _straddling(slots, row_slots, row.id, model.tokenizer)
-            example = Example(row.id, tokens, target_ids[row.target])
+            example = Example(row.id, tokens, target_ids[row.target, row.choices])
             needed = len(tokens) + max(reserve, len(example.target) if fits_target else 0)
             if model.max_length is not None and needed > model.max_length:
                 if too_long == "error":
@@ -130,15 +133,50 @@ def encode(
     return Encoded(examples, slots or Slots(()), skipped)
 
 
-def continuation(text: str, prompt_template: PromptTemplate, model: HasTokenizer) -> tuple[int, ...]:
-    """Token ids of an answer that follows the rendered template.
+def _encode_targets(
+    rows: Sequence[Row], prompt_template: PromptTemplate, append_end_token: bool
+) -> dict[tuple[str, tuple[str, ...]], tuple[int, ...]]:
+    """The token ids of every target, by the target and the row's choices."""
+    with_end = {
+        choices: append_end_token or (bool(choices) and encode_choices(choices, prompt_template).with_end)
+        for choices in {row.choices for row in rows}
+    }
+    texts = {(row.target, with_end[row.choices]) for row in rows}
+    ids = {(text, ends): (whole_turn if ends else continuation)(text, prompt_template) for text, ends in texts}
+    return {(row.target, row.choices): ids[row.target, with_end[row.choices]] for row in rows}
+
+
+def encode_choices(names: Sequence[str], prompt_template: PromptTemplate) -> Choices:
+    """Labels as they are scored.
+
+    The tokens of a label that begins another one ("1" and "10", digit by digit) are always the likelier ones. So where
+    that is the case every label has the end of the turn behind it.
+    """
+    ids = tuple(continuation(name, prompt_template) for name in names)
+    with_end = any(a == b[: len(a)] for i, a in enumerate(ids) for j, b in enumerate(ids) if i != j)
+    if with_end:
+        ids = tuple(whole_turn(name, prompt_template) for name in names)
+    return Choices(tuple(names), ids, with_end)
+
+
+def continuation(text: str, prompt_template: PromptTemplate) -> tuple[int, ...]:
+    """Token ids of an answer that follows the rendered template, the template's trailing blank in front of it.
 
     The template's fixed tail is tokenised along, so that a tokenizer that marks the beginning of a text does not
     do so in the middle of one; where the two would merge, the answer stands alone, as it does when it is generated.
     """
-    tail = prompt_template.tail
-    before, joint, alone = model.tokenizer([tail, tail + text, text], add_special_tokens=False)["input_ids"]
+    tail, text = prompt_template.tail, prompt_template.blank + text
+    if not tail and prompt_template.blank:
+        tail = "."  # for the query: a blank at the very beginning of a text may have another token
+    before, joint, alone = prompt_template.tokenizer([tail, tail + text, text], add_special_tokens=False)["input_ids"]
     return tuple(joint[len(before) :] if joint[: len(before)] == before else alone)
+
+
+def whole_turn(text: str, prompt_template: PromptTemplate) -> tuple[int, ...]:
+    """`continuation` up to the end of the model's turn: what the template writes there, and the token that ends it."""
+    end = prompt_template.turn_end
+    ids = continuation(text + end.text, prompt_template)
+    return ids if end.token_id is None else (*ids, end.token_id)
 
 
 def trunk_length(examples: Sequence[Example]) -> int:

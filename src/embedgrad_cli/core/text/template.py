@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from embedgrad_cli.config.fields import PLACE, QUERY, SLOT_AND_SPACE, prompt_number
 from embedgrad_cli.config.schema import TemplateConfig
+from embedgrad_cli.core.model.tokenizer import TurnEnd, find_turn_end
 from embedgrad_cli.errors import TemplateError
 
+TRAILING_BLANK = re.compile(r"[^\S\r\n]+\Z")  # white space at the end of a text that breaks no line
 VERIFIED_EXAMPLES = 8  # renderings compared with the tokenizer's own before the pieces are trusted
 
 
@@ -29,6 +32,10 @@ class PromptTemplate:
     A rendering joins the pieces. The first few are compared with what the tokenizer's own template makes of the real
     texts, so a chat template that rewrites its input (trims it, say) is found rather than silently deviated from.
 
+    A blank at the end of the template ("Answer: ") belongs to the answer, as in lm-evaluation-harness: tokenizers join
+    it to the word that follows, so that a model has hardly ever seen a word after a lone one. Renderings end before it,
+    `blank` holds it, and `encoding.continuation` puts it in front of an answer.
+
     Args:
         template: the messages (chat) or the text (plain).
         seeds: the seed prompts; `{prompt}` is the first. None is the arm `none`: the template without any prompt.
@@ -41,7 +48,7 @@ class PromptTemplate:
     def __init__(self, template: TemplateConfig, seeds: list[str] | None, tokenizer: Any, is_chat: bool) -> None:
         self.template, self.seeds, self.tokenizer, self.is_chat = template, seeds, tokenizer, is_chat
         self._check_fields([m.content for m in template.messages] if is_chat else [template.text])
-        self._pieces = self._cut(self._fill(_marker))
+        self._pieces, self.blank = _without_blank(self._cut(self._fill(_marker)))
         self._unverified = VERIFIED_EXAMPLES
 
     @property
@@ -49,9 +56,14 @@ class PromptTemplate:
         """Whether the tokenizer still has to add its own begin of text (a chat template writes it itself)."""
         return not self.is_chat
 
+    @cached_property
+    def turn_end(self) -> TurnEnd:
+        """What follows an answer, up to the token that ends the model's turn."""
+        return find_turn_end(self.tokenizer, self.is_chat)
+
     @property
     def tail(self) -> str:
-        """The literal text between the last query or slot and the answer."""
+        """The literal text between the last query or slot and the answer, or the blank in front of that."""
         last = self._pieces[-1]
         return last[1] if last[0] == "text" else ""
 
@@ -127,6 +139,7 @@ class PromptTemplate:
 
     def _verify(self, text: str, query: str) -> None:
         expected = self._fill(lambda name: query if name == QUERY else self._seed(name))
+        text += self.blank
         if text != expected:
             at = next((i for i, (a, b) in enumerate(zip(text, expected, strict=False)) if a != b), len(expected))
             raise TemplateError(
@@ -134,6 +147,19 @@ class PromptTemplate:
                 f"rendered {expected[at : at + 40]!r}. Remove white space at the edges of prompt.text, of the query "
                 "and of the template's messages, or use the plain text template (model.template=plain)."
             )
+
+
+def _without_blank(pieces: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], str]:
+    """The pieces up to a trailing blank, and that blank. A query is never cut."""
+    pieces, blank = list(pieces), ""
+    while pieces and pieces[-1][0] != QUERY:
+        kind, content = pieces.pop()
+        kept = TRAILING_BLANK.sub("", content)
+        blank = content[len(kept) :] + blank
+        if kept:
+            pieces.append((kind, kept))
+            break
+    return pieces, blank
 
 
 def _marker(name: str) -> str:
