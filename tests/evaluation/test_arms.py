@@ -149,3 +149,42 @@ def test_a_model_without_a_chat_template_has_one_bare_arm(problem: OptimizeConfi
     evaluate.run(config)
     none, bare = ([line["prompt_hash"] for line in samples(tmp_path) if line["arm"] == a] for a in ("none", "bare"))
     assert none == bare
+
+
+def test_stop_strings_end_the_answers_of_every_arm(problem: OptimizeConfig, tmp_path: Path) -> None:
+    drawn = {"generation__num_samples": 2, "generation__temperature": 1.0}
+    make = lambda name, **more: evaluate_config(problem, tmp_path / name, arms=["none", "bare", A], **drawn, **more)  # noqa: E731
+    evaluate.run(make("free"))
+    letters = [letter for line in samples(tmp_path / "free") for letter in line["output"] if letter.isalpha()]
+    stop = max(letters, key=letters.count)
+    evaluate.run(make("stopped", task__stop=[stop]))
+    pairs = list(zip(samples(tmp_path / "free"), samples(tmp_path / "stopped"), strict=True))
+    assert any(stop in free["output"] for free, _ in pairs)
+    for free, stopped in pairs:
+        assert stopped["output"] == free["output"].partition(stop)[0]
+        assert stopped["ending"] == ("stop" if stop in free["output"] else free["ending"])
+        assert stopped["tokens"] <= free["tokens"]
+    got, before = results(tmp_path / "stopped"), results(tmp_path / "free")
+    assert (got["stop"], before.get("stop")) == ([stop], None)
+    for name, arm in got["arms"].items():
+        endings = [line["ending"] for line in samples(tmp_path / "stopped") if line["arm"] == name]
+        assert arm["endings"] == {key: endings.count(key) for key in ("end_of_turn", "stop", "limit")}
+        assert sum(arm["endings"].values()) == 20
+        assert before["arms"][name]["endings"]["stop"] == 0
+
+
+def test_validation_and_test_know_the_same_stop_strings(
+    problem: OptimizeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    plain = Decoder.generate
+
+    def noted(self: Decoder, batch: Any, max_new_tokens: int, at_once: int, sampling: Any, stop: Any) -> Any:
+        given.append(stop)
+        return plain(self, batch, max_new_tokens, at_once, sampling, stop)
+
+    monkeypatch.setattr(Decoder, "generate", noted)
+    problem.task.stop = ["#", "apples"]
+    optimize.run(problem)
+    assert len(given) == 2 + 3, "two validations, three arms"
+    assert set(given) == {("#", "apples")}

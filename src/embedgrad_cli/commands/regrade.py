@@ -97,6 +97,7 @@ def _answered_rows(lines: Sequence[Sample], rows: Sequence[Row], directory: RunD
 def _by_arm(lines: Sequence[Sample], rows: Sequence[Row]) -> dict[str, list[list[Answer]]]:
     found: dict[tuple[str, str], list[Answer]] = {}
     for line in lines:
-        answer = Answer(line.id, line.prompt_hash, line.sample, line.output, line.tokens, line.seconds, line.scores)
+        answered = (line.output, line.tokens, line.seconds, line.scores, line.ending)
+        answer = Answer(line.id, line.prompt_hash, line.sample, *answered)
         found.setdefault((line.arm, line.id), []).append(answer)
     return {name: [found[name, row.id] for row in rows] for name in dict.fromkeys(arm for arm, _ in found)}

@@ -11,6 +11,7 @@ from embedgrad_cli.config.schema import TaskConfig, WorkedExample
 from embedgrad_cli.errors import UserError
 
 HELD_OUT = ("validation", "test")
+TYPED_BREAK = re.compile(r"\\[nt](?![a-z])")  # not the beginning of \nabla
 
 
 def check_task(task: TaskConfig) -> list[str]:
@@ -18,7 +19,7 @@ def check_task(task: TaskConfig) -> list[str]:
     problems = _check_data_dir(task) + _check_patterns(task) + _check_choices(task)
     for key, text in (("task.query", task.query), ("task.target", task.target)):
         problems += _check_fields(key, text)
-    return problems + _check_splits(task) + _check_folds(task) + _check_fewshot(task)
+    return problems + _check_splits(task) + _check_folds(task) + _check_fewshot(task) + _check_stop(task)
 
 
 def check_embedded(key: str, path: str) -> list[str]:
@@ -146,3 +147,16 @@ def _wrong_text(example: WorkedExample, name: str) -> str | None:
         return "it is empty. Give the example's own text."
     found = PLACE.search(text)
     return f"it holds {found.group()}, which is a place of the template. Write it otherwise." if found else None
+
+
+def _check_stop(task: TaskConfig) -> list[str]:
+    problems = []
+    for number, text in enumerate(task.stop or []):
+        if not text:
+            problems.append(f"task.stop[{number}]: it is empty, so every answer would be. Give a text, or none.")
+        elif TYPED_BREAK.search(text):
+            problems.append(
+                f"task.stop[{number}]: {text} holds a backslash and a letter, which is no line break here. Write the "
+                'task\'s YAML with "\\n" in double quotes, or a line break itself: $\'task.stop=["\\nQ:"]\' in bash.'
+            )
+    return problems

@@ -13,7 +13,9 @@ from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches_by_length
 from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.evaluation.arms import Arm
+from embedgrad_cli.storage.run_records import Ending
 
 Progress = Callable[[int], None]
 
@@ -27,9 +29,10 @@ class Answer:
         prompt_hash: of what the model read (`Arm.prompt_hashes`).
         sample: the number of this answer among those to the row, from 0.
         output: the raw text, or the likeliest choice.
-        tokens: generated; 0 where choices are scored.
+        tokens: generated, those of a stop string included; 0 where choices are scored.
         seconds: this answer's share of the time its batch took.
         scores: log-likelihood of every choice (kind: choice).
+        ending: how a generated answer ended.
     """
 
     id: str
@@ -39,6 +42,7 @@ class Answer:
     tokens: int
     seconds: float
     scores: dict[str, float] | None = None
+    ending: Ending | None = None
 
 
 class AnswerLog:
@@ -108,7 +112,7 @@ def answer_rows(
     Returns: the answers to each row, in the order of the rows.
     """
     keys = list(zip((example.id for example in arm.examples), arm.prompt_hashes(), strict=True))
-    decoder, tokenizer = Decoder(arm.forward, arm.prompt), arm.forward.model.tokenizer
+    decoder = Decoder(arm.forward, arm.prompt)
     rows_at_once = max(batch_size // sampling.num_samples, 1)
     for numbers in _batches(arm, rows_at_once * (1 if task.kind == "choice" else REFILLED)):
         if not all(keys[i] in log for i in numbers):
@@ -117,12 +121,12 @@ def answer_rows(
             if task.kind == "choice":
                 outputs = _choose(decoder, examples, arm, arm.options[numbers[0]])
             else:
-                outputs = _generate(decoder, examples, task.max_new_tokens, batch_size, sampling, tokenizer)
+                outputs = _generate(decoder, examples, task, batch_size, sampling)
             seconds = round((time.perf_counter() - started) / (len(numbers) * sampling.num_samples), 4)
             log.add(
                 [
                     [
-                        Answer(*keys[i], sample, output.text, output.num_tokens, seconds, output.scores)
+                        Answer(*keys[i], sample, output.text, output.num_tokens, seconds, output.scores, output.ending)
                         for sample, output in enumerate(of_row)
                     ]
                     for i, of_row in zip(numbers, outputs, strict=True)
@@ -135,11 +139,12 @@ def answer_rows(
 
 @dataclass(frozen=True)
 class Output:
-    """What a model gave for one answer: `text`, and either the tokens generated or the choices' log-likelihoods."""
+    """What a model gave for one answer: `text`, and either what was generated or the choices' log-likelihoods."""
 
     text: str
     num_tokens: int = 0
     scores: dict[str, float] | None = None
+    ending: Ending | None = None
 
 
 def _batches(arm: Arm, batch_size: int) -> Iterator[list[int]]:
@@ -160,16 +165,10 @@ def _choose(decoder: Decoder, examples: Sequence[Example], arm: Arm, names: Sequ
 
 
 def _generate(
-    decoder: Decoder,
-    examples: Sequence[Example],
-    max_new_tokens: int,
-    at_once: int,
-    sampling: Sampling,
-    tokenizer: object,
+    decoder: Decoder, examples: Sequence[Example], task: TaskConfig, at_once: int, sampling: Sampling
 ) -> list[list[Output]]:
-    answers = decoder.generate(examples, max_new_tokens, at_once, sampling)
-    decode = tokenizer.batch_decode  # type: ignore[attr-defined]
+    stops = StopStrings(tuple(task.stop or ()), decoder.forward.model.tokenizer)
+    answers = decoder.generate(examples, task.max_new_tokens, at_once, sampling, stops.texts)
     return [
-        [Output(text, len(ids)) for text, ids in zip(decode(of_row, skip_special_tokens=True), of_row, strict=True)]
-        for of_row in answers
+        [Output(stops.text_before(one.ids), len(one.ids), ending=one.ending) for one in of_row] for of_row in answers
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from embedgrad_cli.storage.run_records import (
     ArmSummary,
     Breakdown,
     Comparison,
+    Endings,
     ExtractionSummary,
     FoundAnswer,
     Overlap,
@@ -76,6 +78,7 @@ def results_of(
         comparisons=comparisons,
         split_hash=splits.hash,
         test_hash=rows_hash(rows),
+        stop=(task.stop or None) if task.kind == "generation" else None,
         data=splits.report,
         overlap=overlap,
         breakdowns={name: _breakdown(name, rows, voted) for name in breakdown} if breakdown else None,
@@ -101,6 +104,7 @@ def sample_lines(
                     tokens=answer.tokens,
                     seconds=answer.seconds,
                     scores=answer.scores,
+                    ending=answer.ending,
                 )
                 yield line if outcomes is None else _graded(line, outcomes[name][index][number])
 
@@ -129,7 +133,15 @@ def _arm(outcomes: Sequence[Sequence[Outcome]], voted: Sequence[Outcome]) -> Arm
         strict=_extraction([outcome.grade.strict for outcome in voted]),
         lenient=_extraction([outcome.grade.lenient for outcome in voted]),
         samples=_samples(outcomes, correct / n) if len(outcomes[0]) > 1 else None,
+        endings=_endings([outcome.answer for of_row in outcomes for outcome in of_row]),
     )
+
+
+def _endings(answers: Sequence[Answer]) -> Endings | None:
+    counts = Counter(answer.ending for answer in answers)
+    if None in counts:
+        return None
+    return Endings(end_of_turn=counts["end_of_turn"], stop=counts["stop"], limit=counts["limit"])
 
 
 def _extraction(extractions: Sequence[Extraction]) -> ExtractionSummary:

@@ -9,9 +9,12 @@ All accuracies and differences are fractions of 1.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from embedgrad_cli.storage.record import Json, Record
 from embedgrad_cli.storage.structure import Pair
+
+Ending = Literal["end_of_turn", "stop", "limit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,25 @@ class SamplesSummary(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Endings(Record):
+    """How many generated answers ended how: at a token that ends a turn, at a stop string of the task, or at the limit:
+    `task.max_new_tokens`, or where the model's context ends."""
+
+    end_of_turn: int
+    stop: int
+    limit: int
+
+    @property
+    def total(self) -> int:
+        return self.end_of_turn + self.stop + self.limit
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmSummary(Record):
-    """What an arm achieved; the interval is Wilson's. With several samples its answers are their majority's."""
+    """What an arm achieved; the interval is Wilson's. With several samples its answers are their majority's.
+
+    `endings` counts all answers; None where choices are scored, and for answers of earlier versions.
+    """
 
     accuracy: float
     ci95: Pair
@@ -46,6 +66,7 @@ class ArmSummary(Record):
     strict: ExtractionSummary | None = None
     lenient: ExtractionSummary | None = None
     samples: SamplesSummary | None = None
+    endings: Endings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +183,8 @@ class Results(Record):
 
     `comparison` is the comparison that matters most, of `optimized` if there is one; None for a single arm.
     `comparisons` has all of them. `test_hash` names the rows of the split that were answered, `split_hash` those of
-    all splits. `overlap` is None where no artifact was evaluated, or none knows its rows. What follows `breakdowns` is
-    there where a command knows it.
+    all splits. `stop` are the strings at which answers end. `overlap` is None where no artifact was evaluated, or none
+    knows its rows. What follows `breakdowns` is there where a command knows it.
     """
 
     task: str
@@ -176,6 +197,7 @@ class Results(Record):
     comparisons: list[Comparison] | None = None
     split_hash: str | None = None
     test_hash: str | None = None
+    stop: list[str] | None = None
     data: DataReport | None = None
     overlap: Overlap | None = None
     breakdowns: dict[str, dict[str, Breakdown]] | None = None
@@ -219,6 +241,7 @@ class Sample(Record):
     tokens: int
     seconds: float
     scores: dict[str, float] | None = None
+    ending: Ending | None = None
 
     def to_json(self) -> Json:
         line = super().to_json()

@@ -14,9 +14,11 @@ from torch.nn.functional import cross_entropy
 
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.passes.ending import GeneratedAnswer
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.stop_strings import StopStrings
 
 
 def plain_losses(model: LanguageModel, batch: Sequence[Example], prompt: SoftPrompt) -> Tensor:
@@ -41,8 +43,13 @@ def plain_scores(
 
 
 def plain_answers(
-    model: LanguageModel, example: Example, prompt: SoftPrompt, max_new_tokens: int, sampling: Sampling
-) -> list[list[int]]:
+    model: LanguageModel,
+    example: Example,
+    prompt: SoftPrompt,
+    max_new_tokens: int,
+    sampling: Sampling,
+    stops: StopStrings,
+) -> list[GeneratedAnswer]:
     """Let the model generate by itself, one answer at a time: nothing is known of its cache, padding included."""
     query, answers = PackedBatch.of([example.tokens], model.device), []
     drawing = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
@@ -55,9 +62,10 @@ def plain_answers(
                 max_new_tokens=max_new_tokens,
                 eos_token_id=sorted(model.end_ids),
                 pad_token_id=min(model.end_ids),
+                stopping_criteria=[lambda ids, scores: torch.tensor([stops.ends(ids[0].tolist())], device=ids.device)],
                 **({"do_sample": False} if sampling.is_greedy else drawing),
             )
         answer = output[0].tolist()
-        end = next((i for i, token in enumerate(answer) if token in model.end_ids), len(answer))
-        answers.append(answer[:end])
+        end = next((i for i, token in enumerate(answer) if token in model.end_ids), None)
+        answers.append(GeneratedAnswer.of(answer[:end], "limit" if end is None else "end_of_turn", stops))
     return answers
