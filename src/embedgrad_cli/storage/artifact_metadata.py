@@ -104,6 +104,7 @@ class RecordedTask(Record):
     hub: RecordedHub
     fewshot_style: Literal["text", "turns"] = "text"
     max_new_tokens: int
+    stop: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
