@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import PLACEMENTS, SEEDS, evaluate_config, optimize_config, samples
+from tests.conftest import (
+    CHAT_TEMPLATE,
+    PLACEMENTS,
+    SEEDS,
+    evaluate_config,
+    make_model,
+    optimize_config,
+    samples,
+)
 
 from embedgrad_cli.commands import evaluate, optimize
 from embedgrad_cli.config.schema import OptimizeConfig
@@ -188,3 +196,28 @@ def test_validation_and_test_know_the_same_stop_strings(
     optimize.run(problem)
     assert len(given) == 2 + 3, "two validations, three arms"
     assert set(given) == {("#", "apples")}
+
+
+def test_a_system_turn_of_the_template_is_named(
+    problem: OptimizeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Qwen2.5-Math's template has it: `none` is then told what the seed says."""
+    words = "Please reason step by step."
+    model = make_model()
+    default = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\n" + words + "<|im_end|>\n{% endif %}"
+    model.tokenizer.chat_template = default + CHAT_TEMPLATE
+    model.network.save_pretrained(tmp_path / "model")
+    model.tokenizer.save_pretrained(tmp_path / "model")
+    problem.model.path = str(tmp_path / "model")
+    optimize.run(problem)
+    said = capsys.readouterr().out
+    rendered = results(tmp_path / "trained")["rendered"]
+    assert {name: row.get("added_system_turn") for name, row in rendered.items()} == {
+        "none": words,
+        "seed": None,
+        "optimized": None,
+    }
+    assert rendered["none"]["text"].startswith(f"<|im_start|>system\n{words}<|im_end|>\n<|im_start|>user\nTom has")
+    assert rendered["optimized"] == {**rendered["seed"], "vectors": len(model.tokenizer(words)["input_ids"])}
+    assert f'under none: "{words}"' in said
+    assert "under seed" not in said

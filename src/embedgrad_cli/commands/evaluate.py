@@ -40,7 +40,7 @@ from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import Stopped, StopRequest
 from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.run_records import RenderedArms, Results
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay
@@ -89,6 +89,7 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
     run_log.write_to(directory.log)
     if overlap:
         write_json(directory.overlap, overlap)
+    write_json(directory.rendered, RenderedArms(arms=arm_set.rendered))
     answers = _answer(config, arm_set, directory)
     if config.mode == "predict-only":
         write_json_lines(directory.samples, sample_lines(answers, arm_set.rows))
@@ -104,6 +105,7 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
         split=config.split,
         num_skipped=len(arm_set.skipped),
         overlap=overlap,
+        rendered=arm_set.rendered,
         model=model.path,
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,

@@ -13,7 +13,7 @@ from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.results import results_of, row_hash, sample_lines
 from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_records import Overlap, Results, Sample
+from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results, Sample
 from embedgrad_cli.tasks.load import Row, load
 from embedgrad_cli.terminal import report
 
@@ -40,6 +40,7 @@ def regrade(config: EvaluateConfig) -> float:
     outcomes = {name: grade_answers(rows, of_arm, config.task) for name, of_arm in answers.items()}
     before = Results.read(directory.results) if directory.is_finished else None
     overlap = Overlap.read(directory.overlap) if directory.overlap.exists() else None
+    rendered = RenderedArms.read(directory.rendered).arms if directory.rendered.exists() else None
     num_excluded = overlap.num_rows if overlap and overlap.excluded else 0
     results = results_of(
         outcomes,
@@ -49,6 +50,7 @@ def regrade(config: EvaluateConfig) -> float:
         split=config.split,
         num_skipped=len(every) - len(rows) - num_excluded,
         overlap=overlap,
+        rendered=rendered,
         model=config.model.path,
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,

@@ -18,7 +18,9 @@ from embedgrad_cli.core.passes.trunk_check import can_share_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded, Example, Slots, continuation, encode
 from embedgrad_cli.core.text.template import PromptTemplate
+from embedgrad_cli.core.text.template_additions import added_by
 from embedgrad_cli.errors import ArtifactError, DataError
+from embedgrad_cli.storage.run_records import RenderedRow
 from embedgrad_cli.tasks.load import Row
 
 
@@ -62,11 +64,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class ArmSet:
-    """The arms by name, the rows that every one of them answers, and the ids of the rows left out of all."""
+    """The arms by name, the rows that every one of them answers, and the ids of the rows left out of all.
+
+    `rendered` is what the model reads of the first row under every arm.
+    """
 
     rows: list[Row]
     skipped: list[str]
     arms: dict[str, Arm]
+    rendered: dict[str, RenderedRow]
 
 
 def build_arms(
@@ -105,7 +111,7 @@ def build_arms(
         kept_rows = [row for row in kept_rows if row.id not in skipped]
     kept_ids = {row.id for row in kept_rows}
     options = [row.choices if task.kind == "choice" else () for row in kept_rows]
-    arms = {}
+    arms, rendered = {}, {}
     for name, prompt in prompts.items():
         encoded, prompt_template = encodings[keys[name]], prompt_templates[keys[name]]
         examples = [example for example in encoded.examples if example.id in kept_ids]
@@ -114,7 +120,21 @@ def build_arms(
             shares_trunk = can_share_trunk(model, *_with_a_slot(examples, vectors, model))
         choices = {choice: continuation(choice, prompt_template, model) for row in options for choice in row}
         arms[name] = Arm(name, Forward(model, examples, shares_trunk), examples, options, choices, vectors)
-    return ArmSet(kept_rows, [row.id for row in rows if row.id not in kept_ids], arms)
+        rendered[name] = _rendered(kept_rows[0], prompt_template, prompt)
+    return ArmSet(kept_rows, [row.id for row in rows if row.id not in kept_ids], arms, rendered)
+
+
+def _rendered(row: Row, prompt_template: PromptTemplate, prompt: ArmPrompt) -> RenderedRow:
+    rendering, addition = prompt_template.render(row.query), added_by(prompt_template)
+    is_turn = addition is not None and addition.is_system_turn
+    return RenderedRow(
+        row=row.id,
+        text=rendering.text,
+        slots=[list(slot) for slot in rendering.slots],
+        vectors=prompt.trained.slots.num_tokens if prompt.trained else None,
+        added_system_turn=addition.text if addition and is_turn else None,
+        added_text=addition.text if addition and not is_turn else None,
+    )
 
 
 def _encode(

@@ -30,6 +30,7 @@ from embedgrad_cli.storage.run_records import (
     ExtractionSummary,
     FoundAnswer,
     Overlap,
+    RenderedRow,
     Results,
     Sample,
     SamplesDifference,
@@ -51,6 +52,7 @@ def results_of(
     split: str,
     num_skipped: int,
     overlap: Overlap | None = None,
+    rendered: Mapping[str, RenderedRow] | None = None,
     model: str,
     baseline: str | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
@@ -81,6 +83,7 @@ def results_of(
         stop=(task.stop or None) if task.kind == "generation" else None,
         data=splits.report,
         overlap=overlap,
+        rendered=dict(rendered) if rendered else None,
         breakdowns={name: _breakdown(name, rows, voted) for name in breakdown} if breakdown else None,
     )
 

@@ -35,6 +35,7 @@ class RunDirectory:
         self.results = path / "results.json"
         self.samples = path / "samples.jsonl"
         self.overlap = path / "overlap.json"
+        self.rendered = path / "rendered.json"
         self.answers = path / "answers.partial.jsonl"
         self.config = path / "config.yaml"
         self.log = path / "embedgrad.log"

@@ -178,13 +178,38 @@ class Overlap(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RenderedRow(Record):
+    """What the model reads of one row under an arm, up to where its answer begins.
+
+    `slots` are the character ranges of `text` where the prompt stands; if `vectors` is not None, so many vectors stand
+    there instead of the text. `added_system_turn` is a system turn that the chat template wrote though the messages
+    have none, `added_text` other text of its own before the last message.
+    """
+
+    row: str
+    text: str
+    slots: list[list[int]]
+    vectors: int | None = None
+    added_system_turn: str | None = None
+    added_text: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderedArms(Record):
+    """A row under every arm, kept in a file of its own for answers that are graded later."""
+
+    arms: dict[str, RenderedRow]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results(Record):
     """`results.json`.
 
     `comparison` is the comparison that matters most, of `optimized` if there is one; None for a single arm.
     `comparisons` has all of them. `test_hash` names the rows of the split that were answered, `split_hash` those of
-    all splits. `stop` are the strings at which answers end. `overlap` is None where no artifact was evaluated, or none
-    knows its rows. What follows `breakdowns` is there where a command knows it.
+    all splits. `stop` are the strings at which answers end. `rendered` shows the first row under every arm. `overlap`
+    is None where no artifact was evaluated, or none knows its rows. What follows `breakdowns` is there where a command
+    knows it.
     """
 
     task: str
@@ -200,6 +225,7 @@ class Results(Record):
     stop: list[str] | None = None
     data: DataReport | None = None
     overlap: Overlap | None = None
+    rendered: dict[str, RenderedRow] | None = None
     breakdowns: dict[str, dict[str, Breakdown]] | None = None
     validation: Validation | None = None
     steps: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -87,6 +88,7 @@ def _print_tables(console: Console, summary: Results) -> None:
     for field, values in (summary.breakdowns or {}).items():
         console.print(_breakdown_table(field, values))
     _print_endings(console, summary)
+    _print_additions(console, summary)
 
 
 def _print_endings(console: Console, summary: Results) -> None:
@@ -101,6 +103,17 @@ def _print_endings(console: Console, summary: Results) -> None:
             said.append(f"{words}: {', '.join(of_arms)}")
     if said:
         console.print(Text(f"Answers {'; '.join(said)}."), soft_wrap=True)
+
+
+def _print_additions(console: Console, summary: Results) -> None:
+    """Say where the chat template itself wrote something: then `none` is not empty, and `seed` not only the seed."""
+    rendered, short = summary.rendered or {}, short_names(list(summary.arms))
+    for key, words in (("added_system_turn", "a system turn"), ("added_text", "text")):
+        for text in dict.fromkeys(getattr(row, key) for row in rendered.values()):
+            names = ", ".join(short[name] for name, row in rendered.items() if getattr(row, key) == text)
+            if text:
+                said = f"The chat template adds {words} of its own under {names}: "
+                console.print(Text(said + json.dumps(text, ensure_ascii=False)), soft_wrap=True)
 
 
 def _print_overlap(console: Console, summary: Results) -> None:

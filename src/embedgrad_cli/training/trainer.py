@@ -134,6 +134,7 @@ class Training:
             self.splits,
             split="test",
             num_skipped=len(arm_set.skipped),
+            rendered=arm_set.rendered,
             model=self.model.path,
             breakdown=self.config.evaluation.breakdown,
         )

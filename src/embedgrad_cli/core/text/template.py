@@ -68,19 +68,27 @@ class PromptTemplate:
             self._verify(text, query)
         return Rendered(text, ranges["slot"], ranges[QUERY])
 
+    @property
+    def roles(self) -> list[str]:
+        """The roles of the messages that the chat template is given."""
+        return [message["role"] for message in self._messages(_marker)]
+
+    def _messages(self, value: Any) -> list[dict[str, str]]:
+        """The messages with `value(name)` in place of each field. The arm `none` has no empty system turn."""
+        filled = [{"role": m.role, "content": self._fill_text(m.content, value)} for m in self.template.messages]
+        return [message for message in filled if message["content"]]
+
+    def _fill_text(self, content: str, value: Any) -> str:
+        if self.seeds is None:
+            content = SLOT_AND_SPACE.sub("", content)
+            content = content.strip() if self.is_chat else content
+        return PLACE.sub(lambda match: value(match[1]), content)
+
     def _fill(self, value: Any) -> str:
         """The template with `value(name)` in place of each field, through the chat template if there is one."""
-
-        def fill(content: str) -> str:
-            if self.seeds is None:
-                content = SLOT_AND_SPACE.sub("", content)
-                content = content.strip() if self.is_chat else content
-            return PLACE.sub(lambda match: value(match[1]), content)
-
         if not self.is_chat:
-            return fill(self.template.text)
-        messages = [{"role": m.role, "content": fill(m.content)} for m in self.template.messages]
-        messages = [m for m in messages if m["content"]]  # the arm `none` has no empty system turn
+            return self._fill_text(self.template.text, value)
+        messages = self._messages(value)
         try:
             return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:
