@@ -10,6 +10,7 @@ from embedgrad_cli.config.fields import PLACE, QUERY, SLOT_AND_SPACE, prompt_num
 from embedgrad_cli.config.schema import TemplateConfig
 from embedgrad_cli.errors import TemplateError
 
+MARKED = re.compile("\ue000(.*?)\ue001")  # what `_marker` writes
 VERIFIED_EXAMPLES = 8  # renderings compared with the tokenizer's own before the pieces are trusted
 
 
@@ -41,7 +42,9 @@ class PromptTemplate:
     def __init__(self, template: TemplateConfig, seeds: list[str] | None, tokenizer: Any, is_chat: bool) -> None:
         self.template, self.seeds, self.tokenizer, self.is_chat = template, seeds, tokenizer, is_chat
         self._check_fields([m.content for m in template.messages] if is_chat else [template.text])
-        self._pieces = self._cut(self._fill(_marker))
+        rendered = self._fill(_marker)
+        self._check_rendered(rendered)
+        self._pieces = self._cut(rendered)
         self._unverified = VERIFIED_EXAMPLES
 
     @property
@@ -102,7 +105,7 @@ class PromptTemplate:
     def _cut(self, rendered: str) -> list[tuple[str, str]]:
         """Split a rendering with markers into `(kind, content)`: literal text, slots with their seed, the query."""
         pieces: list[tuple[str, str]] = []
-        for index, part in enumerate(re.split("\ue000(.*?)\ue001", rendered)):
+        for index, part in enumerate(MARKED.split(rendered)):
             if index % 2 == 0:
                 pieces.append(("text", part))
             elif part == QUERY:
@@ -132,6 +135,20 @@ class PromptTemplate:
             )
         if self.seeds is not None and any(not seed.strip() for seed in self.seeds):
             raise TemplateError("prompt.text is empty: the seed prompt needs at least one word to start from.")
+
+    def _check_rendered(self, rendered: str) -> None:
+        """A chat template may leave a turn out without a word; then arms that differ in it would be the same."""
+        given = [message["content"] for message in self._messages(_marker)] if self.is_chat else []
+        found = MARKED.findall(rendered)
+        lost = [name for name in MARKED.findall("".join(given)) if name not in found]
+        if lost:
+            names = " and ".join(f"{{{name}}}" for name in lost)
+            shown = MARKED.sub(lambda match: f"{{{match[1]}}}", rendered)
+            raise TemplateError(
+                f"the model's chat template leaves out {names}: of turns with the roles {', '.join(self.roles)} it "
+                f"makes {shown!r}. Put the prompt into the user's turn (template=before-query or "
+                "template=after-query), or use the plain text template (model.template=plain)."
+            )
 
     def _verify(self, text: str, query: str) -> None:
         expected = self._fill(lambda name: query if name == QUERY else self._seed(name))
