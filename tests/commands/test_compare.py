@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from statsmodels.stats.multitest import multipletests
 from tests.conftest import PLACEMENTS, optimize_config
 
 from embedgrad_cli.cli import main as cli
@@ -47,8 +48,18 @@ def summary(seed: list[bool], optimized: list[bool], test_hash: str, **more: Any
     } | more
 
 
-def write_run(path: Path, right: int = 5, test_hash: str = "t", results: Any = None, **changes: Any) -> Path:
-    """A finished run of 10 examples; `changes` are settings, with `__` for the dot."""
+def write_run(
+    path: Path,
+    right: int = 5,
+    test_hash: str = "t",
+    results: Any = None,
+    validation: float | None = None,
+    **changes: Any,
+) -> Path:
+    """A finished run of 10 examples, in validation as good as in the test unless said otherwise.
+
+    `changes` are settings, with `__` for the dot.
+    """
     config = asdict(optimize_config(path, Path("model"), Path("data"), template=PLACEMENTS["system"]))
     for key, value in changes.items():
         *parts, name = key.split("__")
@@ -59,7 +70,9 @@ def write_run(path: Path, right: int = 5, test_hash: str = "t", results: Any = N
     path.mkdir(parents=True)
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     answers = [index < right for index in range(10)]
-    content = results if results is not None else summary([True] * 2 + [False] * 8, answers, test_hash)
+    chosen = {"accuracy": right / 10 if validation is None else validation, "loss": 1.0, "step": 5}
+    own = summary([True] * 2 + [False] * 8, answers, test_hash, validation=chosen)
+    content = results if results is not None else own
     (path / "results.json").write_text(content if isinstance(content, str) else json.dumps(content))
     return path
 
@@ -113,8 +126,8 @@ def test_only_settings_that_differ_are_shown_by_their_shortest_name(capsys: Capt
 
     assert cli.main(["compare", "s", "--format", "md"]) == 0
     header = capsys.readouterr().out.splitlines()[2]
-    assert header.startswith("| run | lr | optimizer.name | template | radius | none (%) | seed (%) | optimized (%) |")
-    assert header.endswith("| difference (points) | p | n | drift | nearest kept |")
+    assert header.startswith("| run | lr | optimizer.name | template | radius | validation (%) | none (%) | seed (%) |")
+    assert header.endswith("| difference (points) | p (Holm) | n | drift | nearest kept |")
 
 
 def test_a_setting_without_effect_is_not_shown(records: Records) -> None:
@@ -154,10 +167,108 @@ def test_long_values_are_cut_only_while_they_differ(capsys: Capture) -> None:
     assert all(long + ending in text for ending in "?!")
 
 
-def test_the_most_accurate_is_first_and_what_is_equal_in_natural_order(records: Records) -> None:
-    for number, right in ((10, 5), (2, 5), (1, 3), (3, 9)):
-        write_run(Path(f"s/{number}"), right)
-    assert [one["run"] for one in records("s")] == ["s/3", "s/2", "s/10", "s/1"]
+def test_validation_orders_and_chooses_and_the_test_does_not(capsys: Capture, records: Records) -> None:
+    for number, (validation, right) in {10: (0.5, 9), 2: (0.5, 8), 1: (0.3, 10), 3: (0.9, 4)}.items():
+        write_run(Path(f"s/{number}"), right, validation=validation)
+    shown = records("s")
+    assert [one["run"] for one in shown] == ["s/3", "s/2", "s/10", "s/1"]  # what is equal, in natural order
+    assert [one["chosen"] for one in shown] == [True, False, False, False]
+    assert [one["chosen"] for one in records("s", "--sort=-candidate")] == [False, False, False, True]
+
+    for format in ("table", "md"):
+        assert cli.main(["compare", "s", "--format", format]) == 0
+        (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Validation chose")]
+        assert "chose 3 (90.0 %): optimized 40.0 (" in said
+
+
+def test_of_equal_accuracies_validation_chooses_by_loss(records: Records) -> None:
+    for number, loss in ((1, 0.5), (2, 0.25), (3, 0.75)):
+        path = write_run(Path(f"s/{number}"))
+        content = json.loads((path / "results.json").read_text())
+        content["validation"]["loss"] = loss
+        (path / "results.json").write_text(json.dumps(content))
+    assert [one["run"] for one in records("s")] == ["s/2", "s/1", "s/3"]
+
+
+@pytest.mark.parametrize("sort", ["-candidate", "-optimized", "p", "-difference"])
+def test_a_test_figure_to_sort_by_is_spoken_of(sort: str, capsys: Capture) -> None:
+    for number in range(2):
+        write_run(Path(f"s/{number}"), optimizer__lr=number + 1)
+    for key, told in ((sort, True), ("-validation", False), ("lr", False)):
+        assert cli.main(["compare", "s", f"--sort={key}"]) == 0
+        assert (f"({key.removeprefix('-')})" in capsys.readouterr().err) is told
+
+
+def test_nothing_is_chosen_where_a_run_has_no_validation(records: Records) -> None:
+    write_run(Path("s/0"), 3)
+    write_run(Path("s/1"), results=summary([True] * 10, [True] * 10, "t"), optimizer__lr=0.5)
+    assert [(one["run"], one["chosen"]) for one in records("s")] == [("s/0", None), ("s/1", None)]
+
+
+def test_p_is_corrected_for_all_lines(records: Records) -> None:
+    """Forty runs of which none is better than its seed: choosing the luckiest must not make it significant."""
+    draw = random.Random(0)
+    for number in range(40):
+        first, second = ([draw.random() < 0.5 for _ in range(60)] for _ in range(2))
+        write_run(Path(f"s/{number}"), results=summary(first, second, "t"), optimizer__lr=number + 1)
+    shown = records("s", "--sort", "p")
+    raw = [one["comparison.mcnemar_p"] for one in shown]
+    assert raw[0] < 0.05
+    assert [one["comparison.holm_p"] for one in shown] == pytest.approx(list(multipletests(raw, method="holm")[1]))
+    assert min(one["comparison.holm_p"] for one in shown) > 0.05
+
+
+def test_seeds_of_one_setting_share_a_line(capsys: Capture, records: Records) -> None:
+    for lr, rights in ((0.1, (5, 7, 9)), (0.5, (4, 4, 10))):
+        for seed, right in enumerate(rights):
+            write_run(Path(f"s/{lr}-{seed}"), right, seed=seed, optimizer__lr=lr)
+    low, high = records("s", "--sort", "lr")
+    assert (low["seeds"], low["num_examples"], low["config.optimizer.lr"]) == (3, 10, 0.1)
+    assert (low["arms.optimized.accuracy"], low["arms.optimized.accuracy.sd"]) == pytest.approx((0.7, 0.2))
+    assert (high["comparison.difference"], high["comparison.difference.sd"]) == pytest.approx((0.4, 0.3464), abs=1e-4)
+    assert (low["arms.seed.accuracy.sd"], high["validation.accuracy"]) == pytest.approx((0.0, 0.6))
+    each = records("s", "--each-seed")
+    assert len(each) == 6
+    assert not any("arms.optimized.accuracy.sd" in one for one in each)
+    of_low = sorted(one["comparison.mcnemar_p"] for one in each if one["config.optimizer.lr"] == 0.1)
+    assert low["comparison.mcnemar_p"] == pytest.approx(1.5 * of_low[1]), "Rüger: 3/2 times the second smallest"
+
+    assert cli.main(["compare", "s", "--format", "md"]) == 0
+    assert "70.0 ± 20.0" in capsys.readouterr().out
+
+
+def test_seeds_with_test_sets_of_their_own_are_compared_with_the_same_seeds(records: Records) -> None:
+    for lr in (0.1, 0.5):
+        for seed in range(3):
+            write_run(Path(f"s/{lr}-{seed}"), 5, f"t{seed}", seed=seed, optimizer__lr=lr)
+    assert [one["seeds"] for one in records("s")] == [3, 3]
+    (Path("s/0.5-2/results.json")).unlink()
+    assert cli.main(["compare", "s"]) == 2, "two seeds and three have not the same rows"
+
+
+def test_folds_are_pooled_before_seeds(records: Records) -> None:
+    for seed in range(2):
+        for fold in range(3):
+            write_run(Path(f"s/{seed}-{fold}"), 5 + seed, f"t{seed}{fold}", seed=seed, task__fold=fold)
+    (pooled,) = records("s")
+    assert (pooled["runs"], pooled["seeds"], pooled["num_examples"]) == (6, 2, 30)
+    assert pooled["arms.optimized.accuracy"] == pytest.approx(0.55)
+
+
+def test_a_seed_that_is_there_twice_is_not_averaged(records: Records) -> None:
+    for number, seed in enumerate((1, 2, 2)):
+        write_run(Path(f"s/{number}"), seed=seed)
+    assert len(records("s")) == 3
+
+
+def test_rows_that_a_prompt_had_seen_are_told(capsys: Capture) -> None:
+    seen = {"num_rows": 4, "num_looked_up": 10, "expected_by_chance": 0.0}
+    for number, excluded in enumerate((True, False)):
+        told = summary([True] * 10, [True] * 10, "t", overlap={**seen, "excluded": excluded})
+        write_run(Path(f"s/{number}"), results=told, optimizer__lr=number + 1)
+    assert cli.main(["compare", "s"]) == 0
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "task.overlap=allow" in line]
+    assert said.endswith(": 1.")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +323,7 @@ def test_the_table_is_whole_where_there_is_no_terminal(capsys: Capture) -> None:
     write_run(Path("s/0"), 7, prompt__text="Please [bold] reason about it step by step, and then answer.")
     write_run(Path("s/1"), 6, optimizer__lr=0.2)
     assert cli.main(["compare", "s"]) == 0
-    title, *lines = capsys.readouterr().out.splitlines()
+    title, *lines, _ = capsys.readouterr().out.splitlines()
     assert title == "words · test split, 10 examples · test set t"
     assert len({len(line) for line in lines}) == 1
     assert "Please [bold] reason about it" in lines[3]
@@ -249,7 +360,7 @@ def test_different_test_sets_are_refused_unless_asked_for(capsys: Capture, recor
     assert [one["run"] for one in records("s", "--mixed")] == ["s/2", "s/0", "s/1"]
     assert cli.main(["compare", "s", "--mixed", "--format", "md"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line[-10:] for line in lines if line and not line.startswith("|")] == [" set first", "set second"]
+    assert [line[-10:] for line in lines if " · test set " in line] == [" set first", "set second"]
     assert [line for line in lines if line.startswith("| run")] == [lines[2]] * 2
     assert "task.name" not in lines[2], "the titles name the task"
 
@@ -258,7 +369,7 @@ def test_runs_of_versions_without_a_test_hash_go_by_the_splits(records: Records,
     old = summary([True] * 10, [True] * 10, "t")
     del old["test_hash"]
     write_run(Path("s/0"), results=old)
-    write_run(Path("s/1"), results=old)
+    write_run(Path("s/1"), results=old, optimizer__lr=0.5)
     assert len(records("s")) == 2
     write_run(Path("s/2"), results=old | {"split_hash": "another"})
     assert cli.main(["compare", "s"]) == 2
@@ -473,5 +584,6 @@ def test_a_real_sweep(tmp_path: Path, model_folder: Path, choice_data: Path, cap
     assert [one["config.task.split.num_train"] for one in shown] == [16, 16, 24, 16, 24]
     assert len({one["test_hash"] for one in shown}) == 1
     assert shown[0]["arms.optimized.accuracy"] == shown[1]["arms.optimized.accuracy"]
+    assert shown[0]["validation.accuracy"] == shown[1]["validation.accuracy"], "an evaluation knows its artifact's"
     assert cli.main(["compare", "sweep"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 9
+    assert len(capsys.readouterr().out.splitlines()) == 10

@@ -21,6 +21,7 @@ from embedgrad_cli.evaluation.significance import (
     paired_difference,
     paired_difference_of_counts,
     pass_at_k,
+    ruger,
     verdict,
     wilson_interval,
 )
@@ -158,6 +159,25 @@ def test_the_verdict_goes_by_the_corrected_p() -> None:
     corrected = verdict(replace(comparison, holm_p=0.102), 187)
     assert corrected.startswith("no significant difference")
     assert "p = 0.102, Holm-corrected" in corrected
+
+
+@pytest.mark.parametrize("tests", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("shared", [0.0, 0.5, 1.0])
+def test_rugers_p_keeps_the_false_alarms_at_five_per_cent(tests: int, shared: float) -> None:
+    """Where nothing is true, and the tests are independent, half the same, or all the same."""
+    draw, alarms, runs = random.Random(tests), 0, 4000
+    for _ in range(runs):
+        common = draw.random()
+        alarms += ruger([common if draw.random() < shared else draw.random() for _ in range(tests)]) < 0.05
+    assert alarms / runs < 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5
+
+
+def test_rugers_p_of_equal_tests() -> None:
+    assert ruger([0.02]) == 0.02
+    assert ruger([0.001] * 4) == pytest.approx(0.002)
+    assert ruger([0.9, 0.8]) == 1.0
+    with pytest.raises(ValueError):
+        ruger([])
 
 
 def test_holm_published() -> None:

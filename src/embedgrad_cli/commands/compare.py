@@ -1,11 +1,14 @@
 """One table over finished runs of `optimize` and `evaluate`: the settings in which they differ, and what came out.
 
-Runs without results.json are named on stderr and left out. Runs that differ in task.fold alone share a row: their
-counts are summed, and the intervals and p are computed from the sums.
+The best in validation is first and named with its test, since a choice by a test figure is a choice on the test rows.
+p is Holm's, corrected for all lines of a table. Runs without results.json are named on stderr and left out. Runs that
+differ in task.fold alone share a line: their counts are summed, and the intervals and p are computed from the sums.
+Runs that differ in their seed alone share one too: mean, standard deviation, number of seeds.
 
 examples:
   embedgrad compare outputs/sweep
-  embedgrad compare outputs/a outputs/b --sort=-difference --format md
+  embedgrad compare outputs/a outputs/b --sort=lr --format md
+  embedgrad compare outputs/seeds --each-seed
   embedgrad compare outputs --mixed --format csv > runs.csv
 """
 
@@ -18,13 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from embedgrad_cli.commands.flags import FlagParser, check_format
+from embedgrad_cli.comparison.entries import (
+    VALIDATION,
+    Entry,
+    by_validation,
+    differing_settings,
+    entry_of,
+    judged,
+    keys_of,
+    pool_seeds,
+)
 from embedgrad_cli.comparison.runs import Run, find_runs, name_templates, pool_folds, read_run
-from embedgrad_cli.comparison.table import FORMATS, HEADINGS, differing_settings, heading, keys_of, record, title
+from embedgrad_cli.comparison.table import FORMATS, HEADINGS, heading, title
 from embedgrad_cli.config.spelling import natural, nearest
 from embedgrad_cli.errors import CompareError, UserError
 
 SHOWN_RUNS = 4
-CANDIDATE = "candidate"  # sorts by the accuracy of each run's own candidate
+CANDIDATE = "candidate"  # sorts by the test accuracy of each run's own candidate
 
 
 def parser() -> FlagParser:
@@ -32,7 +45,7 @@ def parser() -> FlagParser:
     flags = FlagParser(
         __doc__,
         prog="embedgrad compare",
-        usage="embedgrad compare DIR ... [--format FORMAT] [--sort KEY] [--mixed]",
+        usage="embedgrad compare DIR ... [--format FORMAT] [--sort KEY] [--each-seed] [--mixed]",
     )
     flags.add_argument(
         "folders", nargs="*", metavar="DIR", help="a run directory, or a folder with run directories anywhere below it"
@@ -45,11 +58,12 @@ def parser() -> FlagParser:
     )
     flags.add_argument(
         "--sort",
-        default=f"-{CANDIDATE}",
+        default=f"-{VALIDATION}",
         metavar="KEY",
-        help="a column (run, optimized, difference, p, n, drift, nearest_kept) or a setting (optimizer.lr, or lr); "
-        f"-KEY puts the largest first. The default is -{CANDIDATE}: the most accurate first",
+        help="a column (run, validation, optimized, difference, p, n, drift, nearest_kept) or a setting (optimizer.lr, "
+        "or lr); -KEY puts the largest first. The default is -validation; -candidate is the most accurate in the test",
     )
+    flags.add_argument("--each-seed", action="store_true", help="a line for each seed, where runs differ in it alone")
     flags.add_argument(
         "--mixed",
         action="store_true",
@@ -69,20 +83,24 @@ def main(argv: Sequence[str]) -> int:
     runs, unfinished, more = _read(args.folders)
     if problems or more:
         raise CompareError(problems + more)
-    rows = pool_folds(name_templates(runs))
-    groups = _by_test_set(rows)
+    entries = [entry_of(run) for run in pool_folds(name_templates(runs))]
+    if not args.each_seed:
+        entries = pool_seeds(entries)
+    groups = _by_test_set(entries)
     if len(groups) > 1 and not args.mixed:
         problems = [_not_comparable(groups)]
     descending, name = args.sort.startswith("-"), args.sort.removeprefix("-")
     try:
-        key = _sort_key(rows, name)
+        key = _sort_key(entries, name)
     except UserError as error:
         problems.append(str(error))
     if problems:
         raise CompareError(problems)
     if unfinished:
         print(f"embedgrad: not finished and left out: {', '.join(map(str, unfinished))}", file=sys.stderr)
-    FORMATS[args.format]([_sorted(group, key, descending) for group in groups])
+    if key.startswith(("arms.", "comparison.")) or key == CANDIDATE:
+        print(f"embedgrad: sorted by a test figure ({name}): do not choose by it.", file=sys.stderr)
+    FORMATS[args.format]([_sorted(judged(group), key, descending) for group in groups])
     return 0
 
 
@@ -132,15 +150,15 @@ def _read(folders: Sequence[str]) -> tuple[list[Run], list[Path], list[str]]:
     return runs, list(unfinished.values()), problems
 
 
-def _by_test_set(rows: Sequence[Run]) -> list[list[Run]]:
-    groups: dict[str, list[Run]] = {}
-    for row in rows:
-        groups.setdefault(str(row.results.test_hash), []).append(row)
+def _by_test_set(entries: Sequence[Entry]) -> list[list[Entry]]:
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.test_hash, []).append(entry)
     return list(groups.values())
 
 
-def _not_comparable(groups: Sequence[Sequence[Run]]) -> str:
-    named = "; ".join(f"{title(group[0])}: {_few([run.paths[0] for run in group])}" for group in groups)
+def _not_comparable(groups: Sequence[Sequence[Entry]]) -> str:
+    named = "; ".join(f"{title(group[0])}: {_few([entry.paths[0] for entry in group])}" for group in groups)
     return (
         f"the runs were tested on different rows, so their accuracies cannot be compared. {named}. Give the runs of "
         "one test set, or add --mixed for one table per test set."
@@ -152,13 +170,13 @@ def _few(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths[:SHOWN_RUNS])) + (f" and {more} more" if more > 0 else "")
 
 
-def _sort_key(rows: Sequence[Run], name: str) -> str:
-    """The key of `record` that is meant: in full, as a column is called, or by its last part.
+def _sort_key(entries: Sequence[Entry], name: str) -> str:
+    """The key of the records that is meant: in full, as a column is called, or by its last part.
 
     Raises:
         UserError: there is no such key, or several.
     """
-    records = [record(row) for row in rows]
+    records = [entry.record for entry in entries]
     keys = keys_of(records)
     if name in (CANDIDATE, *keys):
         return name
@@ -175,17 +193,17 @@ def _sort_key(rows: Sequence[Run], name: str) -> str:
     raise UserError(f"--sort {name}: there is no such column or setting.{hint} Columns are {', '.join(known)}.")
 
 
-def _sorted(group: Sequence[Run], key: str, descending: bool) -> list[Run]:
+def _sorted(group: Sequence[Entry], key: str, descending: bool) -> list[Entry]:
     """Numbers before texts, and runs without a value last; what is equal stays in natural order."""
 
-    def value(run: Run) -> Any:
-        if key == CANDIDATE:
-            return run.results.arms[run.compared[-1]].accuracy
-        return record(run).get(key)
+    def value(entry: Entry) -> Any:
+        return entry.record.get(entry.candidate if key == CANDIDATE else key)
 
-    def rank(run: Run) -> tuple[int, Any]:
-        found = value(run)
-        return (0, found) if isinstance(found, int | float) else (1, natural(found))
+    def rank(entry: Entry) -> tuple[int, Any]:
+        found = value(entry)
+        if key == VALIDATION:
+            return 0, by_validation(entry)
+        return (0, found) if isinstance(found, int | float) else (1, natural(str(found)))
 
-    present = sorted((run for run in group if value(run) is not None), key=rank, reverse=descending)
-    return present + [run for run in group if value(run) is None]
+    present = sorted((entry for entry in group if value(entry) is not None), key=rank, reverse=descending)
+    return present + [entry for entry in group if value(entry) is None]

@@ -112,7 +112,8 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
     )
     if "optimized" in artifacts:
         drift = measure_drift(artifacts["optimized"].prompt.to(model.device), model)
-        results = replace(results, artifact=config.artifact, drift=drift)
+        validation = artifacts["optimized"].metadata.metrics.validation
+        results = replace(results, artifact=config.artifact, validation=validation, drift=drift)
     write_json_lines(directory.samples, sample_lines(answers, arm_set.rows, outcomes))
     write_json(directory.results, results)
     directory.answers.unlink()

@@ -56,7 +56,7 @@ def regrade(config: EvaluateConfig) -> float:
         breakdown=config.evaluation.breakdown,
     )
     if before:
-        results = replace(results, artifact=before.artifact, drift=before.drift)
+        results = replace(results, artifact=before.artifact, validation=before.validation, drift=before.drift)
     write_json_lines(directory.samples, sample_lines(answers, rows, outcomes))
     write_yaml(directory.config, asdict(config))
     write_json(directory.results, results)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
@@ -21,7 +22,7 @@ from embedgrad_cli.evaluation.significance import paired_difference_of_counts, w
 from embedgrad_cli.storage.files import read_yaml
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.run_directory import flatten
-from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Results
+from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Results, Validation
 
 WITHOUT_EFFECT_UNDER = {  # a kind of trust region
     "none": ("trust_region.radius", "trust_region.weight"),
@@ -198,6 +199,7 @@ def _pool(runs: Sequence[Run]) -> Run:
             for name, count in correct.items()
         },
         comparison=_pool_comparison([results.comparison for results in pooled], correct, n),
+        validation=_pool_validation([results.validation for results in pooled]),
         drift=_pool_drift([results.drift or Drift() for results in pooled]),
     )
     return Run(tuple(path for run in runs for path in run.paths), {**runs[0].config, **folds}, results)
@@ -211,6 +213,15 @@ def _pool_comparison(pooled: Sequence[Comparison | None], correct: dict[str, int
     first = comparisons[0]
     paired = paired_difference_of_counts(correct[first.candidate] - wins, wins, losses, n)
     return Comparison(baseline=first.baseline, candidate=first.candidate, **vars(paired))
+
+
+def _pool_validation(pooled: Sequence[Validation | None]) -> Validation | None:
+    """The means over the folds, each of which chose its own prompt; what one fold lacks, the pool lacks."""
+    found = [validation for validation in pooled if validation]
+    if len(found) < len(pooled):
+        return None
+    accuracy, loss = fmean(one.accuracy for one in found), fmean(one.loss for one in found)
+    return Validation(accuracy=accuracy, loss=loss, step=max(one.step for one in found))
 
 
 def _pool_drift(drifts: Sequence[Drift]) -> Drift:

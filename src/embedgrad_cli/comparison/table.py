@@ -12,58 +12,32 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from embedgrad_cli.comparison.runs import Run
+from embedgrad_cli.comparison.entries import (
+    CHOSEN,
+    HOLM_P,
+    VALIDATION,
+    Entry,
+    FlatRecord,
+    P,
+    differing_settings,
+    keys_of,
+)
 from embedgrad_cli.config.spelling import one_line
 from embedgrad_cli.evaluation.significance import show_p
-from embedgrad_cli.storage.record import Json
-from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift
 
 HEADINGS = {
+    VALIDATION: "validation",
     "comparison.difference": "difference",
-    "comparison.mcnemar_p": "p",
+    P: "p",
     "num_examples": "n",
     "drift.mean_relative_l2": "drift",
     "drift.nearest_kept": "nearest kept",
 }
 LONGEST_CELL = 40
-PARTS = ("config", "arms", "comparison", "drift")
-
-FlatRecord = Json
-
-
-def record(run: Run) -> FlatRecord:
-    """A run under flat keys: those of results.json, and `config.KEY` for every setting. Numbers are not rounded."""
-    results = run.results
-    flat: FlatRecord = {"run": " ".join(path.as_posix() for path in run.paths), "runs": len(run.paths)}
-    flat |= {key: getattr(results, key) for key in ("task", "split", "model", "test_hash", "num_examples")}
-    flat |= {f"config.{key}": value for key, value in run.config.items()}
-    for name, arm in results.arms.items():
-        flat |= {f"arms.{name}.{key}": value for key, value in _limits(arm, ("accuracy", "ci95", "correct"))}
-    parts = ("baseline", "candidate", "difference", "ci95", "wins", "losses", "mcnemar_p")
-    flat |= {f"comparison.{key}": value for key, value in _limits(results.comparison, parts)}
-    drift = results.drift or Drift()
-    return flat | {f"drift.{key}": getattr(drift, key) for key in ("mean_relative_l2", "nearest_kept", "num_tokens")}
-
-
-def _limits(part: ArmSummary | Comparison | None, keys: Sequence[str]) -> Iterable[tuple[str, Any]]:
-    for key in keys if part else ():
-        if key == "ci95":
-            yield from zip(("ci95.low", "ci95.high"), getattr(part, key), strict=True)
-        else:
-            yield key, getattr(part, key)
-
-
-def keys_of(records: Sequence[FlatRecord]) -> list[str]:
-    """The keys of all records, the settings and arms of each beside those of the others."""
-    keys = dict.fromkeys(chain.from_iterable(records))
-    return sorted(keys, key=lambda key: PARTS.index(key.partition(".")[0]) if "." in key else -1)
-
-
-def differing_settings(records: Sequence[FlatRecord]) -> list[str]:
-    """The keys `config.KEY` whose value is not the same in all records that have one."""
-    keys = [key for key in keys_of(records) if key.startswith("config.")]
-    values = {key: [one[key] for one in records if key in one] for key in keys}
-    return [key for key in keys if any(value != values[key][0] for value in values[key])]
+ROWS_OF_VALIDATION = {
+    "config.seed",
+    *(f"config.task.{key}" for key in ("data_dir", "split.validation", "split.num_validation", "split.folds", "fold")),
+}
 
 
 def heading(key: str, keys: Iterable[str]) -> str:
@@ -89,41 +63,75 @@ class Column:
 
 @dataclass(frozen=True)
 class Section:
-    """The runs of one test set."""
+    """The lines of one test set; `remarks` are sentences below them."""
 
     title: str
     columns: list[Column]
+    remarks: list[str]
 
 
-def sections(groups: Sequence[Sequence[Run]]) -> list[Section]:
+def sections(groups: Sequence[Sequence[Entry]]) -> list[Section]:
     """One section for each test set, all with the same columns.
 
     Settings of the task that differ between sections alone have no column: the titles say what was tested.
     """
-    records = [[record(run) for run in group] for group in groups]
+    records = [[entry.record for entry in group] for group in groups]
     every = list(chain.from_iterable(records))
     within = {key for rows in records for key in differing_settings(rows)}
     settings = [key for key in differing_settings(every) if key in within or not key.startswith("config.task.")]
-    names = _run_names([run for group in groups for run in group])
+    names = _run_names([entry for group in groups for entry in group])
     result = []
     for group, rows in zip(groups, records, strict=True):
-        columns = [Column("run", [names[run.paths] for run in group], is_number=False)]
+        columns = [Column("run", [names[entry.paths] for entry in group], is_number=False)]
         columns += [_setting_column(key, every, rows) for key in settings]
         columns += _result_columns(every, rows)
-        result.append(Section(title(group[0]), columns))
+        result.append(Section(title(group[0]), columns, list(_remarks(group, names))))
     return result
 
 
-def title(run: Run) -> str:
+def title(entry: Entry) -> str:
     """What a run was tested on: "sst2 · test split, 872 examples · test set 1a2b3c4d"."""
-    r = run.results
-    pooled = f" of {len(run.paths)} folds" if len(run.paths) > 1 else ""
-    return f"{r.task} · {r.split} split, {r.num_examples} examples{pooled} · test set {str(r.test_hash)[:8]}"
+    r = entry.record
+    folds = len(entry.paths) // r["seeds"]
+    pooled = f" of {folds} folds" if folds > 1 else ""
+    rows = f"each of {r['seeds']} seeds its own test set" if r.get("test_sets", 1) > 1 else "test set"
+    return f"{r['task']} · {r['split']} split, {r['num_examples']} examples{pooled} · {rows} {entry.test_hash[:8]}"
 
 
-def _run_names(runs: Sequence[Run]) -> dict[tuple[Path, ...], str]:
+def _remarks(group: Sequence[Entry], names: dict[tuple[Path, ...], str]) -> Iterable[str]:
+    """What validation chose and how that fared in the test, and what else is to be known of these figures."""
+    records = [entry.record for entry in group]
+    chosen = next((entry for entry in group if entry.record[CHOSEN]), None)
+    if chosen:
+        yield f"Validation chose {names[chosen.paths]} ({_percent(chosen.record, VALIDATION)} %): {_tested(chosen)}"
+        if not ROWS_OF_VALIDATION.isdisjoint(differing_settings(records)):
+            yield "These runs were not all validated on the same rows, so the choice is a rough one."
+    elif len(group) > 1:
+        yield "Not every run has a validation, so none is chosen: whoever takes the best of these chooses on test rows."
+    if any(one["seeds"] > 1 for one in records):
+        yield "± is the standard deviation over seeds, p their combination by Rüger's rule; --each-seed shows each."
+    seen = [names[entry.paths] for entry in group if entry.record["seen_rows"]]
+    if seen:
+        yield f"Tested on rows that had trained or selected a prompt (task.overlap=allow): {', '.join(seen)}."
+
+
+def _tested(chosen: Entry) -> str:
+    """The test of what validation chose. The choice did not look at the test, so its p needs no correction."""
+    r = chosen.record
+    said = f"{_accuracy(r, chosen.candidate)} % on the {r['split']} split"
+    if P not in r:
+        return f"{said}."
+    limits = () if r["seeds"] > 1 else ("comparison.ci95.low", "comparison.ci95.high")
+    difference = _percent(r, "comparison.difference", limits, "+")
+    return (
+        f"{r['comparison.candidate']} {said}, {difference} points against {r['comparison.baseline']}, "
+        f"{show_p(r[P], 'p ')} (of this test alone)."
+    )
+
+
+def _run_names(entries: Sequence[Entry]) -> dict[tuple[Path, ...], str]:
     """Each run's path below the folder that holds them all; the folds of one as `sweep/{0,1,2}`."""
-    places = {run.paths: [path.resolve() for path in run.paths] for run in runs}
+    places = {entry.paths: [path.resolve() for path in entry.paths] for entry in entries}
     root = os.path.commonpath([place.parent for place in chain.from_iterable(places.values())])
     names = {}
     for paths, resolved in places.items():
@@ -152,28 +160,45 @@ def _result_columns(every: Sequence[FlatRecord], rows: Sequence[FlatRecord]) -> 
     arms = [key for key in keys_of(every) if key.startswith("arms.") and key.endswith(".accuracy")]
     compared = {one[key] for one in every for key in ("comparison.baseline", "comparison.candidate") if key in one}
     columns = []
+    if any(one["seeds"] > 1 for one in every):
+        columns.append(Column("seeds", [str(row["seeds"]) for row in rows]))
+    if any(one.get(VALIDATION) is not None for one in every):
+        columns.append(Column("validation (%)", [_validation(row) for row in rows]))
     for key in arms:
         name = key.removeprefix("arms.").removesuffix(".accuracy")
         shows_interval = name in compared or len(arms) == 1
-        limits = (f"arms.{name}.ci95.low", f"arms.{name}.ci95.high") if shows_interval else ()
-        columns.append(Column(f"{name} (%)", [_percent(row, key, limits) for row in rows]))
+        columns.append(Column(f"{name} (%)", [_accuracy(row, key, shows_interval) for row in rows]))
     limits = ("comparison.ci95.low", "comparison.ci95.high")
+    corrected = any(one.get(HOLM_P) != one.get(P) for one in every)
     columns += [
         Column("difference (points)", [_percent(row, "comparison.difference", limits, "+") for row in rows]),
-        Column("p", [_p_value(row.get("comparison.mcnemar_p")) for row in rows]),
+        Column("p (Holm)" if corrected else "p", [_p_value(row.get(HOLM_P)) for row in rows]),
         Column("n", [str(row["num_examples"]) for row in rows]),
     ]
-    if any(one["drift.mean_relative_l2"] is not None for one in every):
-        columns.append(Column("drift", [_drift(row["drift.mean_relative_l2"]) for row in rows]))
-    if any(one["drift.nearest_kept"] is not None for one in every):
+    if any(one.get("drift.mean_relative_l2") is not None for one in every):
+        columns.append(Column("drift", [_drift(row.get("drift.mean_relative_l2")) for row in rows]))
+    if any(one.get("drift.nearest_kept") is not None for one in every):
         columns.append(Column("nearest kept", [_kept(row) for row in rows]))
     return columns
 
 
+def _validation(row: FlatRecord) -> str:
+    return _percent(row, VALIDATION) + (" (chosen)" if row[CHOSEN] else "")
+
+
+def _accuracy(row: FlatRecord, key: str, shows_interval: bool = True) -> str:
+    arm = key.removesuffix(".accuracy")
+    return _percent(row, key, (f"{arm}.ci95.low", f"{arm}.ci95.high") if shows_interval else ())
+
+
 def _percent(row: FlatRecord, key: str, limits: Sequence[str] = (), sign: str = "") -> str:
-    if key not in row:
+    """A fraction of 1 in per cent: with its interval, or of several seeds with its standard deviation."""
+    if row.get(key) is None:
         return ""
-    value, *interval = (f"{100 * row[one]:{sign}.1f}" for one in (key, *limits))
+    value = f"{100 * row[key]:{sign}.1f}"
+    if f"{key}.sd" in row:
+        return f"{value} ± {100 * row[f'{key}.sd']:.1f}"
+    interval = [f"{100 * row[limit]:{sign}.1f}" for limit in limits]
     return f"{value} ({' to '.join(interval)})" if interval else value
 
 
@@ -186,11 +211,11 @@ def _drift(mean: float | None) -> str:
 
 
 def _kept(row: FlatRecord) -> str:
-    kept, total = row["drift.nearest_kept"], row["drift.num_tokens"]
-    return "" if kept is None or total is None else f"{kept}/{total}"
+    kept, total = row.get("drift.nearest_kept"), row.get("drift.num_tokens")
+    return "" if kept is None or total is None else f"{kept:.3g}/{total}"
 
 
-def _print_table(groups: Sequence[Sequence[Run]]) -> None:
+def _print_table(groups: Sequence[Sequence[Entry]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -207,26 +232,29 @@ def _print_table(groups: Sequence[Sequence[Run]]) -> None:
             table.add_row(*map(Text, cells))
         console.print(Text(section.title), soft_wrap=True)
         console.print(table)
+        for remark in section.remarks:
+            console.print(Text(remark), soft_wrap=True)
 
 
-def _print_markdown(groups: Sequence[Sequence[Run]]) -> None:
+def _print_markdown(groups: Sequence[Sequence[Entry]]) -> None:
     for number, section in enumerate(sections(groups)):
         rules = ["---:" if column.is_number else "---" for column in section.columns]
         cells = zip(*(column.cells for column in section.columns), strict=True)
         lines = [[column.heading for column in section.columns], rules, *map(list, cells)]
         print(("\n" if number else "") + section.title + "\n")
         print("\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines))
+        print("".join(f"\n{remark}\n" for remark in section.remarks), end="")
 
 
-def _shown_records(groups: Sequence[Sequence[Run]]) -> list[FlatRecord]:
+def _shown_records(groups: Sequence[Sequence[Entry]]) -> list[FlatRecord]:
     """One record per run, all with the same keys: the settings that differ, and all results."""
-    records = [record(run) for group in groups for run in group]
+    records = [entry.record for group in groups for entry in group]
     settings = differing_settings(records)
     keys = [key for key in keys_of(records) if not key.startswith("config.") or key in settings]
     return [{key: one.get(key) for key in keys} for one in records]
 
 
-def _print_csv(groups: Sequence[Sequence[Run]]) -> None:
+def _print_csv(groups: Sequence[Sequence[Entry]]) -> None:
     records = _shown_records(groups)
     writer = csv.DictWriter(sys.stdout, list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -234,11 +262,11 @@ def _print_csv(groups: Sequence[Sequence[Run]]) -> None:
         writer.writerow({key: one_line(value) if isinstance(value, list) else value for key, value in one.items()})
 
 
-def _print_json(groups: Sequence[Sequence[Run]]) -> None:
+def _print_json(groups: Sequence[Sequence[Entry]]) -> None:
     print(json.dumps(_shown_records(groups), indent=2, ensure_ascii=False))
 
 
-FORMATS: dict[str, Callable[[Sequence[Sequence[Run]]], None]] = {
+FORMATS: dict[str, Callable[[Sequence[Sequence[Entry]]], None]] = {
     "table": _print_table,
     "md": _print_markdown,
     "csv": _print_csv,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.graders import Extraction, Grade
 from embedgrad_cli.tasks.load import Row
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,19 +45,26 @@ class Outcome:
 
 
 def grade_answers(rows: Sequence[Row], answers: Sequence[Sequence[Answer]], task: TaskConfig) -> list[list[Outcome]]:
-    """Grade every answer to every row: `[rows][samples]`."""
+    """Grade every answer to every row: `[rows][samples]`. A log line says how many could not be compared."""
     if task.kind == "choice":
         return [
             [Outcome(one, _of_choice(row, one), task.extraction) for one in of_row]
             for row, of_row in zip(rows, answers, strict=True)
         ]
-    return [
+    graded = [
         [
             Outcome(one, graders.get(task.grader, row.choices).judge(row.answer, one.output), task.extraction)
             for one in of_row
         ]
         for row, of_row in zip(rows, answers, strict=True)
     ]
+    if undecided := sum(outcome.counted.undecided for of_row in graded for outcome in of_row):
+        log.warning(
+            "%d answers could not be compared with the gold answer (over %g seconds of algebra); none counts as right",
+            undecided,
+            graders.COMPUTING_SECONDS,
+        )
+    return graded
 
 
 def answer_and_grade(arm: Arm, rows: Sequence[Row], task: TaskConfig, batch_size: int) -> list[Outcome]:

@@ -119,7 +119,7 @@ def row_hash(row: Row) -> str:
 
 def _graded(line: Sample, outcome: Outcome) -> Sample:
     strict, lenient = (
-        FoundAnswer(extracted=extraction.extracted, correct=extraction.correct)
+        FoundAnswer(extracted=extraction.extracted, correct=extraction.correct, undecided=extraction.undecided or None)
         for extraction in (outcome.grade.strict, outcome.grade.lenient)
     )
     return replace(line, extracted=outcome.extracted, correct=outcome.correct, strict=strict, lenient=lenient)
@@ -133,6 +133,7 @@ def _arm(outcomes: Sequence[Sequence[Outcome]], voted: Sequence[Outcome]) -> Arm
         ci95=wilson_interval(correct, n),
         correct=correct,
         invalid=sum(outcome.extracted is None for outcome in voted),
+        undecided=sum(outcome.counted.undecided for outcome in voted) or None,
         strict=_extraction([outcome.grade.strict for outcome in voted]),
         lenient=_extraction([outcome.grade.lenient for outcome in voted]),
         samples=_samples(outcomes, correct / n) if len(outcomes[0]) > 1 else None,

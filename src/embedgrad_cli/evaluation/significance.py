@@ -82,6 +82,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def ruger(p_values: Sequence[float]) -> float:
+    """One p for several tests of one question, however they depend on each other: K/k times the k-th smallest of K.
+
+    Rüger (1978, "Das maximale Signifikanzniveau des Tests", Metrika 25, 171-178), as in Vovk and Wang (2020,
+    Biometrika 107, 791-808); k is K/2, rounded up. Raises ValueError for none.
+    """
+    if not p_values:
+        raise ValueError("no p to combine")
+    k = (len(p_values) + 1) // 2
+    return min(1.0, len(p_values) / k * sorted(p_values)[k - 1])
+
+
 def paired_difference(baseline: Sequence[bool], candidate: Sequence[bool]) -> PairedDifference:
     """Compare which of the same examples, in the same order, two arms got right.
 

@@ -57,12 +57,15 @@ class ArmSummary(Record):
     """What an arm achieved; the interval is Wilson's. With several samples its answers are their majority's.
 
     `endings` counts all answers; None where choices are scored, and for answers of earlier versions.
+    `undecided` counts answers that could not be compared with the gold answer (math-verify took too long) and so do not
+    count as right; None: there is none.
     """
 
     accuracy: float
     ci95: Pair
     correct: int
     invalid: int | None = None
+    undecided: int | None = None
     strict: ExtractionSummary | None = None
     lenient: ExtractionSummary | None = None
     samples: SamplesSummary | None = None
@@ -242,10 +245,14 @@ class Results(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class FoundAnswer(Record):
-    """What an extraction found in an output (None: nothing, it is invalid), and whether it is the gold answer."""
+    """What an extraction found in an output (None: nothing, it is invalid), and whether it is the gold answer.
+
+    `undecided`: the two could not be compared.
+    """
 
     extracted: str | None
     correct: bool
+    undecided: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,7 +141,7 @@ def _table(title: str, left: str, *right: str) -> Table:
 
 
 def _arms_table(summary: Results) -> Table:
-    """One line per arm. Columns that say nothing here are left out: Holm's p of one comparison, equal extractions."""
+    """One line per arm. Columns that say nothing here are left out: Holm's p of one comparison, equal extractions, …"""
     arms = summary.arms
     comparisons = summary.comparisons or [comparison for comparison in [summary.comparison] if comparison]
     baseline = comparisons[0].baseline if comparisons else ""
@@ -149,7 +149,9 @@ def _arms_table(summary: Results) -> Table:
     differ = any(arm.strict != arm.lenient for arm in arms.values())
     title = f"{summary.task} · {summary.split} split, {summary.num_examples} examples · {summary.model}"
     short = short_names(list(arms))
+    given_up = any(arm.undecided for arm in arms.values())
     headings = ["accuracy", "95 % interval", *(["strict", "lenient"] if differ else []), "invalid"]
+    headings += ["undecided"] if given_up else []
     if comparisons:
         headings += [f"against {short[baseline]}", "95 % interval", "p", *(["p (Holm)"] if several else [])]
     table = _table(title, "arm", *headings)
@@ -158,6 +160,7 @@ def _arms_table(summary: Results) -> Table:
         if differ:
             cells += [f"{found.accuracy:.1%}" if found else "" for found in (arm.strict, arm.lenient)]
         cells += ["" if arm.invalid is None else str(arm.invalid)]
+        cells += [str(arm.undecided or 0)] if given_up else []
         for comparison in comparisons:
             if comparison.candidate == name:
                 cells += _compared(comparison, several)

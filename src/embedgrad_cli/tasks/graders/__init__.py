@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from embedgrad_cli.errors import ConfigError
+from embedgrad_cli.tasks.graders.algebra import COMPUTING_SECONDS
 from embedgrad_cli.tasks.graders.base import Extraction, Grade, Grader
 from embedgrad_cli.tasks.graders.boxed import Boxed
 from embedgrad_cli.tasks.graders.label import Label
 from embedgrad_cli.tasks.graders.number import LastNumber
 
-__all__ = ["Boxed", "Extraction", "Grade", "Grader", "Label", "LastNumber", "get"]
+__all__ = ["COMPUTING_SECONDS", "Boxed", "Extraction", "Grade", "Grader", "Label", "LastNumber", "get"]
 
 _GRADERS: dict[str, Callable[[tuple[str, ...]], Grader]] = {
     "last-number": lambda choices: LastNumber(),

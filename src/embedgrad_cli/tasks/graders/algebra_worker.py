@@ -1,7 +1,7 @@
-"""The process in which math-verify runs: reads `[gold, answer]` as JSON lines, writes `true` or `false` for each.
+"""The process in which math-verify runs: `[gold, answer, seconds]` in, `true` or `false` out, as JSON lines.
 
-It writes `null` when it lacks the memory. A script of its own that imports nothing of embedgrad, so that it starts
-quickly and can be stopped at any time (see `algebra.py`).
+It writes `null` when it lacks the memory, and ends when it has computed for so many seconds. A script of its own that
+imports nothing of embedgrad, so that it starts quickly and can be stopped at any time (see `algebra.py`).
 """
 
 from __future__ import annotations
@@ -26,13 +26,29 @@ def main() -> None:
             # The parent keeps the time: math-verify's own limit is a signal, which a long multiplication ignores.
             parsed = [parse(rf"\boxed{{{latex}}}", parsing_timeout=None) for latex in (gold, answer)]
             return all(parsed) and bool(verify(*parsed, timeout_seconds=None))
-        except MemoryError:
+        except (MemoryError, RecursionError):
             return None
         except Exception:  # an answer nobody can parse is wrong
             return False
 
     for line in sys.stdin:
-        print(json.dumps(same(*json.loads(line))) if line.strip() else "ready", flush=True)
+        if line.strip():
+            gold, answer, seconds = json.loads(line)
+            _limit_computing(seconds)
+            verdict = same(gold, answer)
+            _limit_computing(0)
+            print(json.dumps(verdict), flush=True)
+        else:
+            print("ready", flush=True)
+
+
+def _limit_computing(seconds: float) -> None:
+    """Let the system end this process after so many seconds of computing; 0 takes the limit away.
+
+    By a signal without a handler, which also ends a long multiplication.
+    """
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _limit_memory() -> None:

@@ -11,12 +11,20 @@ _ANNOUNCED = re.compile(r"\banswer(?:\s+(?:is|was|(?:would|must|should)\s+be)\b|
 _SENTENCE = re.compile(r".+?(?=\.(?:\s|$)|$)", re.MULTILINE)
 
 
+class Undecided(Exception):
+    """A comparison of two answers was given up: it took too much time or memory."""
+
+
 @dataclass(frozen=True)
 class Extraction:
-    """The answer found in an output (None: there is none, it is invalid), and whether it is the gold answer."""
+    """The answer found in an output (None: there is none, it is invalid), and whether it is the gold answer.
+
+    An `undecided` answer could not be compared; it does not count as right.
+    """
 
     extracted: str | None
     correct: bool
+    undecided: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,11 @@ class Grader(ABC):
 
     @abstractmethod
     def same(self, gold: str, answer: str) -> bool:
-        """Whether an extracted answer is the gold answer."""
+        """Whether an extracted answer is the gold answer.
+
+        Raises:
+            Undecided: that would take too long, or too much memory.
+        """
 
     @abstractmethod
     def gold(self, target: str) -> str | None:
@@ -53,8 +65,14 @@ class Grader(ABC):
             EmbedgradError: what compares answers cannot be started (`boxed`).
         """
         strict, lenient = self.strict(output), self.lenient(output)
-        correct = {answer: answer is not None and self.same(gold, answer) for answer in {strict, lenient}}
-        return Grade(Extraction(strict, correct[strict]), Extraction(lenient, correct[lenient]))
+        found = {answer: self._compare(gold, answer) for answer in {strict, lenient}}
+        return Grade(found[strict], found[lenient])
+
+    def _compare(self, gold: str, answer: str | None) -> Extraction:
+        try:
+            return Extraction(answer, answer is not None and self.same(gold, answer))
+        except Undecided:
+            return Extraction(answer, correct=False, undecided=True)
 
 
 def announced(text: str) -> str | None:

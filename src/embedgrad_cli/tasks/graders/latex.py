@@ -60,7 +60,11 @@ def _content_at(text: str, start: int) -> str | None:
 
 
 def same_answer(gold: str, answer: str) -> bool:
-    """Whether two answers mean the same: equal after normalisation, or by math-verify within its time limit."""
+    """Whether two answers mean the same: equal after normalisation, or by math-verify.
+
+    Raises:
+        Undecided: math-verify would take too long.
+    """
     if normalise_latex(gold) == normalise_latex(answer):
         return True
     if max(len(gold), len(answer)) > LONGEST_ANSWER:
