@@ -17,6 +17,7 @@ from tests.conftest import (
     samples,
 )
 
+from embedgrad_cli.cli.main import main
 from embedgrad_cli.commands import evaluate, optimize
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.passes.scoring import Decoder
@@ -221,3 +222,5 @@ def test_a_system_turn_of_the_template_is_named(
     assert rendered["optimized"] == {**rendered["seed"], "vectors": len(model.tokenizer(words)["input_ids"])}
     assert f'under none: "{words}"' in said
     assert "under seed" not in said
+    assert main(["compare", str(tmp_path / "trained")]) == 0
+    assert f"under none ({tmp_path / 'trained'}): '{words}'" in capsys.readouterr().err

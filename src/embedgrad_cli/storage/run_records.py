@@ -237,6 +237,16 @@ class Results(Record):
     peak_memory_bytes: int | None = None
 
     @property
+    def template_additions(self) -> list[tuple[str, str, list[str]]]:
+        """What the chat template wrote by itself: "a system turn" or "text", its words, and the arms that got it."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for name, row in (self.rendered or {}).items():
+            for kind, text in (("a system turn", row.added_system_turn), ("text", row.added_text)):
+                if text:
+                    found.setdefault((kind, text), []).append(name)
+        return [(kind, text, names) for (kind, text), names in found.items()]
+
+    @property
     def primary_accuracy(self) -> float:
         """The accuracy that stands for a run: the candidate's, or that of the only arm."""
         name = self.comparison.candidate if self.comparison else next(iter(self.arms))

@@ -107,13 +107,10 @@ def _print_endings(console: Console, summary: Results) -> None:
 
 def _print_additions(console: Console, summary: Results) -> None:
     """Say where the chat template itself wrote something: then `none` is not empty, and `seed` not only the seed."""
-    rendered, short = summary.rendered or {}, short_names(list(summary.arms))
-    for key, words in (("added_system_turn", "a system turn"), ("added_text", "text")):
-        for text in dict.fromkeys(getattr(row, key) for row in rendered.values()):
-            names = ", ".join(short[name] for name, row in rendered.items() if getattr(row, key) == text)
-            if text:
-                said = f"The chat template adds {words} of its own under {names}: "
-                console.print(Text(said + json.dumps(text, ensure_ascii=False)), soft_wrap=True)
+    short = short_names(list(summary.arms))
+    for kind, text, names in summary.template_additions:
+        said = f"The chat template adds {kind} of its own under {', '.join(map(short.__getitem__, names))}: "
+        console.print(Text(said + json.dumps(text, ensure_ascii=False)), soft_wrap=True)
 
 
 def _print_overlap(console: Console, summary: Results) -> None:
