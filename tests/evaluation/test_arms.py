@@ -222,5 +222,8 @@ def test_a_system_turn_of_the_template_is_named(
     assert rendered["optimized"] == {**rendered["seed"], "vectors": len(model.tokenizer(words)["input_ids"])}
     assert f'under none: "{words}"' in said
     assert "under seed" not in said
+    artifact = f"artifact={tmp_path / 'trained/prompt.safetensors'}"
+    assert main(["export", artifact, "format=hub", f"output_dir={tmp_path / 'hub'}"]) == 0
+    assert words in (tmp_path / "hub/README.md").read_text().partition("## Results")[2].partition("## Use")[0]
     assert main(["compare", str(tmp_path / "trained")]) == 0
     assert f"under none ({tmp_path / 'trained'}): '{words}'" in capsys.readouterr().err
