@@ -295,7 +295,7 @@ def test_failures_have_their_exit_code(
 def test_a_stopped_job_stops_the_sweep(
     received: Received, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fail_with(monkeypatch, Stopped("step 3", Path("sweep/0")))
+    fail_with(monkeypatch, Stopped("after step 3", Path("sweep/0")))
 
     assert cli.main(["optimize", "-m", "seed=1,2", "output_dir=sweep"]) == 130
     captured = capsys.readouterr()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -104,9 +107,9 @@ def test_stopped_and_resumed_equals_uninterrupted(
     with monkeypatch.context() as patch:
 
         def interrupted(self: optimize.Training, *arguments: object) -> None:
-            if self.state.step + 1 == stop_after:
-                os.kill(os.getpid(), signal.SIGINT)
             step(self, *arguments)  # type: ignore[arg-type]
+            if self.state.step == stop_after:
+                os.kill(os.getpid(), signal.SIGINT)
 
         patch.setattr(optimize.Training, "_step", interrupted)
         with pytest.raises(Stopped, match=f"step {stop_after}"):
@@ -220,3 +223,23 @@ def test_generation_with_a_prompt_after_the_query(tmp_path: Path, model_folder: 
     optimize.run(config)
     with safe_open(tmp_path / "prompt.safetensors", framework="pt") as file:
         assert {"soft_prompt.0", "soft_prompt.1"} < set(file.keys())
+
+
+@pytest.mark.slow
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    """Two real commands in one folder: the second ends with exit code 2 and names the first, which goes on."""
+    line = [sys.executable, "-m", "embedgrad_cli.cli.main"]
+    line += ["optimize", f"output_dir={tmp_path}/run", "train.steps=9999"]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        try:
+            until = time.monotonic() + 120
+            while not (tmp_path / "run/metrics.jsonl").exists():
+                assert first.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            second = subprocess.run(line, capture_output=True, text=True, timeout=120)
+            assert second.returncode == 2
+            assert f"process {first.pid} " in second.stderr
+            assert first.poll() is None
+        finally:
+            first.kill()

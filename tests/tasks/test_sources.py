@@ -189,15 +189,17 @@ class FakeSplit(list):
 
 
 def fake_hub(monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
-    def load_dataset(path: str, name: str | None, revision: str | None) -> object:
+    def load_dataset_builder(path: str, name: str | None, revision: str | None) -> object:
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return types.SimpleNamespace(
+            repo_id=path, hash="auto", download_and_prepare=lambda: None, as_dataset=lambda: answer
+        )
 
     quiet = types.SimpleNamespace(CRITICAL=50, set_verbosity=lambda level: None)
     config = types.SimpleNamespace(HF_HUB_OFFLINE=True, HF_DATASETS_TRUST_REMOTE_CODE=None)
     fake = types.SimpleNamespace(
-        load_dataset=load_dataset, disable_progress_bars=lambda: None, logging=quiet, config=config
+        load_dataset_builder=load_dataset_builder, disable_progress_bars=lambda: None, logging=quiet, config=config
     )
     monkeypatch.setitem(sys.modules, "datasets", fake)
 

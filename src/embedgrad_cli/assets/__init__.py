@@ -15,9 +15,9 @@ def resolve(path: str) -> str:
     """
     if not path.startswith(PREFIX):
         return path
-    home = Path(__file__).parent
-    folder = home / path.removeprefix(PREFIX)
-    if not folder.is_dir():
-        names = ", ".join(sorted(f"{PREFIX}{p.name}" for p in home.iterdir() if p.is_dir() and p.name[0] != "_"))
+    folders = {folder.name: folder for folder in Path(__file__).parent.iterdir() if folder.is_dir()}
+    folder = folders.get(path.removeprefix(PREFIX))
+    if folder is None:  # also where a path leads out of the package
+        names = ", ".join(sorted(f"{PREFIX}{name}" for name in folders if name[0] != "_"))
         raise UserError(f"there is no {path!r} in the package. Embedded are: {names}.")
     return str(folder)

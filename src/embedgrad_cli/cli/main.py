@@ -14,6 +14,7 @@ from embedgrad_cli.cli.names import COMMANDS, INTERRUPTED, JOBS
 from embedgrad_cli.commands import flag_command
 from embedgrad_cli.config.spelling import nearest
 from embedgrad_cli.errors import ConfigError, EmbedgradError
+from embedgrad_cli.storage.interrupts import sigterm_interrupts
 
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 
@@ -22,7 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        return _dispatch(argv)
+        with sigterm_interrupts():
+            return _dispatch(argv)
     except EmbedgradError as error:
         print(f"embedgrad: {_message(error)}", file=sys.stderr)
         return error.exit_code

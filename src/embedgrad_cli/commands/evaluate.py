@@ -18,11 +18,10 @@ flags:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from embedgrad_cli.commands.regrade import regrade
+from embedgrad_cli.commands.regrade import read_digests, regrade
 from embedgrad_cli.config.arm_spec import parse_arm
 from embedgrad_cli.config.fields import as_texts, seeds_of
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig, TemplateConfig
@@ -31,17 +30,20 @@ from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint, load_artifact, recorded_template
 from embedgrad_cli.core.prompt.soft_prompt import measure_drift
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_rows
+from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
-from embedgrad_cli.evaluation.outcomes import grade_answers
+from embedgrad_cli.evaluation.digests import digests_of
+from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
 from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.evaluation.results import results_of, sample_lines
 from embedgrad_cli.storage.files import write_json, write_json_lines
-from embedgrad_cli.storage.interrupts import Stopped, StopRequest
+from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest
 from embedgrad_cli.storage.logs import RunLog
+from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
+from embedgrad_cli.storage.run_lock import lock_run
 from embedgrad_cli.storage.run_records import RenderedArms, Results
-from embedgrad_cli.tasks.load import load
+from embedgrad_cli.tasks.load import Splits, load
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay
 
@@ -57,22 +59,28 @@ def run(config: EvaluateConfig) -> float | None:
     Raises:
         ArtifactError: an artifact cannot be read or is not for this model.
         DataError: a row that is to be tested trained or selected an artifact (see `task.overlap`).
-        UserError: `output_dir` holds a run with other settings.
+        UserError: `output_dir` holds a run with other settings, or on other data or another model, or another process
+            is at work in it.
         Stopped: asked to stop (Ctrl-C, SIGTERM); the answers so far are kept.
     """
-    if config.mode == "regrade":
-        return regrade(config)
+    with lock_run(Path(config.output_dir)):
+        return regrade(config) if config.mode == "regrade" else _run(config)
+
+
+def _run(config: EvaluateConfig) -> float | None:
     directory = RunDirectory(Path(config.output_dir), asdict(config), free=WITHOUT_EFFECT)
-    if directory.is_finished:
-        results = Results.read(directory.results)
-        report.already_finished(directory.path, results)
-        return results.primary_accuracy
-    if directory.samples.exists() and not directory.answers.exists():  # --predict-only has answered everything
-        if config.mode == "full":
-            return regrade(config)
-        report.answered(directory.path)
-        return None
     with RunLog(config.log_level) as run_log:
+        if directory.is_finished:
+            results = Results.read(directory.results)
+            _check_done(config, results.digests, directory)
+            report.already_finished(directory.path, results)
+            return results.primary_accuracy
+        if directory.samples.exists() and not directory.answers.exists():  # --predict-only has answered everything
+            _check_done(config, read_digests(directory), directory)
+            if config.mode == "full":
+                return regrade(config)
+            report.answered(directory.path)
+            return None
         return _evaluate(config, directory, run_log)
 
 
@@ -83,20 +91,30 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
     rows, overlap = check_overlap(splits, config.split, by_file, config.task.overlap)
     model = load_model(config.model, pick_device(config.device))
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
-    prompts = _prompts(config, artifacts, model, template)
+    _check_artifacts(config, artifacts, model, template)
+    prompts = _prompts(config, artifacts)
+    digests: RunDigests | None = (now := _digests(config, splits, prompts))
+    if directory.config.exists():
+        digests = check_digests(read_digests(directory), now, directory.path)
     arm_set = build_arms(rows, model, template, config.task, prompts)
-    directory.create()  # not before everything the user gave has been looked at
+    directory.create(digests)  # not before everything the user gave has been looked at
     run_log.write_to(directory.log)
     if overlap:
         write_json(directory.overlap, overlap)
     write_json(directory.rendered, RenderedArms(arms=arm_set.rendered))
-    answers = _answer(config, arm_set, directory)
+    outcomes: dict[str, list[list[Outcome]]] = {}
+    with StopRequest():
+        try:
+            answers = _answer(config, arm_set, directory)
+            if config.mode == "full":
+                outcomes = {name: grade_answers(arm_set.rows, of_arm, config.task) for name, of_arm in answers.items()}
+        except StopAsked:
+            raise Stopped("while the arms answered", directory.path) from None
     if config.mode == "predict-only":
         write_json_lines(directory.samples, sample_lines(answers, arm_set.rows))
         directory.answers.unlink()
         report.answered(directory.path)
         return None
-    outcomes = {name: grade_answers(arm_set.rows, of_arm, config.task) for name, of_arm in answers.items()}
     results = results_of(
         outcomes,
         arm_set.rows,
@@ -110,6 +128,7 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,
     )
+    results = replace(results, digests=digests)
     if "optimized" in artifacts:
         drift = measure_drift(artifacts["optimized"].prompt.to(model.device), model)
         validation = artifacts["optimized"].metadata.metrics.validation
@@ -135,9 +154,18 @@ def _file(config: EvaluateConfig, arm: str) -> str:
     return str(config.artifact) if arm == "optimized" else arm
 
 
-def _prompts(
+def _check_artifacts(
     config: EvaluateConfig, artifacts: dict[str, Artifact], model: LanguageModel, template: TemplateConfig
-) -> dict[str, ArmPrompt]:
+) -> None:
+    """Refuse artifacts of another model, warn of another template; what remains goes to the model's device."""
+    for name, artifact in artifacts.items():
+        check_fingerprint(artifact, model, _file(config, name))
+        if recorded_template(artifact.metadata) != template:
+            log.warning("the arm %s was optimised in another template than the one all arms stand in here", name)
+        artifact.prompt.to(model.device)
+
+
+def _prompts(config: EvaluateConfig, artifacts: dict[str, Artifact]) -> dict[str, ArmPrompt]:
     """What every arm puts into the template. A file brings its own seed text; `optimized` stands in prompt.text's."""
     prompts = {}
     for item in config.arms:
@@ -147,38 +175,29 @@ def _prompts(
             texts = {"seed": seeds_of(config.prompt), "text": (spec.value,)}
             prompts[spec.name] = ArmPrompt(texts.get(spec.kind), is_bare=spec.kind == "bare")
             continue
-        check_fingerprint(artifact, model, _file(config, spec.name))
-        if recorded_template(artifact.metadata) != template:
-            log.warning("the arm %s was optimised in another template than the one all arms stand in here", spec.name)
         text = artifact.metadata.seed.text
         seeds = seeds_of(config.prompt) if spec.kind == "optimized" else as_texts(text)
-        prompts[spec.name] = ArmPrompt(seeds, artifact.prompt.to(model.device))
+        prompts[spec.name] = ArmPrompt(seeds, artifact.prompt)
     return prompts
+
+
+def _check_done(config: EvaluateConfig, before: RunDigests | None, directory: RunDirectory) -> None:
+    """Refuse an `output_dir` whose answers were given to other rows, by another model or with other prompts."""
+    if before is None:
+        warn_unchecked(directory.path)
+        return
+    prompts, splits = _prompts(config, _load_artifacts(config)), load(config.task, config.seed)
+    check_digests(before, _digests(config, splits, prompts), directory.path)
+
+
+def _digests(config: EvaluateConfig, splits: Splits, prompts: dict[str, ArmPrompt]) -> RunDigests:
+    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    return digests_of(config.model, template, splits, getattr(splits, config.split), prompts)
 
 
 def _answer(config: EvaluateConfig, arm_set: ArmSet, directory: RunDirectory) -> dict[str, list[list[Answer]]]:
     """Let every arm answer every row; what the log holds already is not computed again."""
-    answers, batch_size = AnswerLog(directory.answers), config.evaluation.batch_size
-    generation = config.generation
+    generation, answers = config.generation, AnswerLog(directory.answers)
     sampling = Sampling(generation.num_samples, generation.temperature, generation.top_p, generation.seed)
-    with StopRequest() as stop, TestDisplay() as display:
-        return {
-            name: answer_rows(
-                arm,
-                config.task,
-                batch_size,
-                answers,
-                sampling,
-                display.arm(name, len(arm.examples)),
-                _stop_if_asked(stop, name, directory.path),
-            )
-            for name, arm in arm_set.arms.items()
-        }
-
-
-def _stop_if_asked(stop: StopRequest, arm: str, output_dir: Path) -> Callable[[], None]:
-    def check() -> None:
-        if stop.requested:
-            raise Stopped(f"a batch of the arm {arm}", output_dir)
-
-    return check
+    with TestDisplay() as display:
+        return answer_arms(arm_set, config.task, config.evaluation.batch_size, answers, display.arm, sampling)

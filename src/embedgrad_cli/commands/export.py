@@ -17,9 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from embedgrad_cli.config.schema import ExportConfig
-from embedgrad_cli.core.prompt.artifact import load_artifact
+from embedgrad_cli.core.prompt.artifact import Artifact, load_artifact
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.exports import writer_of
+from embedgrad_cli.storage.run_lock import lock_export
 
 
 def run(config: ExportConfig) -> None:
@@ -27,10 +28,18 @@ def run(config: ExportConfig) -> None:
 
     Raises:
         ArtifactError: the artifact cannot be read.
-        UserError: the folder is not empty or cannot be written, or the format cannot carry this prompt.
+        UserError: the folder is not empty or cannot be written, another process exports to it, or the format cannot
+            carry this prompt.
     """
     artifact = load_artifact(Path(config.artifact))
     output_dir = Path(config.output_dir)
+    with lock_export(output_dir):
+        written = _write(artifact, config, output_dir)
+    print(f"wrote {output_dir}: {written}")
+
+
+def _write(artifact: Artifact, config: ExportConfig, output_dir: Path) -> str:
+    """Returns: what is in the folder."""
     partial = _place_beside(output_dir)
     missing = [folder for folder in (partial, *partial.parents) if not folder.exists()]
     try:
@@ -46,7 +55,7 @@ def run(config: ExportConfig) -> None:
         if isinstance(error, OSError) or "(os error" in str(error):
             raise _cannot_write(output_dir, error) from error
         raise
-    print(f"wrote {output_dir}: {written}")
+    return written
 
 
 def _place_beside(output_dir: Path) -> Path:

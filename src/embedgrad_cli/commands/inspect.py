@@ -76,7 +76,7 @@ def _verify(artifact: Artifact, path: str, model_path: str) -> None:
     from embedgrad_cli.core.prompt.artifact import check_fingerprint
 
     recorded = artifact.metadata.config.model
-    revision = recorded.revision if model_path == recorded.path else None
+    revision = artifact.metadata.model.revision if model_path == recorded.path else None
     config = ModelConfig(model_path, revision, "auto", recorded.template, trust_remote_code=False)
     check_fingerprint(artifact, load_model(config, pick_device("cpu")), path)
 

@@ -61,7 +61,8 @@ def inspect(artifact: Artifact, path: str, verified: str | None = None) -> Inspe
     from embedgrad_cli.core.prompt.soft_prompt import relative_drift
 
     prompt, model = artifact.prompt, artifact.metadata.model
-    folder = find_model_folder(*((verified, None) if verified else (model.path, model.revision)))
+    is_recorded = verified in (None, model.path)
+    folder = find_model_folder(verified or model.path, model.revision if is_recorded else None)
     text_of = _token_texts(folder)
     nearest, missing = _nearest(artifact, folder)
     slots = [number for number, ids in enumerate(prompt.slots.ids) for _ in ids]

@@ -14,13 +14,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig
 from embedgrad_cli.core.model.language_model import load_model, pick_device
+from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.evaluation.arms import ArmPrompt
+from embedgrad_cli.evaluation.digests import digests_of
 from embedgrad_cli.storage.logs import RunLog
+from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
+from embedgrad_cli.storage.run_lock import lock_run
 from embedgrad_cli.storage.run_records import Results
-from embedgrad_cli.tasks.load import load
+from embedgrad_cli.tasks.load import Splits, load
 from embedgrad_cli.terminal import report
+from embedgrad_cli.training.checkpoint import read_digests
 from embedgrad_cli.training.trainer import Training
 
 
@@ -31,17 +38,44 @@ def run(config: OptimizeConfig, overrides: Sequence[str] | None = None) -> float
         overrides: the command line that gave the config; the artifact records it.
 
     Returns: the best validation accuracy, for sweepers.
+
+    Raises:
+        UserError: `output_dir` holds a run with other settings, or on other data or another model, or another process
+            is at work in it.
+        Stopped: asked to stop (Ctrl-C, SIGTERM); what was done is kept.
     """
-    directory = RunDirectory(Path(config.output_dir), asdict(config), free=WITHOUT_EFFECT)
-    if directory.is_finished:
-        results = Results.read(directory.results)
-        report.already_finished(directory.path, results)
-        return results.validation.accuracy if results.validation else results.primary_accuracy
-    with RunLog(config.log_level) as log:
-        splits = load(config.task, config.seed)
-        model = load_model(config.model, pick_device(config.device))
-        training = Training(config, model, splits, directory, overrides)
-        directory.create()  # not before everything the user gave has been looked at
-        log.write_to(directory.log)
-        training.fit()
-        return training.test()
+    with lock_run(Path(config.output_dir)):
+        directory = RunDirectory(Path(config.output_dir), asdict(config), free=WITHOUT_EFFECT)
+        with RunLog(config.log_level) as log:
+            return _finished(config, directory) if directory.is_finished else _train(config, directory, log, overrides)
+
+
+def _train(config: OptimizeConfig, directory: RunDirectory, log: RunLog, overrides: Sequence[str] | None) -> float:
+    splits = load(config.task, config.seed)
+    model = load_model(config.model, pick_device(config.device))
+    digests: RunDigests | None = (now := _digests(config, splits))
+    if directory.checkpoint.exists():
+        digests = check_digests(read_digests(directory.checkpoint), now, directory.path)
+    training = Training(config, model, splits, directory, overrides, digests)
+    directory.create()  # not before everything the user gave has been looked at
+    log.write_to(directory.log)
+    training.fit()
+    return training.test()
+
+
+def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:
+    """Say what came out, if the run is one of this data and this model."""
+    results = Results.read(directory.results)
+    if results.digests is None:
+        warn_unchecked(directory.path)
+    else:
+        check_digests(results.digests, _digests(config, load(config.task, config.seed)), directory.path)
+    report.already_finished(directory.path, results)
+    return results.validation.accuracy if results.validation else results.primary_accuracy
+
+
+def _digests(config: OptimizeConfig, splits: Splits) -> RunDigests:
+    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds_of(config.prompt))}
+    rows = [*splits.train, *splits.validation, *splits.test]
+    return digests_of(config.model, template, splits, rows, prompts)

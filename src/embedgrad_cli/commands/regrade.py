@@ -12,6 +12,7 @@ from embedgrad_cli.evaluation.answers import Answer
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.results import results_of, row_hash, sample_lines
 from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
+from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results, Sample
 from embedgrad_cli.tasks.load import Row, load
@@ -39,6 +40,7 @@ def regrade(config: EvaluateConfig) -> float:
     answers = _by_arm(lines, rows)
     outcomes = {name: grade_answers(rows, of_arm, config.task) for name, of_arm in answers.items()}
     before = Results.read(directory.results) if directory.is_finished else None
+    digests = before.digests if before else read_digests(directory)
     overlap = Overlap.read(directory.overlap) if directory.overlap.exists() else None
     rendered = RenderedArms.read(directory.rendered).arms if directory.rendered.exists() else None
     num_excluded = overlap.num_rows if overlap and overlap.excluded else 0
@@ -55,6 +57,8 @@ def regrade(config: EvaluateConfig) -> float:
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,
     )
+    if digests:  # what the model was and read is as it was then; the rows are those graded now
+        results = replace(results, digests=replace(digests, split=splits.content_digest))
     if before:
         results = replace(results, artifact=before.artifact, validation=before.validation, drift=before.drift)
     write_json_lines(directory.samples, sample_lines(answers, rows, outcomes))
@@ -62,6 +66,11 @@ def regrade(config: EvaluateConfig) -> float:
     write_json(directory.results, results)
     report.results(results, rows, outcomes, directory.path)
     return results.primary_accuracy
+
+
+def read_digests(directory: RunDirectory) -> RunDigests | None:
+    """What the answers in `output_dir` were given to; None: an earlier version wrote them."""
+    return RunDigests.read(directory.digests) if directory.digests.exists() else None
 
 
 def _read_lines(directory: RunDirectory) -> list[Sample]:

@@ -18,7 +18,7 @@ from embedgrad_cli.config.schema import (
     SeedConfig,
     TemplateConfig,
 )
-from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_task
+from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_revision, check_task
 
 ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
@@ -28,7 +28,10 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 def check_model(model: ModelConfig) -> list[str]:
     """A local folder must exist; what has no sign of a local folder is left to the hub."""
-    path = model.path
+    return _check_model_path(model.path) + check_revision("model.revision", model.revision)
+
+
+def _check_model_path(path: str) -> list[str]:
     if path.startswith(assets.PREFIX):
         return check_embedded("model.path", path)
     folder = Path(path).expanduser()

@@ -207,7 +207,7 @@ def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> _Built:
     if headers and not problems:
         parts = [part for part in (*FROM_ARTIFACT, "seed") if part in plain]
         recorded = Recorded.of(headers[0].settings, f"artifact={named[0]}", command, NEVER_FROM_ARTIFACT)
-        return _Built(*build(command, recorded.under(plain, hydra, parts)), recorded.notices(plain))
+        return _build_recorded(command, recorded, recorded.under(plain, hydra, parts), recorded.notices(plain))
     config, more = build(command, plain)
     if named or "optimized" in (plain.get("arms") or []):
         # What the artifact would have filled is not the user's omission.
@@ -233,7 +233,13 @@ def _try_regrade(plain: Json, hydra: DictConfig) -> _Built:
     if "arms" not in recorded:
         return _Built(None, [f"output_dir: {file} is not the config of an evaluation. {needs}: give its folder."])
     parts = tuple(key for key in recorded if key in plain and key not in WITHOUT_EFFECT)
-    return _Built(*build("evaluate", Recorded.of(recorded, str(file), "evaluate").under(plain, hydra, parts)))
+    evaluation = Recorded.of(recorded, str(file), "evaluate")
+    return _build_recorded("evaluate", evaluation, evaluation.under(plain, hydra, parts))
+
+
+def _build_recorded(command: str, recorded: Recorded, merged: Json, notices: Sequence[str] = ()) -> _Built:
+    config, problems = build(command, merged)
+    return _Built(config, recorded.explain(problems, merged), notices)
 
 
 def _plain_words(error: Exception) -> str:

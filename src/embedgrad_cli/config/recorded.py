@@ -1,6 +1,7 @@
 """The settings that an artifact or a run directory recorded, under those that the command line names.
 
-Rights are never among them: what lets code run, or sends something away, is the user's to say in each command.
+Rights are never among them: what lets code run, or sends something away, is the user's to say in each command. Where
+a recorded place is not on this machine, or is none that may be read, the setting that replaces it is named.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from omegaconf import DictConfig
 
 from embedgrad_cli.config.build import COMMANDS, merge, settings
 from embedgrad_cli.storage.record import Json
+
+# A revision is one of its own place: another place has another.
+REVISION_OF = {"model.path": "model.revision", "task.hub.path": "task.hub.revision"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,19 @@ class Recorded:
             part, _, rest = line.lstrip("+~").partition("=")[0].partition(".")
             if part in parts and part not in choices:
                 merged[part] = _replace(merged[part], plain[part], rest.split(".") if rest else [])
+        for place, revision in REVISION_OF.items():
+            if _at(merged, place) != _at(self.settings, place) and _at(merged, revision) is not None:
+                merged = _replace(merged, plain, revision.split("."))
         return merged
+
+    def explain(self, problems: Sequence[str], merged: Json) -> list[str]:
+        """The problems of a config, with the place and the mending setting where a recorded value is at fault."""
+        return [
+            f"{problem} It was recorded by {self.place}; {key}=… in this command replaces it." if recorded else problem
+            for problem in problems
+            for key in [problem.partition(":")[0]]
+            for recorded in [_at(merged, key) is not None and _at(merged, key) == _at(self.settings, key)]
+        ]
 
     def notices(self, plain: Json) -> list[str]:
         """A sentence for every right that was recorded and that the user does not give."""

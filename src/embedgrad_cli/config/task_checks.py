@@ -9,9 +9,12 @@ from embedgrad_cli import assets
 from embedgrad_cli.config.fields import DATA_FIELD, PLACE
 from embedgrad_cli.config.schema import TaskConfig, WorkedExample
 from embedgrad_cli.errors import UserError
+from embedgrad_cli.storage.files import stays_below
 
 HELD_OUT = ("validation", "test")
 TYPED_BREAK = re.compile(r"\\[nt](?![a-z])")  # not the beginning of \nabla
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # NAME or OWNER/NAME
+NOT_IN_A_NAME = re.compile(r"[<>:/\\|?*]|^\.+$")  # of a configuration: the hub's library makes a folder of it
 
 
 def check_task(task: TaskConfig) -> list[str]:
@@ -39,15 +42,35 @@ def check_folder(key: str, path: str) -> list[str]:
     if folder.is_dir():
         return []
     found = "is a file" if folder.exists() else "does not exist"
-    return [f"{key}: {path!r} {found}. Give the folder that holds one file per split."]
+    return [f"{key}: {path!r} {found}. Give the folder that holds one file per split: {key}=DIR."]
+
+
+def check_revision(key: str, revision: str | None) -> list[str]:
+    """A revision is a name within the hub's cache."""
+    if revision is None or (revision.strip() and stays_below(revision)):
+        return []
+    return [f"{key}: {revision!r} is not the name of a branch, a tag or a commit. Give {key}=COMMIT, or null."]
 
 
 def _check_data_dir(task: TaskConfig) -> list[str]:
     if task.data_dir is None:
         if task.hub.path is not None:
-            return []
+            return _check_hub(task.hub.path, task.hub.name) + check_revision("task.hub.revision", task.hub.revision)
         return ["task.data_dir: it has no value, nor has task.hub.path. Say where the data is: task.data_dir=DIR."]
     return check_folder("task.data_dir", task.data_dir)
+
+
+def _check_hub(path: str, name: str | None) -> list[str]:
+    """Data of the hub is what its id says: never a folder, which the hub's library would read in its own way."""
+    if not HUB_ID.fullmatch(path) or ".." in path or Path(path).is_dir():
+        found = "a folder here, not" if Path(path).expanduser().is_dir() else "not"
+        return [
+            f"task.hub.path: {path!r} is {found} the id of a data set of the hub, OWNER/NAME. Give the folder that "
+            "holds one file per split instead: task.data_dir=DIR."
+        ]
+    if name is not None and NOT_IN_A_NAME.search(name):
+        return [f"task.hub.name: {name!r} is not the name of a configuration. Give task.hub.name=NAME, or null."]
+    return []
 
 
 def _check_patterns(task: TaskConfig) -> list[str]:
@@ -88,6 +111,13 @@ def _check_splits(task: TaskConfig) -> list[str]:
         f"task.split.{name}: the list is empty. Name a split."
         for name in ("train", *HELD_OUT)
         if getattr(split, name) == []
+    ]
+    problems += [
+        f"task.split.{name}: {file!r} is not in the task's folder or below it. Give the folder that holds all files, "
+        f"task.data_dir=DIR, and the name without its ending from there: task.split.{name}=[NAME]."
+        for name in ("train", *HELD_OUT)
+        for file in getattr(split, name) or []
+        if not stays_below(file)
     ]
     for name in HELD_OUT:
         size = getattr(split, f"num_{name}")

@@ -14,7 +14,8 @@ from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches_by_length
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
-from embedgrad_cli.evaluation.arms import Arm
+from embedgrad_cli.evaluation.arms import Arm, ArmSet
+from embedgrad_cli.storage.interrupts import stop_if_asked
 from embedgrad_cli.storage.run_records import Ending
 
 Progress = Callable[[int], None]
@@ -89,6 +90,28 @@ class AnswerLog:
         os.truncate(path, whole)
 
 
+def answer_arms(
+    arm_set: ArmSet,
+    task: TaskConfig,
+    batch_size: int,
+    log: AnswerLog,
+    progress: Callable[[str, int], Progress],
+    sampling: Sampling = GREEDY,
+) -> dict[str, list[list[Answer]]]:
+    """Let every arm answer every row; what the log holds already is not computed again.
+
+    Args:
+        progress: called with an arm's name and its number of rows as it begins; gives the arm's own.
+
+    Raises:
+        StopAsked: as `answer_rows`.
+    """
+    return {
+        name: answer_rows(arm, task, batch_size, log, sampling, progress(name, len(arm.examples)))
+        for name, arm in arm_set.arms.items()
+    }
+
+
 def answer_rows(
     arm: Arm,
     task: TaskConfig,
@@ -96,7 +119,6 @@ def answer_rows(
     log: AnswerLog,
     sampling: Sampling = GREEDY,
     progress: Progress = lambda done: None,
-    after_batch: Callable[[], None] = lambda: None,
 ) -> list[list[Answer]]:
     """Let an arm answer every row whose answers are not in the log yet.
 
@@ -107,9 +129,11 @@ def answer_rows(
     Args:
         batch_size: answers computed at once.
         progress: called with the number of rows done.
-        after_batch: called when a batch is in the log; may raise to stop.
 
     Returns: the answers to each row, in the order of the rows.
+
+    Raises:
+        StopAsked: at a safe point; finished batches are in the log.
     """
     keys = list(zip((example.id for example in arm.examples), arm.prompt_hashes(), strict=True))
     decoder = Decoder(arm.forward, arm.prompt)
@@ -132,7 +156,7 @@ def answer_rows(
                     for i, of_row in zip(numbers, outputs, strict=True)
                 ]
             )
-            after_batch()
+            stop_if_asked()
         progress(len(numbers))
     return [log[key] for key in keys]
 

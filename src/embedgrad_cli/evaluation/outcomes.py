@@ -11,6 +11,7 @@ from typing import Literal
 from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_rows
 from embedgrad_cli.evaluation.arms import Arm
+from embedgrad_cli.storage.interrupts import stop_if_asked
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.graders import Extraction, Grade
 from embedgrad_cli.tasks.load import Row
@@ -46,16 +47,8 @@ class Outcome:
 
 def grade_answers(rows: Sequence[Row], answers: Sequence[Sequence[Answer]], task: TaskConfig) -> list[list[Outcome]]:
     """Grade every answer to every row: `[rows][samples]`. A log line says how many could not be compared."""
-    if task.kind == "choice":
-        return [
-            [Outcome(one, _of_choice(row, one), task.extraction) for one in of_row]
-            for row, of_row in zip(rows, answers, strict=True)
-        ]
     graded = [
-        [
-            Outcome(one, graders.get(task.grader, row.choices).judge(row.answer, one.output), task.extraction)
-            for one in of_row
-        ]
+        [Outcome(one, _grade(row, one, task), task.extraction) for one in of_row]
         for row, of_row in zip(rows, answers, strict=True)
     ]
     if undecided := sum(outcome.counted.undecided for of_row in graded for outcome in of_row):
@@ -83,6 +76,15 @@ def majority(outcomes: Sequence[Outcome]) -> Outcome:
         return outcomes[0]
     winner = max(votes, key=votes.__getitem__)
     return next(outcome for outcome in outcomes if outcome.extracted == winner)
+
+
+def _grade(row: Row, answer: Answer, task: TaskConfig) -> Grade:
+    stop_if_asked()  # a grader of formulas may think for seconds
+    return (
+        _of_choice(row, answer)
+        if task.kind == "choice"
+        else graders.get(task.grader, row.choices).judge(row.answer, answer.output)
+    )
 
 
 def _of_choice(row: Row, answer: Answer) -> Grade:

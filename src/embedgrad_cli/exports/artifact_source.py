@@ -134,8 +134,8 @@ def open_source(artifact: str | Path, model: ModelConfig | None = None) -> Sourc
     """
     loaded = load_artifact(Path(artifact))
     # Whether the prompt was trained in a chat template or in plain text is the artifact's, not the folder's.
-    recorded = loaded.metadata.config.model
-    config = model or ModelConfig(recorded.path, recorded.revision, "auto", "auto", trust_remote_code=False)
+    recorded, revision = loaded.metadata.config.model, loaded.metadata.model.revision
+    config = model or ModelConfig(recorded.path, revision, "auto", "auto", trust_remote_code=False)
     config = replace(config, template=recorded.template)
     outline, folder = load_outline(config)
     refuse_other_model(loaded, outline, str(artifact), differences(loaded, outline))

@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from embedgrad_cli.core.model.shards import INDEX, read_index
 from embedgrad_cli.errors import ModelError
 
-INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -77,10 +77,9 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.index: dict[str, Any] | None = None
+        self.index = read_index(folder)
         try:
-            if (folder / INDEX).is_file():
-                self.index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            if self.index is not None:
                 self.files = [folder / name for name in sorted(set(self.index["weight_map"].values()))]
             else:
                 self.files = [folder / SINGLE]

@@ -153,6 +153,7 @@ class RecordedSettings(Record):
 class ArtifactMetadata(Record):
     """All that an artifact says about itself. Holds no time and no place of the run: equal runs give equal bytes.
 
+    `model.revision` and `data_revision` are the commits that model and data were read at, where they came from the hub.
     `overrides` is the command line that made the prompt, in Hydra's grammar, without what changes no result; absent
     where no command line did. Artifacts of version 0.1.0 have neither that nor `seen_rows` nor `worked_examples`: their
     `template` has the examples in it, and their `config` the template without them.
@@ -165,6 +166,7 @@ class ArtifactMetadata(Record):
     model: ModelRecord
     task: str
     split_hash: str
+    data_revision: str | None = None
     seen_rows: SeenRows | None = None
     metrics: PromptMetrics
     libraries: dict[str, str]
@@ -173,8 +175,14 @@ class ArtifactMetadata(Record):
 
     @property
     def settings(self) -> Json:
-        """All settings of the run, as nested dicts."""
-        return {"template": self.template.to_json(), **self.config.everything}
+        """All settings of the run, as nested dicts, with the commits in place of the revisions that were asked for."""
+        settings = {"template": self.template.to_json(), **self.config.everything}
+        if self.model.revision:
+            settings["model"] = {**settings["model"], "revision": self.model.revision}
+        if self.data_revision:
+            hub = {**settings["task"]["hub"], "revision": self.data_revision}
+            settings["task"] = {**settings["task"], "hub": hub}
+        return settings
 
 
 # Settings have many more keys than the parts that are read one by one, and other versions have other ones.

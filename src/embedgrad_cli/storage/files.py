@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import yaml
 
@@ -14,6 +14,15 @@ from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.record import Json, Record
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where libyaml is there: ten times as fast
+
+
+def stays_below(name: str) -> bool:
+    """Whether a name, put behind a folder, is something in that folder or below it, on any system.
+
+    Of a name only: a link in the folder is its owner's.
+    """
+    path = PureWindowsPath(name)  # which knows both separators
+    return not (path.anchor or ".." in path.parts)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

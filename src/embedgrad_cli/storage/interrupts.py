@@ -1,9 +1,20 @@
-"""Ctrl-C and SIGTERM wait for the end of a step or batch, so that nothing that was done is lost."""
+"""Ctrl-C and SIGTERM: a run stops at its next safe point, so that nothing that was done is lost.
+
+with StopRequest():
+    for batch in batches:
+        stop_if_asked()  # raises StopAsked once a signal has come
+        …
+
+Safe points stand between batches, micro-batches, graded answers and generated tokens: there nothing is half done that
+could not be done again. A signal concerns the whole process, so they need not be handed the request.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -18,15 +29,21 @@ class Stopped(EmbedgradError):
 
     exit_code = 130
 
-    def __init__(self, last: str, output_dir: Path) -> None:
+    def __init__(self, when: str, output_dir: Path) -> None:
         super().__init__(
-            f"stopped after {last}; what was done is kept in {output_dir}. "
+            f"stopped {when}; what was done is kept in {output_dir}. "
             f"The same command with output_dir={output_dir} goes on from there."
         )
 
 
+class StopAsked(KeyboardInterrupt):
+    """What a safe point raises. Like Ctrl-C it is no `Exception`, so that nobody takes it for a failure."""
+
+
 class StopRequest:
-    """Within the context, the first signal sets `requested`; a second one interrupts at once."""
+    """Within the context, the first signal waits for the next safe point; a second one interrupts at once."""
+
+    _active: StopRequest | None = None
 
     def __init__(self) -> None:
         self.requested = False
@@ -35,13 +52,40 @@ class StopRequest:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # signals cannot be caught elsewhere
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            StopRequest._active = self
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        StopRequest._active = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+
+
+def stop_if_asked() -> None:
+    """A safe point. Outside of a `StopRequest` it does nothing: there a signal interrupts at once.
+
+    Raises:
+        StopAsked: a signal has come.
+    """
+    if StopRequest._active is not None and StopRequest._active.requested:
+        raise StopAsked
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Within it SIGTERM does what Ctrl-C does: a KeyboardInterrupt, on whose way out half-written files are removed."""
+    catches = (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    )
+    if catches:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if catches:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

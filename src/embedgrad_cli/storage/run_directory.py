@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from embedgrad_cli.errors import UserError
-from embedgrad_cli.storage.files import json_line, read_yaml, write_json_lines, write_yaml
+from embedgrad_cli.storage.files import json_line, read_yaml, write_json, write_json_lines, write_yaml
 from embedgrad_cli.storage.record import Json
+from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
 
 SHOWN_SETTINGS = 6  # of those that differ
@@ -36,16 +37,23 @@ class RunDirectory:
         self.samples = path / "samples.jsonl"
         self.overlap = path / "overlap.json"
         self.rendered = path / "rendered.json"
+        self.digests = path / "digests.json"
         self.answers = path / "answers.partial.jsonl"
         self.config = path / "config.yaml"
         self.log = path / "embedgrad.log"
         if path.exists() and not path.is_dir():
             raise self._unusable("it is a file")
+        for file in (self.metrics, self.answers, self.log):  # those that grow in place; others are replaced
+            if file.is_symlink():
+                raise self._unusable(f"{file.name} in it is a link to another file, which would be written")
         if self.config.exists():
             self._check_same_settings(config)
 
-    def create(self) -> None:
+    def create(self, digests: RunDigests | None = None) -> None:
         """Make the folder and write `config.yaml`, unless a stopped run did.
+
+        Args:
+            digests: go into `digests.json`, where they are kept until there are results.
 
         Raises:
             UserError: the folder cannot be written.
@@ -53,6 +61,8 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.config.exists():
+                if digests is not None:
+                    write_json(self.digests, digests)
                 write_yaml(self.config, self._settings)
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
@@ -66,8 +76,8 @@ class RunDirectory:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json_line(row))
 
-    def keep_metrics_up_to(self, step: int) -> None:
-        """Drop lines after `step`: a resumed run writes them again."""
+    def keep_metrics_up_to(self, step: int, with_validation: bool = True) -> None:
+        """Drop lines after `step`, or from its validation on: a resumed run writes them again."""
         if self.metrics.exists():
             rows = []
             for line in self.metrics.read_text(encoding="utf-8").splitlines():
@@ -75,7 +85,9 @@ class RunDirectory:
                     rows.append(json.loads(line))
                 except ValueError:  # the last line of a run that was killed while it wrote
                     break
-            write_json_lines(self.metrics, [row for row in rows if row["step"] <= step])
+            write_json_lines(
+                self.metrics, [row for row in rows if (row["step"], "loss" not in row) <= (step, with_validation)]
+            )
 
     def _unusable(self, why: str) -> UserError:
         return UserError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from embedgrad_cli.storage.record import Json, Record
+from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.structure import Pair
 
 Ending = Literal["end_of_turn", "stop", "limit"]
@@ -129,7 +130,7 @@ class DataReport(Record):
 
     `contradictions` are ids of rows whose query occurs with different answers; `overlaps_removed` counts rows of train
     or validation that a later split also holds; `fewshot` are ids of the worked examples drawn from train; `counts`
-    are rows per split.
+    are rows per split. `revision` is the commit of a data set of the hub.
     """
 
     duplicates_removed: int
@@ -138,6 +139,7 @@ class DataReport(Record):
     fewshot: list[str] | None = None
     counts: dict[str, int] | None = None
     broken_rows_skipped: BrokenRows | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,9 +212,9 @@ class Results(Record):
 
     `comparison` is the comparison that matters most, of `optimized` if there is one; None for a single arm.
     `comparisons` has all of them. `test_hash` names the rows of the split that were answered, `split_hash` those of
-    all splits. `stop` are the strings at which answers end. `rendered` shows the first row under every arm. `overlap`
-    is None where no artifact was evaluated, or none knows its rows. What follows `breakdowns` is there where a command
-    knows it.
+    all splits; `digests` is what a run that goes on is checked against. `stop` are the strings at which answers end.
+    `rendered` shows the first row under every arm. `overlap` is None where no artifact was evaluated, or none knows its
+    rows. What follows `breakdowns` is there where a command knows it.
     """
 
     task: str
@@ -235,6 +237,7 @@ class Results(Record):
     artifact: str | None = None
     drift: Drift | None = None
     peak_memory_bytes: int | None = None
+    digests: RunDigests | None = None
 
     @property
     def template_additions(self) -> list[tuple[str, str, list[str]]]:

@@ -20,6 +20,8 @@ Record = tuple[int, Mapping[str, Any]]  # its number in the file, from 0, and it
 class Source:
     """One file or hub split: how to read it once more, and the words that errors use for it and its records.
 
+    `revision` is the commit of a hub split.
+
     `read(defects)` yields the records one by one, so that a large file is never held twice; records that cannot be
     read are noted in `defects`.
     """
@@ -28,6 +30,7 @@ class Source:
     stem: str
     read: Callable[[Defects], Iterator[Record]]
     unit: str = "row"
+    revision: str | None = None
 
 
 @dataclass

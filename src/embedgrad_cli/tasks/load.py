@@ -31,7 +31,8 @@ def load(task: TaskConfig, seed: int) -> Splits:
         ConfigError: the task's settings contradict themselves.
     """
     maker, defects, rows = RowMaker(task), Defects(), dict[str, list[Row]]()
-    for split, source in read_sources(task).items():
+    sources = read_sources(task)
+    for split, source in sources.items():
         try:
             rows[split] = maker.rows(source, defects)
         except DataError as error:
@@ -40,6 +41,8 @@ def load(task: TaskConfig, seed: int) -> Splits:
         maker.check_kept(defects)
     defects.raise_if_any(skip_rows=task.broken == "skip")
     splits = make_splits(rows, task, seed)
+    revision = next((source.revision for source in sources.values()), None)
+    splits = replace(splits, report=replace(splits.report, revision=revision))
     if defects.num_rows:
         broken = BrokenRows(count=defects.num_rows, rows=defects.lines)
         splits = replace(splits, report=replace(splits.report, broken_rows_skipped=broken))

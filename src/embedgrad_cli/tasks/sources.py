@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from embedgrad_cli.assets import resolve
-from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.schema import HubConfig, TaskConfig
 from embedgrad_cli.errors import DataError
-from embedgrad_cli.storage.hub_access import offline_if_out_of_reach
+from embedgrad_cli.storage.hub_access import COMMIT, offline_if_out_of_reach
 from embedgrad_cli.tasks.defects import Source
 from embedgrad_cli.tasks.readers import cause, read_file
 
@@ -93,9 +93,9 @@ def _hub_reader(task: TaskConfig) -> Callable[[str, Sequence[str]], Source]:
         )
     name = hub.path + (f", {hub.name}" if hub.name else "")
     try:
-        datasets = _datasets()
-        with offline_if_out_of_reach(datasets.config):
-            loaded = datasets.load_dataset(hub.path, hub.name, revision=hub.revision)
+        loaded, commit = _load_from_hub(hub)
+    except DataError:
+        raise
     except Exception as error:  # no network, no such data set, a data set that needs its own code, a full disk
         raise DataError(
             f"task {task.name}: the data set {name} could not be loaded from the hub ({cause(error)}). "
@@ -109,9 +109,36 @@ def _hub_reader(task: TaskConfig) -> Callable[[str, Sequence[str]], Source]:
                 f"no {split} split of task {task.name} in the data set {name} of the hub: looked for "
                 f"{', '.join(names)}, found {', '.join(map(str, loaded))}. Set task.split.{split}=[NAME]."
             )
-        return Source(f"{name}, split {found}", found, lambda defects: enumerate(loaded[found]))
+        return Source(f"{name}, split {found}", found, lambda defects: enumerate(loaded[found]), revision=commit)
 
     return read
+
+
+def _load_from_hub(hub: HubConfig) -> tuple[Any, str | None]:
+    """The splits of a data set by name, and the commit that they were read at; None if the library does not say.
+
+    Raises:
+        DataError: out of the hub's reach there is only another commit than the one that is asked for, or the id is the
+            library's name for something else than a data set of the hub.
+    """
+    datasets = _datasets()
+    with offline_if_out_of_reach(datasets.config):
+        builder = datasets.load_dataset_builder(hub.path, hub.name, revision=hub.revision)
+        if builder.repo_id != hub.path:  # "json", "text", …: files of the folder that the command is called in
+            raise DataError(
+                f"task.hub.path={hub.path} is not a data set of the hub. Give task.hub.path=OWNER/NAME, or the folder "
+                "of the files: task.data_dir=DIR."
+            )
+        commit = builder.hash if COMMIT.fullmatch(str(builder.hash)) else None
+        wanted = hub.revision if COMMIT.fullmatch(hub.revision or "") else None
+        if wanted and commit != wanted:  # the library takes what it has last, without a word
+            raise DataError(
+                f"task.hub.revision={wanted} of the data set {hub.path} is not on this machine, and the hub is out of "
+                f"reach; what is here is {commit or 'of an unknown commit'}. Connect once, give "
+                f"task.hub.revision={commit or 'null'} to take it, or local files: task.data_dir=DIR."
+            )
+        builder.download_and_prepare()
+        return builder.as_dataset(), commit
 
 
 def _files_needed(task: TaskConfig) -> str:

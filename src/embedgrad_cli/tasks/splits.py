@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -29,6 +30,20 @@ class Splits:
     hash: str
     report: DataReport
     fewshot: list[WorkedExample] = field(default_factory=list)
+
+    @property
+    def content_digest(self) -> str:
+        """A sha256 of all that the rows of each split say, in their order, and of the worked examples.
+
+        Unlike `hash` it knows the order, which a training depends on, and ids, choices and answers.
+        """
+        total = hashlib.sha256()
+        for name in SPLITS:
+            for row in getattr(self, name):
+                total.update(_line(name, row.id, row.query, row.target, row.answer, row.choices, dict(row.fields)))
+        for example in self.fewshot:
+            total.update(_line("fewshot", example.query, example.target))
+        return total.hexdigest()
 
 
 def make_splits(read: dict[str, list[Row]], task: TaskConfig, seed: int) -> Splits:
@@ -94,6 +109,10 @@ def rows_hash(rows: Iterable[Row]) -> str:
     Unlike `split_hash` it knows nothing of training, and not of the target's wording, which only training reads.
     """
     return hashlib.sha256(b"".join(sorted(_digest(row.query, row.answer) for row in rows))).hexdigest()
+
+
+def _line(*values: object) -> bytes:
+    return (json.dumps(values, sort_keys=True) + "\n").encode()
 
 
 def _digest(query: str, rest: str) -> bytes:

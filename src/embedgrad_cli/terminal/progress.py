@@ -21,11 +21,17 @@ def _progress_console() -> Console:
 
 
 class TrainingDisplay:
-    """A progress bar with loss, validation accuracy, drift and speed; plain lines when stderr is no terminal."""
+    """A progress bar with loss, validation accuracy, drift and speed; plain lines when stderr is no terminal.
 
-    def __init__(self, steps: int, first_step: int, summary: str) -> None:
+    Args:
+        accuracy, best: of the last and of the best validation of the run that goes on; None: there was none.
+    """
+
+    def __init__(
+        self, steps: int, first_step: int, summary: str, accuracy: float | None = None, best: float | None = None
+    ) -> None:
         self.console, self.steps, self.summary = _progress_console(), steps, summary
-        self.first_step, self.accuracy, self.best = first_step, 0.0, 0.0
+        self.first_step, self.accuracy, self.best = first_step, accuracy, best
         self.progress = Progress(
             TextColumn("[bold]optimize[/]"),
             BarColumn(bar_width=None),
@@ -39,8 +45,8 @@ class TrainingDisplay:
 
     def __enter__(self) -> Self:
         self.console.print(self.summary, soft_wrap=True)
-        if self.first_step:
-            self.console.print(f"resumed after step {self.first_step}")
+        if self.best is not None:
+            self.console.print(f"resumed after step {self.first_step} · best validation so far {_percent(self.best)}")
         self.progress.start()
         self.bar = self.progress.add_task("", total=self.steps, completed=self.first_step, numbers="")
         return self
@@ -50,7 +56,7 @@ class TrainingDisplay:
 
     def step(self, row: StepMetrics) -> None:
         numbers = (
-            f"loss {row.loss:.3f} · validation {self.accuracy:.1%} (best {self.best:.1%}) · "
+            f"loss {row.loss:.3f} · validation {_percent(self.accuracy)} (best {_percent(self.best)}) · "
             f"drift {row.drift:.2f} · {row.tokens / max(row.seconds, 1e-9):,.0f} tokens/s"
         )
         assert self.bar is not None
@@ -61,12 +67,16 @@ class TrainingDisplay:
 
     def validated(self, row: ValidationMetrics) -> None:
         self.accuracy = row.validation_accuracy
-        self.best = max(self.best, self.accuracy)
+        self.best = max(self.best or 0.0, self.accuracy)
         mark = " · best so far" if row.best else ""
         self.console.print(
             f"step {row.step}: validation accuracy {self.accuracy:.1%}, loss {row.validation_loss:.3f}{mark}",
             soft_wrap=True,
         )
+
+
+def _percent(accuracy: float | None) -> str:
+    return "–" if accuracy is None else f"{accuracy:.1%}"
 
 
 class TestDisplay:

@@ -14,13 +14,17 @@ from torch import Tensor
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.files import write_atomically
+from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_records import Validation
+
+STATE, DIGESTS = "embedgrad_checkpoint", "digests"  # the metadata key, and a key in the JSON under it
 
 
 @dataclass
 class TrainingState:
     """Where a run stands: steps done, and the best prompt so far by validation accuracy, then loss.
 
+    `validation_due` says that the validation after `step` has not been made; `accuracy` is the last one's.
     The order of examples follows from the seed and the step, so no random state is kept.
     """
 
@@ -30,6 +34,8 @@ class TrainingState:
     best_loss: float | None = None
     best_step: int = 0
     validations_since_best: int = 0
+    validation_due: bool = False
+    accuracy: float | None = None
 
     @property
     def validation(self) -> Validation:
@@ -40,6 +46,7 @@ class TrainingState:
 
     def update_best(self, accuracy: float, loss: float, vectors: Tensor) -> bool:
         """Take these vectors if they are better: more accurate, or as accurate with a smaller loss."""
+        self.accuracy = accuracy
         best = None if self.best_accuracy is None or self.best_loss is None else (-self.best_accuracy, self.best_loss)
         if best is not None and (-accuracy, loss) >= best:
             self.validations_since_best += 1
@@ -50,15 +57,36 @@ class TrainingState:
         return True
 
 
-def save_checkpoint(path: Path, state: TrainingState, prompt: SoftPrompt, optimizer: torch.optim.Optimizer) -> None:
-    """Write state, prompt and the optimiser's moments, whole or not at all."""
+def save_checkpoint(
+    path: Path,
+    state: TrainingState,
+    prompt: SoftPrompt,
+    optimizer: torch.optim.Optimizer,
+    digests: RunDigests | None = None,
+) -> None:
+    """Write state, prompt, the optimiser's moments and what the run works on, whole or not at all."""
     tensors = {"vectors": prompt.vectors.detach(), "best_vectors": state.best_vectors}
     for key, value in optimizer.state_dict()["state"].get(0, {}).items():
         if value is not None:
             tensors[f"optimizer.{key}"] = torch.as_tensor(value)
-    numbers = {key: value for key, value in vars(state).items() if key != "best_vectors"}
-    content = save({k: t.cpu().contiguous() for k, t in tensors.items()}, {"embedgrad_checkpoint": json.dumps(numbers)})
-    write_atomically(path, content)
+    content = {key: value for key, value in vars(state).items() if key != "best_vectors"}
+    content[DIGESTS] = None if digests is None else digests.to_json()
+    # One metadata key: safetensors writes several in an order of chance, and equal runs are equal in every byte.
+    write_atomically(path, save({k: t.cpu().contiguous() for k, t in tensors.items()}, {STATE: json.dumps(content)}))
+
+
+def read_digests(path: Path) -> RunDigests | None:
+    """What the run of a checkpoint works on; None: an earlier version wrote it.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            digests = json.loads(file.metadata()[STATE]).get(DIGESTS)
+    except Exception as error:
+        raise _unusable(path, error) from error
+    return None if digests is None else RunDigests.from_json(digests, str(path))
 
 
 def load_checkpoint(path: Path, prompt: SoftPrompt, optimizer: torch.optim.Optimizer) -> TrainingState:
@@ -70,17 +98,22 @@ def load_checkpoint(path: Path, prompt: SoftPrompt, optimizer: torch.optim.Optim
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-            numbers = json.loads(file.metadata()["embedgrad_checkpoint"])
+            numbers = json.loads(file.metadata()[STATE])
+            numbers.pop(DIGESTS, None)
         if tensors["vectors"].shape != prompt.vectors.shape:
             raise ValueError(f"its prompt is {list(tensors['vectors'].shape)}, not {list(prompt.vectors.shape)}")
     except Exception as error:
-        raise ArtifactError(
-            f"the checkpoint {path} cannot be used: {error}. Delete it to start this run from the beginning, or give "
-            "another output_dir."
-        ) from error
+        raise _unusable(path, error) from error
     with torch.no_grad():
         prompt.vectors.copy_(tensors["vectors"])
     moments = {k.removeprefix("optimizer."): t for k, t in tensors.items() if k.startswith("optimizer.")}
     if moments:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: moments}})
     return TrainingState(best_vectors=tensors["best_vectors"].to(prompt.vectors.device), **numbers)
+
+
+def _unusable(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        f"the checkpoint {path} cannot be used: {error}. Delete it to start this run from the beginning, or give "
+        "another output_dir."
+    )

@@ -27,13 +27,14 @@ from embedgrad_cli.core.text.encoding import Encoded, Example, encode
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import EmbedgradError
-from embedgrad_cli.evaluation.answers import AnswerLog, answer_rows
+from embedgrad_cli.evaluation.answers import AnswerLog, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers
 from embedgrad_cli.evaluation.results import results_of, sample_lines
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
 from embedgrad_cli.storage.files import write_json, write_json_lines
-from embedgrad_cli.storage.interrupts import Stopped, StopRequest
+from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest, stop_if_asked
+from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
 from embedgrad_cli.tasks.load import Row, Splits
@@ -63,22 +64,25 @@ class Training:
         splits: Splits,
         directory: RunDirectory,
         overrides: Sequence[str] | None = None,
+        digests: RunDigests | None = None,
     ) -> None:
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
-        self.overrides, self.seen_rows = overrides, RowFilter.of(splits)
+        self.overrides, self.digests, self.seen_rows = overrides, digests, RowFilter.of(splits)
         self.template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
         self.encoded = self._encode(splits.train)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
         self.trust_region = TrustRegion(config.trust_region, model.embedding_rms)
         self.optimizer = make_optimizer(config.optimizer, self.prompt)
-        self.state = TrainingState(best_vectors=self.prompt.seed.clone())
+        self.state = TrainingState(best_vectors=self.prompt.seed.clone(), validation_due=True)
         self.shares_trunk = can_share_trunk(model, self.encoded.examples, self.prompt)
         self.forward = self._training_forward()
         arm = {VALIDATION: ArmPrompt(seeds_of(config.prompt))}
         self.validation = self._build_arms(splits.validation, arm, with_targets=True)
         if directory.checkpoint.exists():
             self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
-        directory.keep_metrics_up_to(self.state.step)
+        else:  # nobody knows any more what answers in the test, if there are some, were given to
+            directory.answers.unlink(missing_ok=True)
+        directory.keep_metrics_up_to(self.state.step, with_validation=not self.state.validation_due)
         log.info("%s; from step %d", self._summary(), self.state.step)
 
     def fit(self) -> None:
@@ -88,6 +92,17 @@ class Training:
             Stopped: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
             NonFiniteLoss: the loss is NaN or infinite; the best prompt so far is kept.
         """
+        state, directory = self.state, self.directory
+        progress = (self.config.train.steps, state.step, self._summary(), state.accuracy, state.best_accuracy)
+        with StopRequest(), TrainingDisplay(*progress) as display:
+            try:
+                self._fit(display)
+            except StopAsked:
+                self._save_checkpoint()
+                where = "before the validation " if state.validation_due else ""
+                raise Stopped(f"{where}after step {state.step}", directory.path) from None
+
+    def _fit(self, display: TrainingDisplay) -> None:
         settings, state = self.config.train, self.state
         batches = training_batches(
             self.encoded.examples,
@@ -97,35 +112,37 @@ class Training:
             settings.tokens_per_batch,
             lambda example: example.length,
         )
-        with (
-            StopRequest() as stop,
-            TrainingDisplay(settings.steps, state.step, self._summary()) as display,
-        ):
-            if state.step == 0 and state.best_accuracy is None:
+        if state.validation_due:  # the seed's, or one that a stop interrupted
+            self._validate(display)
+            self._save_checkpoint()
+        while state.step < settings.steps and not self._out_of_patience():
+            stop_if_asked()
+            self._step(next(batches), display)
+            validates = state.step % settings.eval_every == 0 or state.step == settings.steps
+            state.validation_due = validates
+            if validates:
                 self._validate(display)
-            while state.step < settings.steps and not self._out_of_patience():
-                self._step(next(batches), display)
-                last = state.step == settings.steps
-                if state.step % settings.eval_every == 0 or last:
-                    self._validate(display)
-                if state.step % settings.checkpoint_every == 0 or last or stop.requested:
-                    save_checkpoint(self.directory.checkpoint, self.state, self.prompt, self.optimizer)
-                if stop.requested and not last:
-                    raise Stopped(f"step {state.step}", self.directory.path)
+            if validates or state.step % settings.checkpoint_every == 0:
+                self._save_checkpoint()
+        stop_if_asked()
 
     def test(self) -> float:
-        """Answer the test split once with `none`, `seed` and `optimized`, and write everything down."""
+        """Answer the test split once with `none`, `seed` and `optimized`, and write everything down.
+
+        Raises:
+            Stopped: asked to stop (Ctrl-C, SIGTERM); the answers so far are kept.
+        """
         optimized = SoftPrompt(self.prompt.slots, self.prompt.seed, self.state.best_vectors)
         task, seeds = self.config.task, seeds_of(self.config.prompt)
         prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), "optimized": ArmPrompt(seeds, optimized)}
         arm_set = self._build_arms(self.splits.test, prompts)
-        log_of_answers, batch_size = AnswerLog(), self.config.evaluation.batch_size
-        with TestDisplay() as display:
-            answers = {
-                name: answer_rows(arm, task, batch_size, log_of_answers, progress=display.arm(name, len(arm.examples)))
-                for name, arm in arm_set.arms.items()
-            }
-        outcomes = {name: grade_answers(arm_set.rows, of_arm, task) for name, of_arm in answers.items()}
+        log_of_answers, batch_size = AnswerLog(self.directory.answers), self.config.evaluation.batch_size
+        with StopRequest(), TestDisplay() as display:
+            try:
+                answers = answer_arms(arm_set, task, batch_size, log_of_answers, display.arm)
+                outcomes = {name: grade_answers(arm_set.rows, of_arm, task) for name, of_arm in answers.items()}
+            except StopAsked:
+                raise Stopped("in the test", self.directory.path) from None
         drift, validation = measure_drift(optimized, self.model), self.state.validation
         results = results_of(
             outcomes,
@@ -140,6 +157,7 @@ class Training:
         )
         memory = peak_memory(self.model.device)
         results = replace(results, validation=validation, steps=self.state.step, drift=drift, peak_memory_bytes=memory)
+        results = replace(results, digests=self.digests)
         added = {name: row.added_system_turn for name, row in arm_set.rendered.items() if row.added_system_turn}
         test = TestSummary(
             num_examples=results.num_examples,
@@ -150,6 +168,7 @@ class Training:
         self._save_artifact(optimized, PromptMetrics(validation=validation, test=test, drift=drift))
         write_json_lines(self.directory.samples, sample_lines(answers, arm_set.rows, outcomes))
         write_json(self.directory.results, results)
+        self.directory.answers.unlink()
         report.results(results, arm_set.rows, outcomes, self.directory.path)
         return validation.accuracy
 
@@ -197,6 +216,7 @@ class Training:
         accuracy = sum(o.correct for o in outcomes) / len(outcomes)
         loss = arm.forward.mean_loss(arm.examples, self.prompt, self.config.evaluation.batch_size)
         better = self.state.update_best(accuracy, loss, self.prompt.vectors)
+        self.state.validation_due = False
         if better:
             self._save_artifact(self.prompt, PromptMetrics(validation=self.state.validation))
         row = ValidationMetrics(step=self.state.step, validation_accuracy=accuracy, validation_loss=loss, best=better)
@@ -218,8 +238,14 @@ class Training:
 
     def _save_artifact(self, prompt: SoftPrompt, metrics: PromptMetrics) -> None:
         splits, overrides = self.splits, self.overrides
-        metadata = artifact_metadata(prompt, self.model, self.config, splits.fewshot, splits.hash, metrics, overrides)
+        revision = splits.report.revision
+        metadata = artifact_metadata(
+            prompt, self.model, self.config, splits.fewshot, splits.hash, metrics, overrides, revision
+        )
         save_artifact(self.directory.prompt, prompt, metadata, self.seen_rows)
+
+    def _save_checkpoint(self) -> None:
+        save_checkpoint(self.directory.checkpoint, self.state, self.prompt, self.optimizer, self.digests)
 
     def _out_of_patience(self) -> bool:
         patience = self.config.train.patience

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from embedgrad_cli.core.passes.scoring import Decoder, batches_by_length, genera
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import encode
 from embedgrad_cli.core.text.template import PromptTemplate
+from embedgrad_cli.storage.interrupts import StopAsked, StopRequest
 
 ARCHITECTURES = ["qwen2", "llama", "mistral", "gemma2", "gpt2"]
 
@@ -151,3 +153,20 @@ def test_the_plain_path_ends_answers_in_the_same_way(architecture: str, monkeypa
         (answer,) = Decoder(forward, prompt).generate(examples[1:2], 12, 2)[0]
         assert answer.ending == "end_of_turn"
         assert answer.ids == free[1][0][: free[1][0].index(free[1][0][3])]
+
+
+@pytest.mark.parametrize("shares_trunk", [True, False])
+def test_a_stop_waits_for_one_token_at_most(shares_trunk: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, plain, prompt = setup("qwen2", "system")
+    forward, calls = shared if shares_trunk else plain, []
+    network, run = forward.model.network, type(forward.model.network).forward
+
+    def counting(*arguments: Any, **more: Any) -> Any:
+        calls.append(more)
+        stop.requested = len(calls) >= 4
+        return run(network, *arguments, **more)
+
+    monkeypatch.setattr(network, "forward", counting)
+    with StopRequest() as stop, pytest.raises(StopAsked):
+        generate(forward, forward.examples, prompt, max_new_tokens=50, batch_size=8)  # type: ignore[attr-defined]
+    assert len(calls) == 4

@@ -16,9 +16,11 @@ from torch import Tensor
 from embedgrad_cli import assets
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
+from embedgrad_cli.core.model.shards import read_index
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, from_pretrained, load_tokenizer, loading
-from embedgrad_cli.errors import UserError
+from embedgrad_cli.errors import ModelError, UserError
 from embedgrad_cli.storage.artifact_metadata import Fingerprint
+from embedgrad_cli.storage.hub_access import COMMIT
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class LanguageModel:
 
     Args:
         network: a `transformers` causal LM in eval mode.
-        path, revision: where it came from; they go into artifacts.
+        path, revision: where it came from; they go into artifacts. The revision of a model of the hub is its commit.
         is_chat: whether conversations are rendered with the tokenizer's chat template.
         reads_trunk_in_place: whether its attention reads a shared prefix (trunk) without a copy for each row, as
             `prepare_attention` said when it was given the network.
@@ -181,14 +183,18 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     """
     from transformers import AutoModelForCausalLM
 
-    known = load_tokenizer(config)
-    # Safetensors only: a pickled checkpoint can run code while it is read.
-    network = from_pretrained(AutoModelForCausalLM, config, dtype=config.dtype, use_safetensors=True)
+    with loading(config):
+        known = load_tokenizer(config)
+        _check_files(config)
+        # Safetensors only: a pickled checkpoint can run code while it is read.
+        network = from_pretrained(AutoModelForCausalLM, config, dtype=config.dtype, use_safetensors=True)
     network.requires_grad_(False).eval().to(device)
     reads_trunk_in_place = prepare_attention(network)
     kind = "chat" if known.is_chat else "plain"
-    log.info("model %s: %s on %s, %s template", config.path, network.dtype, device, kind)
-    return LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat, reads_trunk_in_place)
+    revision = _commit(config)
+    source = f"{config.path}@{revision}" if revision else config.path
+    log.info("model %s: %s on %s, %s template", source, network.dtype, device, kind)
+    return LanguageModel(network, known.tokenizer, config.path, revision, known.is_chat, reads_trunk_in_place)
 
 
 def load_outline(config: ModelConfig) -> tuple[LanguageModel, Path]:
@@ -210,7 +216,36 @@ def load_outline(config: ModelConfig) -> tuple[LanguageModel, Path]:
             network = AutoModelForCausalLM.from_config(from_pretrained(AutoConfig, local), trust_remote_code=trusts)
         if (folder / "generation_config.json").is_file():
             network.generation_config = GenerationConfig.from_pretrained(folder)
-    return LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat), folder
+    return LanguageModel(network, known.tokenizer, config.path, _commit(config), known.is_chat), folder
+
+
+def _check_files(config: ModelConfig) -> None:
+    """Refuse a model whose own files send the reader elsewhere.
+
+    Raises:
+        ModelError: it is an adapter, whose weights are another model's, or an index names files of other folders.
+    """
+    from transformers.utils import find_adapter_config_file
+
+    path = assets.resolve(config.path)
+    if find_adapter_config_file(path, revision=config.revision) is not None:
+        raise ModelError(
+            f"model.path={config.path} is an adapter (it has an adapter_config.json) of another model. Merge the two, "
+            "save the model with `save_pretrained`, and give its folder: model.path=DIR."
+        )
+    if Path(path).is_dir():  # of the hub's, its library lets no name leave the cache
+        read_index(Path(path))
+
+
+def _commit(config: ModelConfig) -> str | None:
+    """The commit that a model of the hub was just read at, as the hub's cache has it; a folder has none."""
+    if Path(assets.resolve(config.path)).is_dir():
+        return config.revision
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(config.path, "config.json", revision=config.revision)
+    commit = Path(file).parent.name if isinstance(file, str) else ""
+    return commit if COMMIT.fullmatch(commit) else config.revision
 
 
 def _folder_of(config: ModelConfig) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,11 +13,12 @@ from torch.nn.functional import normalize
 
 from embedgrad_cli import assets
 from embedgrad_cli.core.model.language_model import TABLE_CHUNK
+from embedgrad_cli.core.model.shards import read_index
 from embedgrad_cli.errors import ModelError, UserError
+from embedgrad_cli.storage.files import stays_below
 
 # What the embedding table is called: Llama and most, GPT-2, GPT-NeoX, BLOOM and Falcon, Mamba, early Llama.
 TABLE_NAME = re.compile(r"(embed_tokens|wte|embed_in|word_embeddings|embeddings?|tok_embeddings)\.weight")
-INDEX = "model.safetensors.index.json"
 
 Table = Iterable[tuple[int, Tensor]]  # (first id, rows [n, hidden_size]), as `LanguageModel.embedding_table` yields
 
@@ -66,6 +66,8 @@ def find_model_folder(path: str, revision: str | None) -> Path | None:
         return None
     if folder.is_dir():
         return folder
+    if revision is not None and not stays_below(revision):
+        return None
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -107,8 +109,9 @@ class TableFile:
 
     def _names(self) -> list[tuple[str, str]]:
         """Every tensor's name and file."""
-        if (self.folder / INDEX).is_file():
-            return list(json.loads((self.folder / INDEX).read_text(encoding="utf-8"))["weight_map"].items())
+        index = read_index(self.folder)
+        if index is not None:
+            return list(index["weight_map"].items())
         pairs = []
         for path in sorted(self.folder.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:

@@ -93,9 +93,10 @@ def _loading_paragraph(config: ModelConfig, error: Exception) -> str:
             f"model.path={config.path} is a folder that cannot be loaded as a causal language model: "
             f"{_first_line(error)} Expected are config.json, tokenizer files and *.safetensors weights; found: {files}."
         )
-    revision = f" at revision {config.revision}" if config.revision else ""
+    revision = f" at model.revision={config.revision}" if config.revision else ""
+    another = " Another revision is model.revision=NAME." if config.revision else ""
     return (
-        f"model.path={config.path}{revision} could not be loaded from the hub: {_first_line(error)} "
+        f"model.path={config.path}{revision} could not be loaded from the hub: {_first_line(error)}{another} "
         "If the hub is not in reach, download the model elsewhere and point at its folder with "
         "model.path=/path/to/folder; a gated model needs `hf auth login` first."
     )

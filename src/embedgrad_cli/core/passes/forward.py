@@ -43,6 +43,7 @@ from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.passes.query_cache import QueryCache
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, Slots, trunk_length
+from embedgrad_cli.storage.interrupts import stop_if_asked
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ class Forward:
         total = torch.zeros((), device=self.model.device)
         split = split_packed if self._reads_in_place else split_by_length
         for rows in split(lengths, micro_batch_size):
+            stop_if_asked()
             losses = self._losses([batch[i] for i in rows], prompt, KeyValues(leaves, trunk.mask))
             loss = losses.sum() / num_targets
             loss.backward()
@@ -136,6 +138,7 @@ class Forward:
         trunk, total, count = self.compute_trunk(prompt), 0.0, 0
         ordered = sorted(examples, key=lambda example: example.length)
         for start in range(0, len(ordered), batch_size):
+            stop_if_asked()
             losses = self._losses(ordered[start : start + batch_size], prompt, trunk)
             total, count = total + losses.sum().item(), count + len(losses)
         return total / count

@@ -19,6 +19,7 @@ from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
+from embedgrad_cli.storage.interrupts import stop_if_asked
 from embedgrad_cli.storage.run_records import Ending
 
 # New examples come in once so much of the batch is free: each time costs a forward pass and a copy of the cache.
@@ -63,6 +64,7 @@ class Generation:
     def run(self) -> list[GeneratedAnswer]:
         """All answers to the first example, then to the second, …"""
         while self.waiting or self.growing:
+            stop_if_asked()
             if self._can_admit():
                 self._admit()
             self._choose()

@@ -5,12 +5,13 @@ What a model gets whose cache cannot carry gradient, and what the tests take as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from transformers import StoppingCriteriaList
 
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 from embedgrad_cli.core.model.language_model import LanguageModel
@@ -19,6 +20,7 @@ from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
+from embedgrad_cli.storage.interrupts import stop_if_asked
 
 
 def plain_losses(model: LanguageModel, batch: Sequence[Example], prompt: SoftPrompt) -> Tensor:
@@ -39,6 +41,7 @@ def plain_scores(
     model: LanguageModel, example: Example, choices: Sequence[tuple[int, ...]], prompt: SoftPrompt
 ) -> list[float]:
     """Log-likelihood of every choice, the sum over its tokens."""
+    stop_if_asked()
     return [-plain_losses(model, [replace(example, target=choice)], prompt).sum().item() for choice in choices]
 
 
@@ -62,10 +65,20 @@ def plain_answers(
                 max_new_tokens=max_new_tokens,
                 eos_token_id=sorted(model.end_ids),
                 pad_token_id=min(model.end_ids),
-                stopping_criteria=[lambda ids, scores: torch.tensor([stops.ends(ids[0].tolist())], device=ids.device)],
+                stopping_criteria=StoppingCriteriaList([_after_each_token(stops)]),
                 **({"do_sample": False} if sampling.is_greedy else drawing),
             )
         answer = output[0].tolist()
         end = next((i for i, token in enumerate(answer) if token in model.end_ids), None)
         answers.append(GeneratedAnswer.of(answer[:end], "limit" if end is None else "end_of_turn", stops))
     return answers
+
+
+def _after_each_token(stops: StopStrings) -> Callable[[Tensor, Tensor], Tensor]:
+    """A safe point, and whether the one answer has come to a stop string: `[1]`."""
+
+    def has_ended(ids: Tensor, scores: Tensor) -> Tensor:
+        stop_if_asked()
+        return torch.tensor([stops.ends(ids[0].tolist())], device=ids.device)
+
+    return has_ended

@@ -19,6 +19,7 @@ from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
+from embedgrad_cli.storage.interrupts import stop_if_asked
 
 GREEDY = Sampling()
 REFILLED = 4  # batches whose rows take each other's places while answers are generated
@@ -124,6 +125,7 @@ def batches_by_length(forward: Forward, examples: Sequence[Example], batch_size:
 
 def _score_rest(model: LanguageModel, choice: tuple[int, ...], key_values: KeyValues, prompt: SoftPrompt) -> Tensor:
     """Log-likelihood of a choice's tokens after the first, `[batch]`."""
+    stop_if_asked()
     rows, length = len(key_values.mask), len(choice) - 1
     logits = logits_at(model, [choice[:-1]] * rows, key_values, prompt, range(rows * length))
     targets = torch.tensor(choice[1:], device=logits.device).repeat(rows)

@@ -56,6 +56,7 @@ def artifact_metadata(
     split_hash: str,
     metrics: PromptMetrics,
     overrides: Sequence[str] | None = None,
+    data_revision: str | None = None,
 ) -> ArtifactMetadata:
     """What an artifact says about itself.
 
@@ -63,6 +64,7 @@ def artifact_metadata(
         worked_examples: that stand in front of every query.
         split_hash: names the rows that trained, selected and tested the prompt.
         overrides: the command line that made the prompt, if one did.
+        data_revision: the commit of the data set, if it came from the hub.
     """
     settings = {key: value for key, value in asdict(config).items() if key not in (*WITHOUT_EFFECT, "template")}
     fingerprint = replace(model.fingerprint, seed_embedding=_hash(prompt.seed))
@@ -74,6 +76,7 @@ def artifact_metadata(
         model=ModelRecord(path=model.path, revision=model.revision, fingerprint=fingerprint),
         task=config.task.name,
         split_hash=split_hash,
+        data_revision=data_revision,
         metrics=metrics,
         libraries={name: version(name) for name in LIBRARIES},
         config=RecordedSettings.of(settings),

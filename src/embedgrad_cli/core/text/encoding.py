@@ -20,6 +20,7 @@ from tokenizers import AddedToken
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.errors import DataError, TemplateError
+from embedgrad_cli.storage.interrupts import stop_if_asked
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ def encode(
     slots: Slots | None = None
     examples, skipped = [], []
     for start in range(0, len(rows), TOKENIZER_BATCH):
+        stop_if_asked()
         batch = rows[start : start + TOKENIZER_BATCH]
         rendered = [prompt_template.render(row.query) for row in batch]
         tokenised = tokenise(rendered, model.tokenizer, prompt_template.adds_special_tokens)

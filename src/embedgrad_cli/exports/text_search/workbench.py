@@ -15,8 +15,8 @@ from embedgrad_cli.core.prompt.nearest_text import one_text_per_slot
 from embedgrad_cli.core.text.encoding import Encoded, encode
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
-from embedgrad_cli.errors import ConfigError
-from embedgrad_cli.evaluation.answers import Answer, AnswerLog, Progress, answer_rows
+from embedgrad_cli.errors import ConfigError, DataError
+from embedgrad_cli.evaluation.answers import Answer, AnswerLog, Progress, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.storage.record import Json
@@ -51,7 +51,10 @@ class Measurement:
             ArtifactError: it is not the artifact's.
         """
         settings = evaluate_config(config, artifact.metadata.settings)
-        splits = load(settings.task, settings.seed)
+        try:
+            splits = load(settings.task, settings.seed)
+        except DataError as error:
+            raise DataError(_own_key(str(error))) from None
         check_overlap(splits, "test", {config.artifact: artifact}, "error", OWN_DATA)
         model = load_model(settings.model, pick_device(settings.device))
         check_fingerprint(artifact, model, config.artifact)
@@ -78,11 +81,7 @@ class Measurement:
 
     def answer(self, arm_set: ArmSet, progress: Callable[[str, int], Progress]) -> dict[str, list[list[Answer]]]:
         """Let every arm answer every row."""
-        log, task, size = AnswerLog(), self.config.task, self.config.evaluation.batch_size
-        return {
-            name: answer_rows(arm, task, size, log, progress=progress(name, len(arm.examples)))
-            for name, arm in arm_set.arms.items()
-        }
+        return answer_arms(arm_set, self.config.task, self.config.evaluation.batch_size, AnswerLog(), progress)
 
 
 def evaluate_config(config: ExportConfig, recorded: Json) -> EvaluateConfig:
@@ -104,5 +103,17 @@ def evaluate_config(config: ExportConfig, recorded: Json) -> EvaluateConfig:
         plain["task"]["data_dir"] = config.data_dir
     built, problems = build("evaluate", plain)
     if not isinstance(built, EvaluateConfig):
-        raise ConfigError([problem.replace("task.data_dir=", "data_dir=") for problem in problems])
+        raise ConfigError([_recorded_problem(problem, config.artifact) for problem in problems])
     return built
+
+
+def _recorded_problem(problem: str, artifact: str) -> str:
+    """With what recorded the setting at fault, and whether an export has one that replaces it."""
+    replaced = problem.startswith(("task.data_dir:", "task.hub."))
+    elsewhere = "" if replaced else " An export has no setting for it; `embedgrad evaluate` has."
+    return f"{_own_key(problem)} It was recorded by artifact={artifact}.{elsewhere}"
+
+
+def _own_key(message: str) -> str:
+    """What a message about a task says of its folder, with the key that an export has for it."""
+    return message.replace("task.data_dir=", "data_dir=")

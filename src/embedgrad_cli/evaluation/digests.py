@@ -1,0 +1,81 @@
+"""What a run works on, as digests: the rows, the tokens that they become, the model, and the vectors under test.
+
+No network is loaded for them, so that a finished run is looked at quickly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from embedgrad_cli.config.schema import ModelConfig, TemplateConfig
+from embedgrad_cli.core.model.model_digest import model_digest
+from embedgrad_cli.core.model.tokenizer import load_tokenizer
+from embedgrad_cli.core.text.encoding import TOKENIZER_BATCH
+from embedgrad_cli.core.text.template import PromptTemplate
+from embedgrad_cli.evaluation.arms import ArmPrompt
+from embedgrad_cli.storage.run_digests import RunDigests
+from embedgrad_cli.tasks.load import Row, Splits
+
+
+def digests_of(
+    model: ModelConfig,
+    template: TemplateConfig,
+    splits: Splits,
+    rows: Sequence[Row],
+    prompts: Mapping[str, ArmPrompt],
+) -> RunDigests:
+    """The digests of a run.
+
+    - `split` is `Splits.content_digest`: every split, the rows' order included.
+    - `rendering` is of the token ids of the rows, with each prompt's text in the template, and of the answers that
+      are trained on or scored after it.
+    - `model` is `model_digest`.
+    - `prompts` is of the vectors of prompts that were trained.
+
+    Args:
+        template: with its worked examples.
+        rows: that the model reads.
+
+    Raises:
+        ModelError: the tokenizer cannot be loaded.
+        TemplateError: the template cannot carry a prompt.
+    """
+    trained = [prompt.trained.vectors.detach().cpu() for prompt in prompts.values() if prompt.trained is not None]
+    vectors = hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in trained))
+    return RunDigests(
+        split=splits.content_digest,
+        rendering=_rendering(model, template, rows, prompts),
+        model=model_digest(model),
+        prompts=vectors.hexdigest() if trained else None,
+    )
+
+
+def _rendering(
+    model: ModelConfig, template: TemplateConfig, rows: Sequence[Row], prompts: Mapping[str, ArmPrompt]
+) -> str:
+    known, total = load_tokenizer(model), hashlib.sha256()
+    answers = list(dict.fromkeys(text for row in rows for text in (row.target, *row.choices)))
+    texts = dict.fromkeys((prompt.seeds, known.is_chat and not prompt.is_bare) for prompt in prompts.values())
+    tails = dict[str, None]()
+    for seeds, is_chat in texts:
+        prompt_template = PromptTemplate(template, None if seeds is None else list(seeds), known.tokenizer, is_chat)
+        rendered = (prompt_template.render(row.query).text for row in rows)
+        _add_tokens(total, rendered, known.tokenizer, prompt_template.adds_special_tokens)
+        tails[prompt_template.tail] = None
+    for tail in tails:  # an answer is tokenised after the template's fixed tail: see `continuation`
+        _add_tokens(total, (tail + answer for answer in answers), known.tokenizer, False)
+    total.update(f"end {known.turn_end_id}".encode())
+    return total.hexdigest()
+
+
+def _add_tokens(total: Any, texts: Iterable[str], tokenizer: Any, adds_special_tokens: bool) -> None:
+    """Add the token ids of each text to a digest, after their number."""
+    every = list(texts)
+    for start in range(0, len(every), TOKENIZER_BATCH):
+        batch = every[start : start + TOKENIZER_BATCH]
+        ids = tokenizer(batch, add_special_tokens=adds_special_tokens, return_attention_mask=False)["input_ids"]
+        for tokens in ids:
+            total.update(array("q", [len(tokens), *tokens]).tobytes())
