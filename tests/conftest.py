@@ -235,6 +235,7 @@ def optimize_config(output_dir: Path, model_path: Path, data_dir: Path, **change
             fold=None,
             broken="error",
             max_new_tokens=8,
+            stop=None,
             too_long="error",
         ),
         optimizer=OptimizerConfig("adamw", 0.1, [0.9, 0.999], 0.9, 0.0, "cosine", 2, 1.0),

@@ -19,6 +19,8 @@ from embedgrad_cli.cli import main as cli
 from embedgrad_cli.config.schema import Message, TemplateConfig
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.scoring import Decoder
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.conversation import render_turns
 from embedgrad_cli.core.text.encoding import encode
@@ -74,6 +76,32 @@ def test_apply_gives_the_embeddings_of_training(architecture: str, chat: bool, p
         alone = prompt.apply(model.network, model.tokenizer, user(row.query))
         again = model.network.generate(**alone, max_new_tokens=8, do_sample=False, min_new_tokens=8, pad_token_id=0)
         assert torch.equal(again[0], answer)
+
+
+def test_stop_strings_end_an_answer_as_in_evaluation(tmp_path: Path) -> None:
+    model = make_model()
+    _, vectors, examples = saved(tmp_path, model, "system")
+    free = Decoder(Forward(model, examples), vectors).generate(examples, 24, 5)
+    said = [model.tokenizer.decode(answer.ids, skip_special_tokens=True) for (answer,) in free]
+    stop = [next(two for two in (text[i : i + 2] for i in range(4, len(text))) if two.isalpha()) for text in said[:2]]
+    config = optimize_config(tmp_path, Path("model"), Path("data"), template=PLACEMENTS["system"], task__stop=stop)
+    save_prompt(tmp_path / "stopped.safetensors", vectors, model, config)
+    prompt = embedgrad_cli.load(tmp_path / "stopped.safetensors")
+    assert prompt.stop_strings == stop
+    for row, (answer,) in zip(
+        ROWS, Decoder(Forward(model, examples), vectors).generate(examples, 24, 1, stop=stop), strict=True
+    ):
+        inputs = prompt.apply(model.network, model.tokenizer, user(row.query))
+        ends = {"eos_token_id": sorted(model.end_ids), "pad_token_id": 0}
+        output = model.network.generate(
+            **inputs,
+            **ends,
+            max_new_tokens=24,
+            do_sample=False,
+            stop_strings=prompt.stop_strings,
+            tokenizer=model.tokenizer,
+        )
+        assert [token for token in output[0].tolist() if token not in model.end_ids] == answer.ids
 
 
 def test_the_users_model_stays_as_it_is(tmp_path: Path) -> None:

@@ -53,6 +53,15 @@ class Prompt:
         return self._artifact.metadata.seed.text
 
     @property
+    def stop_strings(self) -> list[str] | None:
+        """The texts at which an answer ended in the task's evaluation (`task.stop`); None where there were none.
+
+        For `model.generate(**inputs, stop_strings=prompt.stop_strings, tokenizer=tokenizer)`, which ends an answer
+        there and leaves the text in it, and for vLLM's `SamplingParams(stop=prompt.stop_strings)`.
+        """
+        return self._artifact.metadata.config.task.stop or None
+
+    @property
     def metadata(self) -> Json:
         """What the artifact says about itself: model, template, task, metrics, versions, all settings."""
         return self._artifact.metadata.to_json()

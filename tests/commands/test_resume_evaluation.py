@@ -151,3 +151,18 @@ def test_what_cannot_be_graded_again_is_refused(make: Any, tmp_path: Path) -> No
     (tmp_path / "run/samples.jsonl").write_text('{"id": 3}\n')
     with pytest.raises(UserError, match=r"samples\.jsonl, line 1 cannot be used: .*row_hash is missing"):
         evaluate.run(make("run", mode="regrade"))
+
+
+def test_what_the_arms_read_is_known_after_grading_later(make: Any, tmp_path: Path) -> None:
+    evaluate.run(make("whole"))
+    evaluate.run(make("later", mode="predict-only"))
+    evaluate.run(make("later", mode="regrade"))
+    whole, later = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "later"))
+    assert list(whole["rendered"]) == ARMS
+    assert whole["rendered"] == later["rendered"]
+    first = samples(tmp_path / "whole")[0]
+    assert {row["row"] for row in whole["rendered"].values()} == {first["id"]}
+    text = whole["rendered"]["text:Give the answer."]
+    ((begin, end),) = text["slots"]
+    assert text["text"][begin:end] == "Give the answer."
+    assert whole["rendered"]["bare"]["text"] == f"{first['query']}\n"

@@ -91,6 +91,11 @@ def test_show_takes_any_tokenizer_and_loads_no_weights(tmp_path: Path, capsys: p
     assert "train:0 · 58 tokens = 13 template + 6 prompt + 39 query; then 43 target" in text
     assert "<|im_start|>system\n[prompt: Please reason step by step.]<|im_end|>" in text
     assert "<<" not in text  # the calculator annotations
+    seed, none, bare = re.split(r"^train:0 · the arm (?:none|bare).*\n", text, flags=re.MULTILINE)
+    assert "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud." in none
+    assert "You are Qwen" not in seed + bare
+    assert bare.startswith("[query: ")
+    assert re.findall(r"of its own under (\w+): ", text) == ["none"]
     assert len(re.findall(r"\n#### [\d,]+<\|im_end\|>\]", text)) == 3
 
 

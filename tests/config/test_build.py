@@ -51,6 +51,7 @@ PLAIN: dict[str, Any] = {
             "folds": None,
         },
         "max_new_tokens": 8,
+        "stop": None,
         "too_long": "skip",
     },
     "optimizer": {
@@ -139,6 +140,7 @@ def test_a_right_config_becomes_typed_dataclasses() -> None:
         ("task__split__train", []),
         ("task__split__train", None),
         ("task__labels", [1]),
+        ("task__stop", 5),
         ("task__hub", 3),
         ("device", "gpu"),
         ("output_dir", ""),
@@ -160,6 +162,9 @@ def test_a_wrong_value_is_named(key: str, value: Any) -> None:
         ("task__hub__path", None, "task.data_dir"),
         ("task__choices", ["no", "maybe"], "task.labels"),
         ("task__choices", [True, False], "task.choices[0]"),
+        ("task__stop", ["Q:", ""], "task.stop[1]"),
+        ("task__stop", [r"\nQ:"], "task.stop[0]"),
+        ("task__stop", ["Q:", True], "task.stop[1]"),
         ("task__nmae", "x", "task.nmae"),
     ],
 )

@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import PLACEMENTS, SEEDS, evaluate_config, optimize_config, samples
+from tests.conftest import (
+    CHAT_TEMPLATE,
+    PLACEMENTS,
+    SEEDS,
+    evaluate_config,
+    make_model,
+    optimize_config,
+    samples,
+)
 
+from embedgrad_cli.cli.main import main
 from embedgrad_cli.commands import evaluate, optimize
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.passes.scoring import Decoder
@@ -149,3 +158,72 @@ def test_a_model_without_a_chat_template_has_one_bare_arm(problem: OptimizeConfi
     evaluate.run(config)
     none, bare = ([line["prompt_hash"] for line in samples(tmp_path) if line["arm"] == a] for a in ("none", "bare"))
     assert none == bare
+
+
+def test_stop_strings_end_the_answers_of_every_arm(problem: OptimizeConfig, tmp_path: Path) -> None:
+    drawn = {"generation__num_samples": 2, "generation__temperature": 1.0}
+    make = lambda name, **more: evaluate_config(problem, tmp_path / name, arms=["none", "bare", A], **drawn, **more)  # noqa: E731
+    evaluate.run(make("free"))
+    letters = [letter for line in samples(tmp_path / "free") for letter in line["output"] if letter.isalpha()]
+    stop = max(letters, key=letters.count)
+    evaluate.run(make("stopped", task__stop=[stop]))
+    pairs = list(zip(samples(tmp_path / "free"), samples(tmp_path / "stopped"), strict=True))
+    assert any(stop in free["output"] for free, _ in pairs)
+    for free, stopped in pairs:
+        assert stopped["output"] == free["output"].partition(stop)[0]
+        assert stopped["ending"] == ("stop" if stop in free["output"] else free["ending"])
+        assert stopped["tokens"] <= free["tokens"]
+    got, before = results(tmp_path / "stopped"), results(tmp_path / "free")
+    assert (got["stop"], before.get("stop")) == ([stop], None)
+    for name, arm in got["arms"].items():
+        endings = [line["ending"] for line in samples(tmp_path / "stopped") if line["arm"] == name]
+        assert arm["endings"] == {key: endings.count(key) for key in ("end_of_turn", "stop", "limit")}
+        assert sum(arm["endings"].values()) == 20
+        assert before["arms"][name]["endings"]["stop"] == 0
+
+
+def test_validation_and_test_know_the_same_stop_strings(
+    problem: OptimizeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    plain = Decoder.generate
+
+    def noted(self: Decoder, batch: Any, max_new_tokens: int, at_once: int, sampling: Any, stop: Any) -> Any:
+        given.append(stop)
+        return plain(self, batch, max_new_tokens, at_once, sampling, stop)
+
+    monkeypatch.setattr(Decoder, "generate", noted)
+    problem.task.stop = ["#", "apples"]
+    optimize.run(problem)
+    assert len(given) == 2 + 3, "two validations, three arms"
+    assert set(given) == {("#", "apples")}
+
+
+def test_a_system_turn_of_the_template_is_named(
+    problem: OptimizeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Qwen2.5-Math's template has it: `none` is then told what the seed says."""
+    words = "Please reason step by step."
+    model = make_model()
+    default = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\n" + words + "<|im_end|>\n{% endif %}"
+    model.tokenizer.chat_template = default + CHAT_TEMPLATE
+    model.network.save_pretrained(tmp_path / "model")
+    model.tokenizer.save_pretrained(tmp_path / "model")
+    problem.model.path = str(tmp_path / "model")
+    optimize.run(problem)
+    said = capsys.readouterr().out
+    rendered = results(tmp_path / "trained")["rendered"]
+    assert {name: row.get("added_system_turn") for name, row in rendered.items()} == {
+        "none": words,
+        "seed": None,
+        "optimized": None,
+    }
+    assert rendered["none"]["text"].startswith(f"<|im_start|>system\n{words}<|im_end|>\n<|im_start|>user\nTom has")
+    assert rendered["optimized"] == {**rendered["seed"], "vectors": len(model.tokenizer(words)["input_ids"])}
+    assert f'under none: "{words}"' in said
+    assert "under seed" not in said
+    artifact = f"artifact={tmp_path / 'trained/prompt.safetensors'}"
+    assert main(["export", artifact, "format=hub", f"output_dir={tmp_path / 'hub'}"]) == 0
+    assert words in (tmp_path / "hub/README.md").read_text().partition("## Results")[2].partition("## Use")[0]
+    assert main(["compare", str(tmp_path / "trained")]) == 0
+    assert f"under none ({tmp_path / 'trained'}): '{words}'" in capsys.readouterr().err

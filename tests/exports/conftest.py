@@ -61,6 +61,7 @@ def make_case(
     tokenizer: Any = None,
     seeds: Sequence[str] = (),
     spare_rows: int = 0,
+    stop: list[str] | None = None,
     **saving: Any,
 ) -> Case:
     """Save a random model and an artifact whose vectors lie well away from any token's."""
@@ -84,6 +85,7 @@ def make_case(
     prompt.vectors.data += noise * prompt.seed.square().mean().sqrt()
     prompt.requires_grad_(False)
     settings = optimize_config(folder / "run", folder / "base", folder, model=config, template=template)
+    settings.task.stop = stop
     settings.prompt = PromptConfig(seeds if len(seeds) > 1 else seeds[0])
     save_prompt(folder / "prompt.safetensors", prompt, model, settings, split_hash="0" * 64)
     return Case(folder / "base", folder / "prompt.safetensors", model, prompt, encoded.examples)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tests.conftest import CHAT_TEMPLATE, PLACEMENTS, make_tokenizer
 from tests.exports.conftest import QUERIES, Case, make_case, merging_tokenizer
 
+from embedgrad_cli import load
 from embedgrad_cli.exports.artifact_source import open_source
 from embedgrad_cli.exports.embeds import embed_query
 
@@ -116,3 +117,13 @@ def test_nothing_in_the_folder_is_a_pickle(case: Case, tmp_path: Path) -> None:
     }
     request = json.loads((tmp_path / "out/request.json").read_text())
     assert request["messages"][0]["content"] == [{"type": "prompt_embeds", "data": "prompt_embeds.0"}]
+
+
+@pytest.mark.parametrize("stop", [None, ["\nQ:", "</s>"]])
+def test_stop_strings_go_along(stop: list[str] | None, tmp_path: Path) -> None:
+    case = make_case(tmp_path, stop=stop)
+    assert case.export("embeds", tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out/request.json").read_text()).get("stop") == stop
+    assert case.export("model", tmp_path / "model") == 0
+    assert json.loads((tmp_path / "model/embedgrad.json").read_text())["stop"] == stop
+    assert load(case.artifact).stop_strings == stop

@@ -7,7 +7,7 @@ test had.
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,7 +61,8 @@ def test_an_evaluation_repeats_its_test(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", f"artifact={ARTIFACT}", "output_dir=out", "log_level=info"]) == 0
     old, new = Results.read(OLD_RUN / "results.json"), Results.read(tmp_path / "out/results.json")
-    assert asdict(new)["arms"] == asdict(old)["arms"]
+    known_then = {name: replace(arm, endings=None) for name, arm in new.arms.items()}
+    assert known_then == old.arms
     assert new.test_hash == old.test_hash
     assert "another template" not in (tmp_path / "out/embedgrad.log").read_text()
 

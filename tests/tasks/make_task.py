@@ -35,6 +35,7 @@ def make_task(data_dir: Path | str | None = None, split: dict[str, Any] | None =
         "fold": None,
         "broken": "error",
         "max_new_tokens": 8,
+        "stop": None,
         "too_long": "error",
     }
     return TaskConfig(**{**settings, **changes, "split": SplitConfig(**{**names, **sizes, **(split or {})})})

@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import shared_data
 from tests.tasks.make_task import make_task, words_task
 
+from embedgrad_cli.config.compose import Request, config_of
 from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.load import load
@@ -93,3 +94,21 @@ def test_neighbouring_math_answers_are_told_apart() -> None:
     answers = [row["answer"] for row in lines("math", "math500.jsonl")][:100]
     pairs = [(a, b) for a, b in pairwise(answers) if a != b]
     assert [(a, b) for a, b in pairs if grader.judge(a, rf"\boxed{{{b}}}").strict.correct] == [("5", "x=5")]
+
+
+def shipped(name: str, folder: str, *overrides: str) -> TaskConfig:
+    """A task of `conf/` as it is, on the real files."""
+    config: Any = config_of(Request("optimize", [f"task={name}", f"task.data_dir={shared_data(folder)}", *overrides]))
+    return config.task
+
+
+def test_no_shipped_stop_string_is_in_a_right_answer() -> None:
+    names = [file.stem for file in shared_data("bbh").glob("*.json")]
+    tasks = [shipped("gsm8k", "gsm8k"), shipped("math", "math")]
+    tasks += [shipped("bbh", "bbh", f"task.name={name}") for name in names]
+    assert len(tasks) == 25
+    for task in tasks:
+        assert task.stop, task.name
+        splits = load(task, 0)
+        targets = [row.target for row in (*splits.train, *splits.validation, *splits.test)]
+        assert [(stop, target) for target in targets for stop in task.stop if stop in target] == []

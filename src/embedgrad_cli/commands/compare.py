@@ -100,8 +100,22 @@ def main(argv: Sequence[str]) -> int:
         print(f"embedgrad: not finished and left out: {', '.join(map(str, unfinished))}", file=sys.stderr)
     if key.startswith(("arms.", "comparison.")) or key == CANDIDATE:
         print(f"embedgrad: sorted by a test figure ({name}): do not choose by it.", file=sys.stderr)
+    for notice in _template_additions(runs):
+        print(f"embedgrad: {notice}", file=sys.stderr)
     FORMATS[args.format]([_sorted(judged(group), key, descending) for group in groups])
     return 0
+
+
+def _template_additions(runs: Sequence[Run]) -> list[str]:
+    """A sentence for everything that a chat template wrote by itself, with the runs that it is in."""
+    found: dict[tuple[str, str, str], list[Path]] = {}
+    for run in runs:
+        for kind, text, arms in run.results.template_additions:
+            found.setdefault((kind, text, ", ".join(arms)), []).append(run.paths[0])
+    return [
+        f"the chat template adds {kind} of its own under {arms} ({_few(paths)}): {text!r}"
+        for (kind, text, arms), paths in found.items()
+    ]
 
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -42,7 +42,7 @@ from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_lock import lock_run
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.run_records import RenderedArms, Results
 from embedgrad_cli.tasks.load import Splits, load
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay
@@ -101,6 +101,7 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
     run_log.write_to(directory.log)
     if overlap:
         write_json(directory.overlap, overlap)
+    write_json(directory.rendered, RenderedArms(arms=arm_set.rendered))
     outcomes: dict[str, list[list[Outcome]]] = {}
     with StopRequest():
         try:
@@ -122,6 +123,7 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
         split=config.split,
         num_skipped=len(arm_set.skipped),
         overlap=overlap,
+        rendered=arm_set.rendered,
         model=model.path,
         slow_arms=arm_set.slow_arms,
         baseline=config.baseline,

@@ -15,7 +15,7 @@ from embedgrad_cli.evaluation.results import results_of, row_hash, sample_lines
 from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory, read_settings
-from embedgrad_cli.storage.run_records import Overlap, Results, Sample
+from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results, Sample
 from embedgrad_cli.tasks.load import Row, load
 from embedgrad_cli.terminal import report
 
@@ -43,6 +43,7 @@ def regrade(config: EvaluateConfig) -> float:
     before = Results.read(directory.results) if directory.is_finished else None
     digests = before.digests if before else read_digests(directory)
     overlap = Overlap.read(directory.overlap) if directory.overlap.exists() else None
+    rendered = RenderedArms.read(directory.rendered).arms if directory.rendered.exists() else None
     num_excluded = overlap.num_rows if overlap and overlap.excluded else 0
     results = results_of(
         outcomes,
@@ -52,6 +53,7 @@ def regrade(config: EvaluateConfig) -> float:
         split=config.split,
         num_skipped=len(every) - len(rows) - num_excluded,
         overlap=overlap,
+        rendered=rendered,
         model=config.model.path,
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,
@@ -131,6 +133,7 @@ def _by_arm(lines: Sequence[Sample], rows: Sequence[Row]) -> dict[str, list[list
     found: dict[tuple[str, str], list[Answer]] = {}
     for line in lines:
         of_choices = (line.scores, line.choice_tokens, line.with_end)
-        answer = Answer(line.id, line.prompt_hash, line.sample, line.output, line.tokens, line.seconds, *of_choices)
+        answered = (line.output, line.tokens, line.seconds, *of_choices, line.ending)
+        answer = Answer(line.id, line.prompt_hash, line.sample, *answered)
         found.setdefault((line.arm, line.id), []).append(answer)
     return {name: [found[name, row.id] for row in rows] for name in dict.fromkeys(arm for arm, _ in found)}

@@ -1,4 +1,6 @@
-"""`embedgrad tasks show NAME`: three examples as the model will read them, and what each part costs in tokens."""
+"""`embedgrad tasks show NAME`: three examples as the model will read them (the arm `seed`), and what each part costs in
+tokens; then the first of them as the arms `none` and `bare` send it.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,13 @@ from rich.console import Console
 from rich.text import Text
 
 from embedgrad_cli.config.fields import seeds_of
-from embedgrad_cli.core.model.tokenizer import load_tokenizer
+from embedgrad_cli.config.schema import TemplateConfig
+from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.text.encoding import continuation, encode_choices, whole_turn
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
+from embedgrad_cli.core.text.template_additions import added_by
+from embedgrad_cli.errors import TemplateError
 from embedgrad_cli.tasks.load import Row, Splits, load
 
 SHOWN_ROWS = 3
@@ -52,6 +57,32 @@ def show(config: Any) -> None:
         console.print(f"\n{row.id} · {_tokens(counts, len(target))}{_choices(row)}", style="bold", soft_wrap=True)
         written = prompt_template.blank + row.target + (_end_text(prompt_template) if with_end else "")
         console.print(marked(rendered, written), soft_wrap=True)
+    _print_addition(console, "seed", prompt_template)
+    for name, is_chat in (("none", model.is_chat), ("bare", False)):
+        _print_arm(console, name, splits.train[0], template, model, is_chat)
+
+
+def _print_arm(
+    console: Console, name: str, row: Row, template: TemplateConfig, model: ModelTokenizer, is_chat: bool
+) -> None:
+    """What an arm without a prompt sends."""
+    try:
+        arm = PromptTemplate(template, None, model.tokenizer, is_chat)
+        rendered = arm.render(row.query)
+    except TemplateError as error:
+        console.print(f"\n{row.id} · the arm {name} cannot be sent: {error}", soft_wrap=True)
+        return
+    console.print(f"\n{row.id} · the arm {name}, which has no prompt", style="bold")
+    console.print(_with_parts(rendered), soft_wrap=True)
+    _print_addition(console, name, arm)
+
+
+def _print_addition(console: Console, name: str, arm: PromptTemplate) -> None:
+    """What the chat template writes by itself: then `none` is not empty, and `seed` not only the seed."""
+    addition = added_by(arm)
+    if addition:
+        what = "a system turn" if addition.is_system_turn else "text"
+        console.print(f"The chat template adds {what} of its own under {name}: {addition.text!r}", soft_wrap=True)
 
 
 def count_tokens(rendered: Rendered, prompt_template: PromptTemplate) -> dict[str, int]:
@@ -69,14 +100,17 @@ def count_tokens(rendered: Rendered, prompt_template: PromptTemplate) -> dict[st
 
 def marked(rendered: Rendered, target: str) -> Text:
     """The conversation and its target, with `[prompt: …]`, `[query: …]`, `[target: …]` around the parts."""
+    return _with_parts(rendered).append(f"[target: {target}]", COLOURS["target"])
+
+
+def _with_parts(rendered: Rendered) -> Text:
     text, at = Text(), 0
     parts = [(*span, "prompt") for span in rendered.slots] + [(*span, "query") for span in rendered.queries]
     for begin, stop, name in sorted(parts):
         text.append(rendered.text[at:begin], "dim")
         text.append(f"[{name}: {rendered.text[begin:stop]}]", COLOURS[name])
         at = stop
-    text.append(rendered.text[at:], "dim")
-    return text.append(f"[target: {target}]", COLOURS["target"])
+    return text.append(rendered.text[at:], "dim")
 
 
 def _about(splits: Splits) -> str:

@@ -117,6 +117,7 @@ class TaskConfig:
     fold: int | None = setting("the fold that is the test set, from 0 to task.split.folds - 1", minimum=0)
     broken: Literal["error", "skip"] = setting("what to do with rows that are not what these settings say")
     max_new_tokens: int = setting("longest answer generated, in tokens", minimum=1)
+    stop: list[str] | None = setting("texts at which a generated answer ends; it stands before them")
     too_long: Literal["error", "skip"] = setting("what to do with an example longer than the model's context")
 
 

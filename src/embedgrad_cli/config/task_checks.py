@@ -12,6 +12,7 @@ from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.files import stays_below
 
 HELD_OUT = ("validation", "test")
+TYPED_BREAK = re.compile(r"\\[nt](?![a-z])")  # not the beginning of \nabla
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # NAME or OWNER/NAME
 NOT_IN_A_NAME = re.compile(r"[<>:/\\|?*]|^\.+$")  # of a configuration: the hub's library makes a folder of it
 
@@ -21,7 +22,7 @@ def check_task(task: TaskConfig) -> list[str]:
     problems = _check_data_dir(task) + _check_patterns(task) + _check_choices(task)
     for key, text in (("task.query", task.query), ("task.target", task.target)):
         problems += _check_fields(key, text)
-    return problems + _check_splits(task) + _check_folds(task) + _check_fewshot(task)
+    return problems + _check_splits(task) + _check_folds(task) + _check_fewshot(task) + _check_stop(task)
 
 
 def check_embedded(key: str, path: str) -> list[str]:
@@ -176,3 +177,16 @@ def _wrong_text(example: WorkedExample, name: str) -> str | None:
         return "it is empty. Give the example's own text."
     found = PLACE.search(text)
     return f"it holds {found.group()}, which is a place of the template. Write it otherwise." if found else None
+
+
+def _check_stop(task: TaskConfig) -> list[str]:
+    problems = []
+    for number, text in enumerate(task.stop or []):
+        if not text:
+            problems.append(f"task.stop[{number}]: it is empty, so every answer would be. Give a text, or none.")
+        elif TYPED_BREAK.search(text):
+            problems.append(
+                f"task.stop[{number}]: {text} holds a backslash and a letter, which is no line break here. Write the "
+                'task\'s YAML with "\\n" in double quotes, or a line break itself: $\'task.stop=["\\nQ:"]\' in bash.'
+            )
+    return problems

@@ -13,9 +13,11 @@ from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches_by_length
 from embedgrad_cli.core.text.encoding import Choices, Example
+from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.evaluation.arms import Arm, ArmSet
 from embedgrad_cli.evaluation.ranking import Rule, likeliest
 from embedgrad_cli.storage.interrupts import stop_if_asked
+from embedgrad_cli.storage.run_records import Ending
 
 Progress = Callable[[int], None]
 KEPT_DECIMALS = 6  # of a log-likelihood: what float32 can tell apart
@@ -30,11 +32,12 @@ class Answer:
         prompt_hash: of what the model read (`Arm.prompt_hashes`).
         sample: the number of this answer among those to the row, from 0.
         output: the text, without white space around it, or the best choice (`task.score`).
-        tokens: generated; 0 where choices are scored.
+        tokens: generated, those of a stop string included; 0 where choices are scored.
         seconds: this answer's share of the time its batch took.
         scores: log-likelihood of every choice, the sum over its tokens (kind: choice).
         choice_tokens: how many these tokens are; None in files of earlier versions.
         with_end: whether the end of the turn is among them.
+        ending: how a generated answer ended.
     """
 
     id: str
@@ -46,6 +49,7 @@ class Answer:
     scores: dict[str, float] | None = None
     choice_tokens: dict[str, int] | None = None
     with_end: bool | None = None
+    ending: Ending | None = None
 
 
 class AnswerLog:
@@ -138,7 +142,7 @@ def answer_rows(
         StopAsked: at a safe point; finished batches are in the log.
     """
     keys = list(zip((example.id for example in arm.examples), arm.prompt_hashes(), strict=True))
-    decoder, tokenizer = Decoder(arm.forward, arm.prompt), arm.forward.model.tokenizer
+    decoder = Decoder(arm.forward, arm.prompt)
     rows_at_once = max(batch_size // sampling.num_samples, 1)
     for numbers in _batches(arm, rows_at_once * (1 if task.kind == "choice" else REFILLED)):
         if not all(keys[i] in log for i in numbers):
@@ -147,7 +151,7 @@ def answer_rows(
             if task.kind == "choice":
                 outputs = _choose(decoder, examples, arm.choices[arm.options[numbers[0]]], task.score)
             else:
-                outputs = _generate(decoder, examples, task.max_new_tokens, batch_size, sampling, tokenizer)
+                outputs = _generate(decoder, examples, task, batch_size, sampling)
             seconds = round((time.perf_counter() - started) / (len(numbers) * sampling.num_samples), 4)
             log.add(
                 [
@@ -169,6 +173,7 @@ class Output:
     scores: dict[str, float] | None = None
     choice_tokens: dict[str, int] | None = None
     with_end: bool | None = None
+    ending: Ending | None = None
 
 
 def _batches(arm: Arm, batch_size: int) -> Iterator[list[int]]:
@@ -193,20 +198,12 @@ def _choose(decoder: Decoder, examples: Sequence[Example], choices: Choices, rul
 
 
 def _generate(
-    decoder: Decoder,
-    examples: Sequence[Example],
-    max_new_tokens: int,
-    at_once: int,
-    sampling: Sampling,
-    tokenizer: object,
+    decoder: Decoder, examples: Sequence[Example], task: TaskConfig, at_once: int, sampling: Sampling
 ) -> list[list[Output]]:
-    answers = decoder.generate(examples, max_new_tokens, at_once, sampling)
-    decode = tokenizer.batch_decode  # type: ignore[attr-defined]
+    stops = StopStrings(tuple(task.stop or ()), decoder.forward.model.tokenizer)
+    answers = decoder.generate(examples, task.max_new_tokens, at_once, sampling, stops.texts)
     return [
         # What the template writes around an answer, a blank or a line break, is not the answer's.
-        [
-            Output(text.strip(), len(ids))
-            for text, ids in zip(decode(of_row, skip_special_tokens=True), of_row, strict=True)
-        ]
+        [Output(stops.text_before(one.ids).strip(), len(one.ids), ending=one.ending) for one in of_row]
         for of_row in answers
     ]

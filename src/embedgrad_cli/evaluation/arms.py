@@ -18,7 +18,9 @@ from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Choices, Encoded, Example, Slots, encode, encode_choices
 from embedgrad_cli.core.text.template import PromptTemplate
+from embedgrad_cli.core.text.template_additions import added_by
 from embedgrad_cli.errors import ArtifactError, DataError
+from embedgrad_cli.storage.run_records import RenderedRow
 from embedgrad_cli.tasks.load import Row
 
 
@@ -66,11 +68,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class ArmSet:
-    """The arms by name, the rows that every one of them answers, and the ids of the rows left out of all."""
+    """The arms by name, the rows that every one of them answers, and the ids of the rows left out of all.
+
+    `rendered` is what the model reads of the first row under every arm.
+    """
 
     rows: list[Row]
     skipped: list[str]
     arms: dict[str, Arm]
+    rendered: dict[str, RenderedRow]
 
     @property
     def slow_arms(self) -> dict[str, str] | None:
@@ -116,7 +122,7 @@ def build_arms(
         kept_rows = [row for row in kept_rows if row.id not in skipped]
     kept_ids = {row.id for row in kept_rows}
     options = [row.choices if task.kind == "choice" else () for row in kept_rows]
-    arms, reasons = {}, dict[object, str | None]()
+    arms, rendered, reasons = {}, {}, dict[object, str | None]()
     for name, prompt in prompts.items():
         encoded = encodings[keys[name]]
         examples = [example for example in encoded.examples if example.id in kept_ids]
@@ -126,7 +132,21 @@ def build_arms(
         reason = reasons.get(keys[name])
         forward = Forward(model, examples, reason is None if shares_trunk is None else shares_trunk)
         arms[name] = Arm(name, forward, examples, options, choices[keys[name]], vectors, reason)
-    return ArmSet(kept_rows, [row.id for row in rows if row.id not in kept_ids], arms)
+        rendered[name] = _rendered(kept_rows[0], prompt_templates[keys[name]], prompt)
+    return ArmSet(kept_rows, [row.id for row in rows if row.id not in kept_ids], arms, rendered)
+
+
+def _rendered(row: Row, prompt_template: PromptTemplate, prompt: ArmPrompt) -> RenderedRow:
+    rendering, addition = prompt_template.render(row.query), added_by(prompt_template)
+    is_turn = addition is not None and addition.is_system_turn
+    return RenderedRow(
+        row=row.id,
+        text=rendering.text,
+        slots=[list(slot) for slot in rendering.slots],
+        vectors=prompt.trained.slots.num_tokens if prompt.trained else None,
+        added_system_turn=addition.text if addition and is_turn else None,
+        added_text=addition.text if addition and not is_turn else None,
+    )
 
 
 def _encode(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -26,9 +27,11 @@ from embedgrad_cli.storage.run_records import (
     Breakdown,
     ChoiceScoring,
     Comparison,
+    Endings,
     ExtractionSummary,
     FoundAnswer,
     Overlap,
+    RenderedRow,
     Results,
     Sample,
     SamplesDifference,
@@ -50,6 +53,7 @@ def results_of(
     split: str,
     num_skipped: int,
     overlap: Overlap | None = None,
+    rendered: Mapping[str, RenderedRow] | None = None,
     model: str,
     slow_arms: Mapping[str, str] | None = None,
     baseline: str | None = None,
@@ -81,8 +85,10 @@ def results_of(
         scoring=_scoring(outcomes, task),
         split_hash=splits.hash,
         test_hash=rows_hash(rows),
+        stop=(task.stop or None) if task.kind == "generation" else None,
         data=splits.report,
         overlap=overlap,
+        rendered=dict(rendered) if rendered else None,
         breakdowns={name: _breakdown(name, rows, voted) for name in breakdown} if breakdown else None,
     )
 
@@ -108,6 +114,7 @@ def sample_lines(
                     scores=answer.scores,
                     choice_tokens=answer.choice_tokens,
                     with_end=answer.with_end,
+                    ending=answer.ending,
                 )
                 yield line if outcomes is None else _graded(line, outcomes[name][index][number])
 
@@ -146,7 +153,15 @@ def _arm(outcomes: Sequence[Sequence[Outcome]], voted: Sequence[Outcome]) -> Arm
         strict=_extraction([outcome.grade.strict for outcome in voted]),
         lenient=_extraction([outcome.grade.lenient for outcome in voted]),
         samples=_samples(outcomes, correct / n) if len(outcomes[0]) > 1 else None,
+        endings=_endings([outcome.answer for of_row in outcomes for outcome in of_row]),
     )
+
+
+def _endings(answers: Sequence[Answer]) -> Endings | None:
+    counts = Counter(answer.ending for answer in answers)
+    if None in counts:
+        return None
+    return Endings(end_of_turn=counts["end_of_turn"], stop=counts["stop"], limit=counts["limit"])
 
 
 def _extraction(extractions: Sequence[Extraction]) -> ExtractionSummary:

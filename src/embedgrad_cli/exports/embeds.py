@@ -85,11 +85,13 @@ def embed_query(source: Source, query: str) -> Tensor:
 
 def request(source: Source, messages: list[Json]) -> Json:
     """The body of a chat request; `client.py` fills in the query and, for the tensors' names, their data."""
+    task = source.artifact.metadata.config.task
     return {
         "messages": messages,
         "temperature": 0,
-        "max_tokens": source.artifact.metadata.config.task.max_new_tokens,
+        "max_tokens": task.max_new_tokens,
         "stop_token_ids": sorted(source.model.end_ids),
+        **({"stop": task.stop} if task.stop else {}),
     }
 
 

@@ -243,6 +243,7 @@ def _description(source: Source, names: list[str], ids: Sequence[int]) -> Json:
         "model": metadata.model.to_json(),
         "template": template_json(source.artifact),
         "task": metadata.task,
+        "stop": metadata.config.task.stop,  # transformers would take it from no file without being given a tokenizer
         "split_hash": metadata.split_hash,
         "metrics": metadata.metrics.to_json(),
         "libraries": metadata.libraries,

@@ -106,6 +106,8 @@ def _results(metrics: PromptMetrics, task: str) -> str:
     if test.comparison and test.num_examples:
         sentence = verdict(test.comparison, test.num_examples)
         said = f"\n\n{sentence[0].upper()}{sentence[1:]}."
+    for arm, text in (test.added_system_turns or {}).items():
+        said += f"\n\nThe model's chat template adds a system turn of its own to {ARMS.get(arm, arm)}: {text!r}"
     return (
         f"## Results\n\nThe test split of `{task}`, which neither trained nor selected the prompt; intervals by Wilson "
         f"and Newcombe, the paired test is McNemar's exact one.\n\n{table}{said}"

@@ -75,6 +75,7 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
         measurement.splits,
         split="test",
         num_skipped=len(arm_set.skipped),
+        rendered=arm_set.rendered,
         model=measurement.model.path,
         pairs=_pairs(list(outcomes)),
     )

@@ -56,13 +56,17 @@ class ModelRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TestSummary(Record):
-    """What the test said of a prompt. `num_examples` is absent from artifacts of version 0.1.0."""
+    """What the test said of a prompt. `num_examples` is absent from artifacts of version 0.1.0.
+
+    `added_system_turns` are those that the chat template wrote by itself, by arm; None if there is none.
+    """
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 
     num_examples: int | None = None
     arms: dict[str, ArmSummary]
     comparison: Comparison | None
+    added_system_turns: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +108,7 @@ class RecordedTask(Record):
     hub: RecordedHub
     fewshot_style: Literal["text", "turns"] = "text"
     max_new_tokens: int
+    stop: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ class RunDirectory:
         self.results = path / "results.json"
         self.samples = path / "samples.jsonl"
         self.overlap = path / "overlap.json"
+        self.rendered = path / "rendered.json"
         self.digests = path / "digests.json"
         self.answers = path / "answers.partial.jsonl"
         self.config = path / "config.yaml"

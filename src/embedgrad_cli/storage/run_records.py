@@ -9,10 +9,13 @@ All accuracies and differences are fractions of 1.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from embedgrad_cli.storage.record import Json, Record
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.structure import Pair
+
+Ending = Literal["end_of_turn", "stop", "limit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +40,24 @@ class SamplesSummary(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Endings(Record):
+    """How many generated answers ended how: at a token that ends a turn, at a stop string of the task, or at the limit:
+    `task.max_new_tokens`, or where the model's context ends."""
+
+    end_of_turn: int
+    stop: int
+    limit: int
+
+    @property
+    def total(self) -> int:
+        return self.end_of_turn + self.stop + self.limit
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmSummary(Record):
     """What an arm achieved; the interval is Wilson's. With several samples its answers are their majority's.
 
+    `endings` counts all answers; None where choices are scored, and for answers of earlier versions.
     `undecided` counts answers that could not be compared with the gold answer (math-verify took too long) and so do not
     count as right; None: there is none.
     """
@@ -52,6 +70,7 @@ class ArmSummary(Record):
     strict: ExtractionSummary | None = None
     lenient: ExtractionSummary | None = None
     samples: SamplesSummary | None = None
+    endings: Endings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,15 +191,40 @@ class ChoiceScoring(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RenderedRow(Record):
+    """What the model reads of one row under an arm, up to where its answer begins.
+
+    `slots` are the character ranges of `text` where the prompt stands; if `vectors` is not None, so many vectors stand
+    there instead of the text. `added_system_turn` is a system turn that the chat template wrote though the messages
+    have none, `added_text` other text of its own before the last message.
+    """
+
+    row: str
+    text: str
+    slots: list[list[int]]
+    vectors: int | None = None
+    added_system_turn: str | None = None
+    added_text: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderedArms(Record):
+    """A row under every arm, kept in a file of its own for answers that are graded later."""
+
+    arms: dict[str, RenderedRow]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results(Record):
     """`results.json`.
 
     `comparison` is the comparison that matters most, of `optimized` if there is one; None for a single arm.
     `scoring` is None where answers are generated.
     `comparisons` has all of them. `test_hash` names the rows of the split that were answered, `split_hash` those of
-    all splits; `digests` is what a run that goes on is checked against. `slow_arms` says of arms that share no trunk
-    why not. `overlap` is None where no artifact was evaluated, or none knows its rows. What follows `breakdowns` is
-    there where a command knows it.
+    all splits; `digests` is what a run that goes on is checked against. `stop` are the strings at which answers end.
+    `slow_arms` says of arms that share no trunk why not. `rendered` shows the first row under every arm. `overlap` is
+    None where no artifact was evaluated, or none knows its rows. What follows `breakdowns` is there where a command
+    knows it.
     """
 
     task: str
@@ -194,9 +238,11 @@ class Results(Record):
     scoring: ChoiceScoring | None = None
     split_hash: str | None = None
     test_hash: str | None = None
+    stop: list[str] | None = None
     data: DataReport | None = None
     slow_arms: dict[str, str] | None = None
     overlap: Overlap | None = None
+    rendered: dict[str, RenderedRow] | None = None
     breakdowns: dict[str, dict[str, Breakdown]] | None = None
     validation: Validation | None = None
     steps: int | None = None
@@ -204,6 +250,16 @@ class Results(Record):
     drift: Drift | None = None
     peak_memory_bytes: int | None = None
     digests: RunDigests | None = None
+
+    @property
+    def template_additions(self) -> list[tuple[str, str, list[str]]]:
+        """What the chat template wrote by itself: "a system turn" or "text", its words, and the arms that got it."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for name, row in (self.rendered or {}).items():
+            for kind, text in (("a system turn", row.added_system_turn), ("text", row.added_text)):
+                if text:
+                    found.setdefault((kind, text), []).append(name)
+        return [(kind, text, names) for (kind, text), names in found.items()]
 
     @property
     def primary_accuracy(self) -> float:
@@ -245,6 +301,7 @@ class Sample(Record):
     scores: dict[str, float] | None = None
     choice_tokens: dict[str, int] | None = None
     with_end: bool | None = None
+    ending: Ending | None = None
 
     def to_json(self) -> Json:
         line = super().to_json()

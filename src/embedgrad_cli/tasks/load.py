@@ -47,5 +47,15 @@ def load(task: TaskConfig, seed: int) -> Splits:
         broken = BrokenRows(count=defects.num_rows, rows=defects.lines)
         splits = replace(splits, report=replace(splits.report, broken_rows_skipped=broken))
         log.warning("%d broken rows left out: %s", defects.num_rows, "; ".join(defects.lines))
+    _warn_of_cut_targets(splits, task)
     log.info("task %s: %s", task.name, splits.report.to_json())
     return splits
+
+
+def _warn_of_cut_targets(splits: Splits, task: TaskConfig) -> None:
+    """An answer like such a target would be cut in it, though training asks for all of it."""
+    rows = [*splits.train, *splits.validation, *splits.test] if task.kind == "generation" else []
+    for stop in task.stop or []:
+        cut = [row.id for row in rows if stop in row.target]
+        if cut:
+            log.warning("task.stop: %r stands in %d of %d targets, first in %s", stop, len(cut), len(rows), cut[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -89,6 +90,30 @@ def _print_tables(console: Console, summary: Results) -> None:
         console.print(_samples_table(samples))
     for field, values in (summary.breakdowns or {}).items():
         console.print(_breakdown_table(field, values))
+    _print_endings(console, summary)
+    _print_additions(console, summary)
+
+
+def _print_endings(console: Console, summary: Results) -> None:
+    """Say how many answers did not end by themselves, where any did not."""
+    endings = {name: arm.endings for name, arm in summary.arms.items() if arm.endings}
+    short = short_names(list(summary.arms))
+    said = []
+    for key, words in (("limit", "cut at the token limit"), ("stop", "ended by a stop string")):
+        counts = {name: getattr(of_arm, key) for name, of_arm in endings.items()}
+        if any(counts.values()):
+            of_arms = (f"{short[name]} {count} of {endings[name].total}" for name, count in counts.items())
+            said.append(f"{words}: {', '.join(of_arms)}")
+    if said:
+        console.print(Text(f"Answers {'; '.join(said)}."), soft_wrap=True)
+
+
+def _print_additions(console: Console, summary: Results) -> None:
+    """Say where the chat template itself wrote something: then `none` is not empty, and `seed` not only the seed."""
+    short = short_names(list(summary.arms))
+    for kind, text, names in summary.template_additions:
+        said = f"The chat template adds {kind} of its own under {', '.join(map(short.__getitem__, names))}: "
+        console.print(Text(said + json.dumps(text, ensure_ascii=False)), soft_wrap=True)
 
 
 def _print_scoring(console: Console, summary: Results) -> None:

@@ -151,6 +151,7 @@ class Training:
             self.splits,
             split="test",
             num_skipped=len(arm_set.skipped),
+            rendered=arm_set.rendered,
             model=self.model.path,
             slow_arms=arm_set.slow_arms,
             breakdown=self.config.evaluation.breakdown,
@@ -158,7 +159,13 @@ class Training:
         memory = peak_memory(self.model.device)
         results = replace(results, validation=validation, steps=self.state.step, drift=drift, peak_memory_bytes=memory)
         results = replace(results, digests=self.digests)
-        test = TestSummary(num_examples=results.num_examples, arms=results.arms, comparison=results.comparison)
+        added = {name: row.added_system_turn for name, row in arm_set.rendered.items() if row.added_system_turn}
+        test = TestSummary(
+            num_examples=results.num_examples,
+            arms=results.arms,
+            comparison=results.comparison,
+            added_system_turns=added or None,
+        )
         self._save_artifact(optimized, PromptMetrics(validation=validation, test=test, drift=drift))
         write_json_lines(self.directory.samples, sample_lines(answers, arm_set.rows, outcomes))
         write_json(self.directory.results, results)

@@ -12,7 +12,7 @@ from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model
 
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.sampling import Sampling
-from embedgrad_cli.core.passes.scoring import batches_by_length, generate, score_choices
+from embedgrad_cli.core.passes.scoring import Decoder, batches_by_length, generate, score_choices
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import encode
 from embedgrad_cli.core.text.template import PromptTemplate
@@ -129,6 +129,47 @@ def test_a_recurrent_model_samples() -> None:
     answers = generate(plain, examples, prompt, max_new_tokens=6, batch_size=2, sampling=sampling)
     assert answers == generate(plain, examples, prompt, max_new_tokens=6, batch_size=1, sampling=sampling)
     assert answers[0][0] != answers[0][1]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(num_samples=3, temperature=0.8, seed=5)])
+def test_a_stop_string_cuts_the_answer_that_would_have_been(sampling: Sampling) -> None:
+    """In any batch; the stop strings are parts of free answers and straddle tokens."""
+    shared, _, prompt = setup("qwen2", "system")
+    examples, tokenizer = shared.examples, shared.model.tokenizer  # type: ignore[attr-defined]
+    free = generate(shared, examples, prompt, 24, 3, sampling)
+    texts = [tokenizer.decode(answer, skip_special_tokens=True) for of_row in free for answer in of_row]
+    stop = [text[5:7] for text in texts if len(text) > 8 and "\ufffd" not in text[5:7]]
+    assert stop
+    expected = []
+    for of_row in free:
+        for ids in of_row:
+            said = [tokenizer.decode(ids[:n], skip_special_tokens=True) for n in range(len(ids) + 1)]
+            ended = (n for n, text in enumerate(said) if any(one in text for one in stop))
+            expected.append(ids[: next(ended, len(ids))])
+    assert sum(map(len, expected)) < sum(len(ids) for of_row in free for ids in of_row)
+    for batch_size in (1, 2, 5):
+        stopped = generate(shared, examples, prompt, 24, batch_size, sampling, stop)
+        assert [ids for of_row in stopped for ids in of_row] == expected
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "mamba"])
+def test_the_plain_path_ends_answers_in_the_same_way(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, plain, prompt = setup(architecture, "system")
+    forwards = [plain] if architecture == "mamba" else [plain, shared]
+    examples, model = plain.examples[:3], plain.model  # type: ignore[attr-defined]
+    free = generate(plain, examples, prompt, 12, 2)
+    say = lambda ids: model.tokenizer.decode(ids, skip_special_tokens=True)  # noqa: E731
+    stop = [say(free[0][0])[2:4]]
+    for forward in forwards:
+        (first,), *others = Decoder(forward, prompt).generate(examples, 12, 2, stop=stop)
+        assert (first.ending, len(first.ids) < len(free[0][0])) == ("stop", True)
+        assert first.ids == free[0][0][: len(first.ids)]
+        assert all(answer.ending == "limit" or stop[0] in say(answer.ids) for (answer,) in others)
+    monkeypatch.setitem(vars(model), "end_ids", {free[1][0][3]})
+    for forward in forwards:
+        (answer,) = Decoder(forward, prompt).generate(examples[1:2], 12, 2)[0]
+        assert answer.ending == "end_of_turn"
+        assert answer.ids == free[1][0][: free[1][0].index(free[1][0][3])]
 
 
 @pytest.mark.parametrize("shares_trunk", [True, False])

@@ -56,3 +56,16 @@ def test_what_is_wrong_with_a_template_is_said() -> None:
     assert "template=before-query" in bad(refuses, PLACEMENTS["system"], SEEDS)
     trims = "{% for m in messages %}<{{ m['content'] | trim }}>{% endfor %}"
     assert "model.template=plain" in bad(trims, PLACEMENTS["system"], ["trimmed at the end "])
+
+
+@pytest.mark.parametrize(
+    "chat_template",
+    [
+        "{% for m in messages if m['role'] == 'user' %}<{{ m['content'] }}>{% endfor %}",
+        "{% for m in messages %}<{% for part in m['content'] if part.text %}{{ part.text }}{% endfor %}>{% endfor %}",
+    ],
+    ids=["no system turn", "contents are lists of parts"],
+)
+def test_a_chat_template_that_drops_a_turn_is_refused(chat_template: str) -> None:
+    """Otherwise the arms seed and none would be the same."""
+    assert "template=before-query" in bad(chat_template, PLACEMENTS["system"], SEEDS)

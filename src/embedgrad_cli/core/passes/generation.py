@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 from embedgrad_cli.core.kernels.kv_cache import KeyValues
+from embedgrad_cli.core.passes.ending import GeneratedAnswer
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.network_pass import logits_and_cache
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.storage.interrupts import stop_if_asked
+from embedgrad_cli.storage.run_records import Ending
 
 # New examples come in once so much of the batch is free: each time costs a forward pass and a copy of the cache.
 FREE_SHARE = 0.25
@@ -26,7 +29,8 @@ FREE_SHARE = 0.25
 class Generation:
     """Generates `sampling.num_samples` answers to each example.
 
-    An answer ends at one of the model's end tokens, after `max_new_tokens`, or where the model's context does.
+    An answer ends at one of the model's end tokens, where a stop string is complete, after `max_new_tokens`, or where
+    the model's context does.
 
     Args:
         trunk: the keys and values of what the examples share.
@@ -42,21 +46,23 @@ class Generation:
         max_new_tokens: int,
         at_once: int,
         sampling: Sampling,
+        stops: StopStrings,
     ) -> None:
         self.forward, self.examples, self.prompt, self.trunk = forward, examples, prompt, trunk
-        self.at_once, self.sampling = at_once, sampling
+        self.at_once, self.sampling, self.stops = at_once, sampling, stops
         context = forward.model.max_length
         left = [max_new_tokens if context is None else context - len(example.tokens) for example in examples]
         self.limits = [min(max_new_tokens, tokens_left) for tokens_left in left]
         self.random_numbers = sampling.random_numbers([example.id for example in examples], max_new_tokens)
         self.answers: list[list[int]] = [[] for _ in range(len(examples) * sampling.num_samples)]
+        self.endings: list[Ending] = ["limit"] * len(self.answers)
         self.waiting = deque(i for i, limit in enumerate(self.limits) if limit > 0)
         self.growing: list[int] = []  # numbers of answers, in the order of the rows of `key_values` and `logits`
         self.key_values: KeyValues
         self.logits: Tensor
 
-    def run(self) -> list[list[int]]:
-        """Token ids without those that ended the answers: all answers to the first example, then to the second, …"""
+    def run(self) -> list[GeneratedAnswer]:
+        """All answers to the first example, then to the second, …"""
         while self.waiting or self.growing:
             stop_if_asked()
             if self._can_admit():
@@ -67,7 +73,8 @@ class Generation:
                 self.logits, self.key_values = logits_and_cache(
                     self.forward.model, last, self.key_values, self.prompt, range(len(last))
                 )
-        return self.answers
+        pairs = zip(self.answers, self.endings, strict=True)
+        return [GeneratedAnswer.of(answer, ending, self.stops) for answer, ending in pairs]
 
     def _can_admit(self) -> bool:
         if not self.growing:
@@ -99,11 +106,13 @@ class Generation:
             random_numbers = self.random_numbers[self.growing, lengths].to(self.logits.device)
         staying = []
         for row, token in enumerate(self.sampling.choose(self.logits, random_numbers).tolist()):
-            answer = self.answers[self.growing[row]]
+            number = self.growing[row]
+            answer = self.answers[number]
             if token in self.forward.model.end_ids:
+                self.endings[number] = "end_of_turn"
                 continue
             answer.append(token)
-            if len(answer) < self.limits[self.growing[row] // self.sampling.num_samples]:
+            if len(answer) < self.limits[number // self.sampling.num_samples] and not self.stops.ends(answer):
                 staying.append(row)
         if len(staying) < len(self.growing):
             self.growing = [self.growing[row] for row in staying]

@@ -5,7 +5,7 @@ What a model gets whose cache cannot carry gradient, and what the tests take as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,9 +15,11 @@ from transformers import StoppingCriteriaList
 
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.passes.ending import GeneratedAnswer
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.storage.interrupts import stop_if_asked
 
 
@@ -44,8 +46,13 @@ def plain_scores(
 
 
 def plain_answers(
-    model: LanguageModel, example: Example, prompt: SoftPrompt, max_new_tokens: int, sampling: Sampling
-) -> list[list[int]]:
+    model: LanguageModel,
+    example: Example,
+    prompt: SoftPrompt,
+    max_new_tokens: int,
+    sampling: Sampling,
+    stops: StopStrings,
+) -> list[GeneratedAnswer]:
     """Let the model generate by itself, one answer at a time: nothing is known of its cache, padding included."""
     query, answers = PackedBatch.of([example.tokens], model.device), []
     drawing = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
@@ -58,16 +65,20 @@ def plain_answers(
                 max_new_tokens=max_new_tokens,
                 eos_token_id=sorted(model.end_ids),
                 pad_token_id=min(model.end_ids),
-                stopping_criteria=StoppingCriteriaList([_stop_between_tokens]),
+                stopping_criteria=StoppingCriteriaList([_after_each_token(stops)]),
                 **({"do_sample": False} if sampling.is_greedy else drawing),
             )
         answer = output[0].tolist()
-        end = next((i for i, token in enumerate(answer) if token in model.end_ids), len(answer))
-        answers.append(answer[:end])
+        end = next((i for i, token in enumerate(answer) if token in model.end_ids), None)
+        answers.append(GeneratedAnswer.of(answer[:end], "limit" if end is None else "end_of_turn", stops))
     return answers
 
 
-def _stop_between_tokens(ids: Tensor, scores: Tensor) -> Tensor:
-    """A safe point after each generated token; it ends no answer, `[batch]`."""
-    stop_if_asked()
-    return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+def _after_each_token(stops: StopStrings) -> Callable[[Tensor, Tensor], Tensor]:
+    """A safe point, and whether the one answer has come to a stop string: `[1]`."""
+
+    def has_ended(ids: Tensor, scores: Tensor) -> Tensor:
+        stop_if_asked()
+        return torch.tensor([stops.ends(ids[0].tolist())], device=ids.device)
+
+    return has_ended

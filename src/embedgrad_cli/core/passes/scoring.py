@@ -10,6 +10,7 @@ from torch import Tensor
 
 from embedgrad_cli.core.kernels.kv_cache import KeyValues
 from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.passes.ending import GeneratedAnswer
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.generation import Generation
 from embedgrad_cli.core.passes.network_pass import logits_at
@@ -17,6 +18,7 @@ from embedgrad_cli.core.passes.plain import plain_answers, plain_scores
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.storage.interrupts import stop_if_asked
 
 GREEDY = Sampling()
@@ -54,16 +56,22 @@ class Decoder:
 
     @torch.no_grad()
     def generate(
-        self, examples: Sequence[Example], max_new_tokens: int, at_once: int, sampling: Sampling = GREEDY
-    ) -> list[list[list[int]]]:
-        """`sampling.num_samples` answers to every example as token ids, without the token that ended them.
+        self,
+        examples: Sequence[Example],
+        max_new_tokens: int,
+        at_once: int,
+        sampling: Sampling = GREEDY,
+        stop: Sequence[str] = (),
+    ) -> list[list[GeneratedAnswer]]:
+        """`sampling.num_samples` answers to every example, each up to the first of the `stop` strings.
 
         `at_once` answers grow at the same time; see `generation`.
         """
+        model = self.forward.model
+        stops = StopStrings(tuple(stop), model.tokenizer)
         if not self.forward.shares_trunk:
-            model = self.forward.model
-            return [plain_answers(model, example, self.prompt, max_new_tokens, sampling) for example in examples]
-        work = (self.forward, examples, self.prompt, self.trunk, max_new_tokens, at_once, sampling)
+            return [plain_answers(model, example, self.prompt, max_new_tokens, sampling, stops) for example in examples]
+        work = (self.forward, examples, self.prompt, self.trunk, max_new_tokens, at_once, sampling, stops)
         answers, k = Generation(*work).run(), sampling.num_samples
         return [answers[start : start + k] for start in range(0, len(answers), k)]
 
@@ -90,12 +98,14 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     sampling: Sampling = GREEDY,
+    stop: Sequence[str] = (),
 ) -> list[list[list[int]]]:
-    """`Decoder.generate` for any number of examples, `batch_size` of them at once."""
+    """The token ids of `Decoder.generate` for any number of examples, `batch_size` of them at once."""
     decoder, answers = Decoder(forward, prompt), dict[int, list[list[int]]]()
     for rows in batches_by_length(forward, examples, batch_size * REFILLED):
         batch, at_once = [examples[i] for i in rows], batch_size * sampling.num_samples
-        answers |= zip(rows, decoder.generate(batch, max_new_tokens, at_once, sampling), strict=True)
+        generated = decoder.generate(batch, max_new_tokens, at_once, sampling, stop)
+        answers |= zip(rows, ([answer.ids for answer in of_row] for of_row in generated), strict=True)
     return [answers[i] for i in range(len(examples))]
 
 

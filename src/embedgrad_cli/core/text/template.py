@@ -13,6 +13,7 @@ from embedgrad_cli.core.model.tokenizer import TurnEnd, find_turn_end
 from embedgrad_cli.errors import TemplateError
 
 TRAILING_BLANK = re.compile(r"[^\S\r\n]+\Z")  # white space at the end of a text that breaks no line
+MARKED = re.compile("\ue000(.*?)\ue001")  # what `_marker` writes
 VERIFIED_EXAMPLES = 8  # renderings compared with the tokenizer's own before the pieces are trusted
 
 
@@ -48,7 +49,9 @@ class PromptTemplate:
     def __init__(self, template: TemplateConfig, seeds: list[str] | None, tokenizer: Any, is_chat: bool) -> None:
         self.template, self.seeds, self.tokenizer, self.is_chat = template, seeds, tokenizer, is_chat
         self._check_fields([m.content for m in template.messages] if is_chat else [template.text])
-        self._pieces, self.blank = _without_blank(self._cut(self._fill(_marker)))
+        rendered = self._fill(_marker)
+        self._check_rendered(rendered)
+        self._pieces, self.blank = _without_blank(self._cut(rendered))
         self._unverified = VERIFIED_EXAMPLES
 
     @property
@@ -80,19 +83,27 @@ class PromptTemplate:
             self._verify(text, query)
         return Rendered(text, ranges["slot"], ranges[QUERY])
 
+    @property
+    def roles(self) -> list[str]:
+        """The roles of the messages that the chat template is given."""
+        return [message["role"] for message in self._messages(_marker)]
+
+    def _messages(self, value: Any) -> list[dict[str, str]]:
+        """The messages with `value(name)` in place of each field. The arm `none` has no empty system turn."""
+        filled = [{"role": m.role, "content": self._fill_text(m.content, value)} for m in self.template.messages]
+        return [message for message in filled if message["content"]]
+
+    def _fill_text(self, content: str, value: Any) -> str:
+        if self.seeds is None:
+            content = SLOT_AND_SPACE.sub("", content)
+            content = content.strip() if self.is_chat else content
+        return PLACE.sub(lambda match: value(match[1]), content)
+
     def _fill(self, value: Any) -> str:
         """The template with `value(name)` in place of each field, through the chat template if there is one."""
-
-        def fill(content: str) -> str:
-            if self.seeds is None:
-                content = SLOT_AND_SPACE.sub("", content)
-                content = content.strip() if self.is_chat else content
-            return PLACE.sub(lambda match: value(match[1]), content)
-
         if not self.is_chat:
-            return fill(self.template.text)
-        messages = [{"role": m.role, "content": fill(m.content)} for m in self.template.messages]
-        messages = [m for m in messages if m["content"]]  # the arm `none` has no empty system turn
+            return self._fill_text(self.template.text, value)
+        messages = self._messages(value)
         try:
             return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:
@@ -106,7 +117,7 @@ class PromptTemplate:
     def _cut(self, rendered: str) -> list[tuple[str, str]]:
         """Split a rendering with markers into `(kind, content)`: literal text, slots with their seed, the query."""
         pieces: list[tuple[str, str]] = []
-        for index, part in enumerate(re.split("\ue000(.*?)\ue001", rendered)):
+        for index, part in enumerate(MARKED.split(rendered)):
             if index % 2 == 0:
                 pieces.append(("text", part))
             elif part == QUERY:
@@ -136,6 +147,20 @@ class PromptTemplate:
             )
         if self.seeds is not None and any(not seed.strip() for seed in self.seeds):
             raise TemplateError("prompt.text is empty: the seed prompt needs at least one word to start from.")
+
+    def _check_rendered(self, rendered: str) -> None:
+        """A chat template may leave a turn out without a word; then arms that differ in it would be the same."""
+        given = [message["content"] for message in self._messages(_marker)] if self.is_chat else []
+        found = MARKED.findall(rendered)
+        lost = [name for name in MARKED.findall("".join(given)) if name not in found]
+        if lost:
+            names = " and ".join(f"{{{name}}}" for name in lost)
+            shown = MARKED.sub(lambda match: f"{{{match[1]}}}", rendered)
+            raise TemplateError(
+                f"the model's chat template leaves out {names}: of turns with the roles {', '.join(self.roles)} it "
+                f"makes {shown!r}. Put the prompt into the user's turn (template=before-query or "
+                "template=after-query), or use the plain text template (model.template=plain)."
+            )
 
     def _verify(self, text: str, query: str) -> None:
         expected = self._fill(lambda name: query if name == QUERY else self._seed(name))
