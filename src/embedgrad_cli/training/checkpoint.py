@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +46,9 @@ class TrainingState:
         return Validation(accuracy=self.best_accuracy, loss=self.best_loss, step=self.best_step)
 
     def update_best(self, accuracy: float, loss: float, vectors: Tensor) -> bool:
-        """Take these vectors if they are better: more accurate, or as accurate with a smaller loss."""
+        """Take these vectors if they are better: more accurate, or as accurate with a smaller loss (NaN is none)."""
         self.accuracy = accuracy
+        loss = math.inf if math.isnan(loss) else loss
         best = None if self.best_accuracy is None or self.best_loss is None else (-self.best_accuracy, self.best_loss)
         if best is not None and (-accuracy, loss) >= best:
             self.validations_since_best += 1

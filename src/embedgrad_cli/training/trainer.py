@@ -26,7 +26,7 @@ from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, rel
 from embedgrad_cli.core.text.encoding import Encoded, Example, encode
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
-from embedgrad_cli.errors import EmbedgradError
+from embedgrad_cli.errors import DataError, EmbedgradError
 from embedgrad_cli.evaluation.answers import AnswerLog, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers
@@ -230,9 +230,15 @@ class Training:
             self.template, list(seeds_of(self.config.prompt)), self.model.tokenizer, self.model.is_chat
         )
         task = self.config.task
-        return encode(
+        encoded = encode(
             rows, prompt_template, self.model, append_end_token=task.kind == "generation", too_long=task.too_long
         )
+        if not encoded.examples:
+            raise DataError(
+                f"task {task.name}: no training example fits the model's context of {self.model.max_length} tokens, so "
+                "there is nothing to train on. Take a model with a longer context, or shorter rows."
+            )
+        return encoded
 
     def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:
         return build_arms(rows, self.model, self.template, self.config.task, prompts, with_targets=with_targets)

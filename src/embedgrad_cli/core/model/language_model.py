@@ -15,6 +15,7 @@ from torch import Tensor
 
 from embedgrad_cli import assets
 from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
 from embedgrad_cli.core.model.shards import read_index
 from embedgrad_cli.core.model.tokenizer import find_turn_end, from_pretrained, load_tokenizer, loading
@@ -188,13 +189,31 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
         _check_files(config)
         # Safetensors only: a pickled checkpoint can run code while it is read.
         network = from_pretrained(AutoModelForCausalLM, config, dtype=config.dtype, use_safetensors=True)
-    network.requires_grad_(False).eval().to(device)
+    _move(network.requires_grad_(False).eval(), device, config)
     reads_trunk_in_place = prepare_attention(network)
     kind = "chat" if known.is_chat else "plain"
     revision = _commit(config)
     source = f"{config.path}@{revision}" if revision else config.path
     log.info("model %s: %s on %s, %s template", source, network.dtype, device, kind)
     return LanguageModel(network, known.tokenizer, config.path, revision, known.is_chat, reads_trunk_in_place)
+
+
+def _move(network: Any, device: torch.device, config: ModelConfig) -> None:
+    """Move the weights to the device.
+
+    Raises:
+        OutOfMemory: they do not fit.
+    """
+    try:
+        network.to(device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+        raise OutOfMemory(
+            f"model.path={config.path}: its weights take {size / 1e9:.1f} GB, and {device} has not so much memory "
+            "free. model.dtype=bfloat16 takes half of float32; or use a smaller model, or another device."
+        ) from error
 
 
 def load_outline(config: ModelConfig) -> tuple[LanguageModel, Path]:

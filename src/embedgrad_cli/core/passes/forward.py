@@ -35,7 +35,7 @@ from torch.nn.functional import cross_entropy
 
 from embedgrad_cli.core.kernels.frozen_head_loss import frozen_head_losses
 from embedgrad_cli.core.kernels.kv_cache import KeyValues, Layers
-from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
+from embedgrad_cli.core.kernels.memory import OutOfMemory, RowsThatFit, is_out_of_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.batching import split_by_length, split_packed
 from embedgrad_cli.core.passes.network_pass import extend_cache, hidden_states_at, logits_and_cache, logits_at
@@ -62,8 +62,9 @@ class Forward:
     """Runs a frozen model over examples with a soft prompt in their slots.
 
     What it keeps from call to call changes no result: `frozen_trunk`, `queries`, `max_micro_batch`, the examples per
-    micro-batch that are known to fit (None until memory ran out), and `loss_scale`, by which the loss is multiplied on
-    its way back, so that float16 holds small gradients too (Micikevicius et al. 2018, arXiv 1710.03740).
+    micro-batch that are known to fit (None until memory ran out), `rows_that_fit` where no gradient is needed, and
+    `loss_scale`, by which the loss is multiplied on its way back, so that float16 holds small gradients too
+    (Micikevicius et al. 2018, arXiv 1710.03740).
 
     Args:
         model: the frozen language model.
@@ -85,6 +86,7 @@ class Forward:
         self.checkpoint_activations = checkpoint_activations
         self.trunk = examples[0].tokens[: trunk_length(examples)] if shares_trunk and examples else ()
         self.max_micro_batch: int | None = None
+        self.rows_that_fit = RowsThatFit()
         self.loss_scale = LOSS_SCALE if model.dtype == torch.float16 else 1.0
 
     def accumulate_gradient(
@@ -110,6 +112,9 @@ class Forward:
                 if not is_out_of_memory(error):
                     raise
             # Out here the error and with it the tensors of the failed pass are gone.
+            if self.queries is not None and self.queries.give_back():
+                log.warning("memory ran out: queries are not kept across epochs any longer")
+                continue
             if micro_batch_size or size == 1:
                 raise OutOfMemory(_OUT_OF_MEMORY.format(size=size))
             self.max_micro_batch = (size or len(batch)) // 2 or 1
@@ -156,10 +161,14 @@ class Forward:
     def mean_loss(self, examples: Sequence[Example], prompt: SoftPrompt, batch_size: int) -> float:
         """Mean negative log-likelihood over all target tokens of the examples."""
         trunk, total, count = self.compute_trunk(prompt), 0.0, 0
+
+        def losses_of_each(batch: Sequence[Example]) -> Sequence[Tensor]:
+            return self._losses(batch, prompt, trunk).split([len(example.target) for example in batch])
+
         ordered = sorted(examples, key=lambda example: example.length)
         for start in range(0, len(ordered), batch_size):
             stop_if_asked()
-            losses = self._losses(ordered[start : start + batch_size], prompt, trunk)
+            losses = torch.cat(self.rows_that_fit.run(losses_of_each, ordered[start : start + batch_size]))
             total, count = total + losses.sum().item(), count + len(losses)
         return total / count
 

@@ -41,6 +41,13 @@ class QueryCache:
             self._rows[tokens] = [(k.clone(), v.clone()) for k, v in layers]
             self.size += size
 
+    def give_back(self) -> bool:
+        """Keep nothing from now on. Returns: whether something was kept."""
+        kept_some = self.size > 0
+        self.budget, self.size = 0, 0
+        self._rows.clear()
+        return kept_some
+
     def extend(
         self, model: LanguageModel, queries: Sequence[tuple[int, ...]], key_values: KeyValues, prompt: SoftPrompt
     ) -> KeyValues:

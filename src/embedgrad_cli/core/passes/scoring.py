@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from embedgrad_cli.core.kernels.kv_cache import KeyValues
+from embedgrad_cli.core.kernels.memory import is_out_of_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.ending import GeneratedAnswer
 from embedgrad_cli.core.passes.forward import Forward
@@ -42,6 +43,13 @@ class Decoder:
         The query is computed once. Its last position predicts every choice's first token; only what choices hold beyond
         that is computed per choice.
         """
+
+        def score(part: Sequence[Example]) -> list[list[float]]:
+            return self._score(part, choices)
+
+        return self.forward.rows_that_fit.run(score, batch)
+
+    def _score(self, batch: Sequence[Example], choices: Sequence[tuple[int, ...]]) -> list[list[float]]:
         if not self.forward.shares_trunk:
             return [plain_scores(self.forward.model, example, choices, self.prompt) for example in batch]
         logits, key_values = self.forward.prefill(batch, self.prompt, self.trunk)
@@ -71,9 +79,17 @@ class Decoder:
         stops = StopStrings(tuple(stop), model.tokenizer)
         if not self.forward.shares_trunk:
             return [plain_answers(model, example, self.prompt, max_new_tokens, sampling, stops) for example in examples]
-        work = (self.forward, examples, self.prompt, self.trunk, max_new_tokens, at_once, sampling, stops)
-        answers, k = Generation(*work).run(), sampling.num_samples
-        return [answers[start : start + k] for start in range(0, len(answers), k)]
+        k, fit = sampling.num_samples, self.forward.rows_that_fit
+        while True:
+            at_once = min(at_once, (fit.most or at_once) * k)
+            try:
+                work = (self.forward, examples, self.prompt, self.trunk, max_new_tokens, at_once, sampling, stops)
+                answers = Generation(*work).run()
+                return [answers[start : start + k] for start in range(0, len(answers), k)]
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            fit.halve(min(at_once // k, len(examples)))
 
 
 def score_choices(
