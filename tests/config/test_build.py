@@ -124,6 +124,7 @@ def test_a_right_config_becomes_typed_dataclasses() -> None:
         ("model__path", "???"),
         ("prompt__text", " "),
         ("prompt__text", ["a", "b"]),
+        ("prompt__text", "Think \ud83d."),
         ("prompt__text", 3.5),
         ("template__text", "{query}"),
         ("template__text", "{prompt}"),
@@ -159,6 +160,7 @@ def test_a_wrong_value_is_named(key: str, value: Any) -> None:
         ("task__hub__path", None, "task.data_dir"),
         ("task__choices", ["no", "maybe"], "task.labels"),
         ("task__choices", [True, False], "task.choices[0]"),
+        ("task__choices", ["no", "yes\ude00"], "task.choices[1]"),
         ("task__nmae", "x", "task.nmae"),
     ],
 )

@@ -45,7 +45,7 @@ class RowTemplate:
         except KeyError:
             found = ", ".join(map(str, record)) or "none"
             raise ValueError(f"no column {name!r}, which {self.key} names (columns found: {found})") from None
-        text = as_text(value)
+        text = as_text(value, name)
         if text is None:
             kind = "null" if value is None or value != value else f"a {type(value).__name__}"
             raise ValueError(f"column {name!r} is {kind}, but {self.key} needs a text or a number")
@@ -67,8 +67,17 @@ def value_at(record: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def as_text(value: Any) -> str | None:
-    """A text or a number as text; None for what is neither (null, NaN, a list)."""
+def as_text(value: Any, column: str) -> str | None:
+    """A text or a number as text; None for what is neither (null, NaN, a list).
+
+    Raises:
+        ValueError: the text holds half of a surrogate pair, which JSON can write and UTF-8 cannot.
+    """
     if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(value[error.start]):04x}"
+            raise ValueError(f"column {column!r} holds {half} alone, which is half of a character") from None
         return value
     return str(value) if isinstance(value, int | float) and value == value else None
