@@ -45,6 +45,8 @@ def assert_same(case: Case, folder: Path) -> None:
         ("llama", False, "before-query"),
         ("gemma", True, "before-query"),
         ("gpt2", True, "before-query"),
+        ("gpt_neox", False, "system"),
+        ("gemma3", True, "system"),
     ],
 )
 def test_an_adapter_gives_the_same_logits(architecture: str, tied: bool, placement: str, tmp_path: Path) -> None:
