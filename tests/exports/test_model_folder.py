@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.conftest import PLACEMENTS, make_tokenizer
 from tests.exports.conftest import NEW_TOKENS, QUERIES, Case, ids_of, make_case, merging_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.core.model.language_model import load_model
 from embedgrad_cli.exports import model
 from embedgrad_cli.exports.weight_files import write_safetensors
 
@@ -318,11 +321,35 @@ def test_a_folder_with_another_number_of_rows_is_not_left(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["lm_head.weight", "model.embed_tokens.weight"])
-def test_tied_rows_under_either_name(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("names", "added"),
+    [
+        (["lm_head"], 0.0),
+        (["model.embed_tokens"], 0.0),
+        (["lm_head", "model.embed_tokens"], 0.0),
+        (["lm_head", "model.embed_tokens"], 0.1),
+    ],
+)
+def test_tied_rows_under_any_names(names: list[str], added: float, tmp_path: Path) -> None:
+    """What the config calls tied may be stored under either name, or twice; and two different tables are not tied."""
     case = make_case(tmp_path, "gemma", tied=True)
-    tensors = load_file(case.folder / "model.safetensors")
-    tensors[name] = tensors.pop("model.embed_tokens.weight")
-    save_file(tensors, case.folder / "model.safetensors", {"format": "pt"})
+    file = case.folder / "model.safetensors"
+    tensors = load_file(file)
+    rows = tensors.pop("model.embed_tokens.weight")
+    tensors |= {f"{name}.weight": rows.clone() for name in names}
+    tensors[f"{names[0]}.weight"] += added * torch.randn(rows.shape, generator=torch.Generator().manual_seed(1))
+    save_file(tensors, file, {"format": "pt"})
+    config = ModelConfig(str(case.folder), None, "auto", "auto", False)
+    case = replace(case, model=load_model(config, torch.device("cpu")))
+    assert case.export("model", tmp_path / "out") == 0
+    assert_same(case, tmp_path / "out")
+
+
+def test_names_without_the_network_s_prefix(tmp_path: Path) -> None:
+    """GPT-2's own files say `wte.weight`, its network `transformer.wte.weight`."""
+    case = make_case(tmp_path, "gpt2", tied=True)
+    file = case.folder / "model.safetensors"
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(file).items()}
+    save_file(tensors, file, {"format": "pt"})
     assert case.export("model", tmp_path / "out") == 0
     assert_same(case, tmp_path / "out")
