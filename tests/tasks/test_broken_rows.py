@@ -63,9 +63,28 @@ def test_a_deep_row_under_a_field(tmp_path: Path) -> None:
     assert_left_out(tmp_path, "train.json, row 1: ", field="examples")
 
 
-def test_a_line_that_is_not_utf8(tmp_path: Path) -> None:
-    (tmp_path / "train.jsonl").write_bytes("\n".join(GOOD).encode() + b'\n{"text": "caf\xe9", "label": 1}\n')
-    assert_left_out(tmp_path, "train.jsonl, line 9: ")
+@pytest.mark.parametrize(
+    ("ending", "place"), [("jsonl", "line 9: "), ("json", "row 9: "), ("csv", "line 11: "), ("tsv", "line 10: ")]
+)
+def test_a_byte_that_is_not_utf8(ending: str, place: str, tmp_path: Path) -> None:
+    lines = [*(row.encode() for row in GOOD), b'{"text": "caf\xe9", "label": 1}']
+    if ending == "json":
+        lines = [b"[" + b", ".join(lines) + b"]"]
+    elif ending != "jsonl":
+        tab = b"," if ending == "csv" else b"\t"
+        rows = [tab.join([b"a film %d" % number, b"%d" % (number % 2)]) for number in range(8)]
+        rows[2] = tab.join([b'"a\nfilm"' if ending == "csv" else b"a film", b"1"])
+        lines = [tab.join([b"text", b"label"]), *rows, tab.join([b"caf\xe9", b"1"])]
+    (tmp_path / f"train.{ending}").write_bytes(b"\n".join(lines))
+    assert_left_out(tmp_path, f"train.{ending}, {place}")
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl", "csv", "tsv"])
+def test_a_file_in_another_encoding_is_named(ending: str, tmp_path: Path) -> None:
+    text = json.dumps(list(map(json.loads, GOOD))) if ending == "json" else "text,label\na film,1\n"
+    (tmp_path / f"train.{ending}").write_bytes(text.encode("utf-16"))
+    with pytest.raises(DataError, match=rf"train.{ending}, line 1: .*0xff"):
+        load_all(tmp_path)
 
 
 @pytest.mark.parametrize("at", [0, 3, 8])

@@ -20,6 +20,7 @@ from typing import Any
 
 from embedgrad_cli.errors import DataError
 from embedgrad_cli.tasks.defects import Defects, Record, Source, cause
+from embedgrad_cli.tasks.row_template import half_character
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +61,13 @@ def _source(path: Path, unit: str, reader: Callable[[Source, Defects], Iterator[
 
 
 def _lines(path: Path, newline: str = "\n") -> Iterator[str]:
-    """The file's lines, one at a time. By default only a line feed ends one: U+2028 may stand inside a text."""
+    """The file's lines, one at a time. By default only a line feed ends one: U+2028 may stand inside a text.
+
+    A byte that is not UTF-8 becomes half of a character (`surrogateescape`), so that it is its row's defect.
+    """
     try:
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
             yield from file
-    except UnicodeDecodeError:
-        raise _not_utf8(path) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
 
@@ -104,14 +106,21 @@ def _read_json_lines(source: Source, lines: Iterable[bytes], defects: Defects) -
         yield from _records(source, defects, number, record)
 
 
+def _as_bytes(text: str) -> bytes:
+    """What the file had."""
+    return text.encode(errors="surrogateescape")
+
+
 def _read_json(source: Source, path: Path, field: str | None, defects: Defects) -> Iterator[Record]:
     text = "".join(_lines(path))
     try:
         content = json.loads(text, **JSON_AS_WRITTEN) if text.strip() else []
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and field is None:  # many a .json file holds JSON lines
-            yield from _read_json_lines(replace(source, unit="line"), text.encode().split(b"\n"), defects)
+            yield from _read_json_lines(replace(source, unit="line"), _as_bytes(text).split(b"\n"), defects)
             return
+        if half_character(text):
+            raise _not_utf8(path) from None
         where = f"{error.msg} at column {error.colno}"
         raise DataError(f"{path}, line {error.lineno}: not JSON: {where}. Correct the file.") from None
     except RecursionError:
@@ -130,7 +139,7 @@ def _read_json(source: Source, path: Path, field: str | None, defects: Defects) 
 def _read_deep_json(source: Source, text: str, field: str | None, defects: Defects) -> Iterator[Record]:
     """The rows one by one, because one of them is nested more deeply than the parser can follow."""
     if field is None and text.lstrip().startswith("{"):
-        yield from _read_json_lines(replace(source, unit="line"), text.encode().split(b"\n"), defects)
+        yield from _read_json_lines(replace(source, unit="line"), _as_bytes(text).split(b"\n"), defects)
         return
     if field is not None:
         spellings = (json.dumps(field), json.dumps(field, ensure_ascii=False))
@@ -163,10 +172,15 @@ def _read_table(source: Source, path: Path, ending: str, defects: Defects) -> It
     table = csv.reader(_lines(path, newline=""), strict=True) if ending == "csv" else _tab_separated(_lines(path))
     try:
         header: list[str] = next(table, [])
+        if half_character("".join(header)):
+            raise _not_utf8(path)
         if len(set(header)) < len(header):
             raise DataError(f"{path}, line 1: a column name occurs twice in the header: {', '.join(header)}.")
         for number, fields in enumerate(table):
-            if len(fields) == len(header):
+            if half := half_character("".join(fields)):
+                at = table.line_num if ending == "csv" else number + 2  # type: ignore[union-attr]
+                defects.add(replace(source, unit="line"), at - 1, f"{half}. Save the file in the encoding UTF-8")
+            elif len(fields) == len(header):
                 yield number, dict(zip(header, fields, strict=True))
             elif fields:
                 columns = f"{len(fields)} fields, but the header has {len(header)} ({', '.join(header)})"

@@ -71,13 +71,21 @@ def as_text(value: Any, column: str) -> str | None:
     """A text or a number as text; None for what is neither (null, NaN, a list).
 
     Raises:
-        ValueError: the text holds half of a surrogate pair, which JSON can write and UTF-8 cannot.
+        ValueError: the text holds what UTF-8 cannot write.
     """
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            half = f"\\u{ord(value[error.start]):04x}"
-            raise ValueError(f"column {column!r} holds {half} alone, which is half of a character") from None
+        if half := half_character(value):
+            raise ValueError(f"column {column!r} is {half}")
         return value
     return str(value) if isinstance(value, int | float) and value == value else None
+
+
+def half_character(text: str) -> str | None:
+    """In words, the first half of a surrogate pair in a text: JSON can write one, and a reader keeps bytes as such."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        byte = f"byte 0x{code - 0xDC00:02x}, or " if 0xDC80 <= code <= 0xDCFF else ""
+        return f"not UTF-8 ({byte}\\u{code:04x} alone, which is half of a character)"
+    return None
