@@ -63,6 +63,16 @@ def test_an_index_whose_shards_are_gone_does_not_matter_beside_a_file(tmp_path: 
     place(tmp_path)
 
 
+def test_a_shard_with_a_tensor_that_the_index_has_elsewhere(tmp_path: Path) -> None:
+    make_network("llama", 50).save_pretrained(tmp_path, max_shard_size="20KB")  # type: ignore[operator]
+    index = json.loads((tmp_path / INDEX).read_text())["weight_map"]
+    older = {"model.embed_tokens.weight": torch.zeros(50, 32), "lm_head.weight": torch.ones(50, 32)}
+    last = tmp_path / max(index.values())
+    assert {index[name] for name in older} != {last.name}
+    save_file({**older, **load_file(last)}, last, METADATA)
+    place(tmp_path)
+
+
 def test_a_file_that_the_config_names(tmp_path: Path) -> None:
     network: Any = make_network("llama", 50)
     network.save_pretrained(tmp_path)
