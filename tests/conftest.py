@@ -154,6 +154,16 @@ def make_network(architecture: str, vocab_size: int) -> torch.nn.Module:
         "eos_token_id": None,
     }
     gpt2 = {"vocab_size": vocab_size, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
+    nemotron_h = {
+        "hybrid_override_pattern": "M*-",
+        "head_dim": 8,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 16,
+        "ssm_state_size": 16,
+        "n_groups": 2,
+    }
+    sight = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {"vision_config": {**sight, "image_size": 28, "patch_size": 14}, "mm_tokens_per_image": 4}
     makers = {
         "qwen2": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**shape)),
         "qwen3": lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(**shape, head_dim=8)),
@@ -164,6 +174,15 @@ def make_network(architecture: str, vocab_size: int) -> torch.nn.Module:
         "mistral": lambda: tf.MistralForCausalLM(tf.MistralConfig(**shape, sliding_window=16)),
         "mamba": lambda: tf.MambaForCausalLM(
             tf.MambaConfig(vocab_size=vocab_size, hidden_size=32, num_hidden_layers=2, state_size=4)
+        ),
+        "gpt_neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**shape)),
+        "phi": lambda: tf.PhiForCausalLM(tf.PhiConfig(**shape)),
+        "mixtral": lambda: tf.MixtralForCausalLM(tf.MixtralConfig(**shape, num_local_experts=2)),
+        "nemotron_h": lambda: tf.NemotronHForCausalLM(
+            tf.NemotronHConfig(**{**shape, "num_hidden_layers": 3}, **nemotron_h)
+        ),
+        "gemma3": lambda: tf.Gemma3ForConditionalGeneration(
+            tf.Gemma3Config(text_config={**shape, "head_dim": 8, "sliding_window": 16}, **vision)
         ),
     }
     torch.manual_seed(0)

@@ -126,6 +126,7 @@ def test_a_right_config_becomes_typed_dataclasses() -> None:
         ("model__path", "???"),
         ("prompt__text", " "),
         ("prompt__text", ["a", "b"]),
+        ("prompt__text", "Think \ud83d."),
         ("prompt__text", 3.5),
         ("template__text", "{query}"),
         ("template__text", "{prompt}"),
@@ -165,6 +166,7 @@ def test_a_wrong_value_is_named(key: str, value: Any) -> None:
         ("task__stop", ["Q:", ""], "task.stop[1]"),
         ("task__stop", [r"\nQ:"], "task.stop[0]"),
         ("task__stop", ["Q:", True], "task.stop[1]"),
+        ("task__choices", ["no", "yes\ude00"], "task.choices[1]"),
         ("task__nmae", "x", "task.nmae"),
     ],
 )

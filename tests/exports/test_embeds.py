@@ -22,7 +22,18 @@ PLACEHOLDER = "<prompt_embeds>"
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize(("architecture", "tied"), [("qwen2", True), ("llama", False), ("gemma", True), ("gpt2", True)])
+@pytest.mark.parametrize(
+    ("architecture", "tied"),
+    [
+        ("qwen2", True),
+        ("llama", False),
+        ("gemma", True),
+        ("gpt2", True),
+        ("gpt_neox", False),
+        ("nemotron_h", False),
+        ("gemma3", True),
+    ],
+)
 def test_a_conversation_is_embedded_as_the_network_does(
     architecture: str, tied: bool, placement: str, tmp_path: Path
 ) -> None:

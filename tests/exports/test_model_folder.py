@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tests.conftest import PLACEMENTS, make_tokenizer
 from tests.exports.conftest import NEW_TOKENS, QUERIES, Case, ids_of, make_case, merging_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from embedgrad_cli.config.schema import TemplateConfig
-from embedgrad_cli.exports.artifact_source import open_source
-from embedgrad_cli.exports.model import model_settings
+from embedgrad_cli.config.schema import ModelConfig, TemplateConfig
+from embedgrad_cli.core.model.language_model import load_model
+from embedgrad_cli.exports import model
+from embedgrad_cli.exports.weight_files import write_safetensors
 
-TIED = {"qwen2": True, "llama": False, "gemma": True, "gemma2": True, "gpt2": True}
+TIED = {"qwen2": True, "llama": False, "gemma": True, "gemma2": True, "gpt2": True, "gpt_neox": False, "gemma3": True}
 
 
 def load(folder: Path) -> tuple:
@@ -78,23 +82,19 @@ def test_tied_embeddings_are_separated_and_the_rest_is_the_same(tmp_path: Path) 
 
 def test_an_added_token_is_never_the_likeliest_even_where_all_logits_are_negative(tmp_path: Path) -> None:
     case = make_case(tmp_path, "gpt2", tied=True)
-    weight = case.model.network.transformer.ln_f.bias
-    # Move the last hidden state against every output row at once, as GPT-2's own does: all logits fall below zero.
-    table = case.model.network.get_input_embeddings().weight
-    direction = torch.linalg.lstsq(table, -torch.ones(len(table), 1)).solution[:, 0]
-    table.sub_(torch.outer(table @ direction + 1, direction) / direction.square().sum())
-    weight.add_(100 * direction)
+    size = len(case.model.network.get_input_embeddings().weight)
+    move_logits(case.model.network, -1)
     case.model.network.save_pretrained(tmp_path / "base")
     artifact = make_artifact_again(case)
     assert artifact.export("model", tmp_path / "out") == 0
     network, tokenizer = load(tmp_path / "out")
     for query in QUERIES:
         logits = network(ids_of(tokenizer, query)).logits[0, -1]
-        old, added = logits[: len(table)], logits[len(table) :]
+        old, added = logits[:size], logits[size:]
         assert len(added) == case.prompt.slots.num_tokens
         assert old.max() < 0  # rows of zeros would win here
         assert added.max() < old.max()
-        assert (logits.softmax(-1)[len(table) :] < 1 / len(table)).all()
+        assert (logits.softmax(-1)[size:] < 1 / size).all()
 
 
 def make_artifact_again(case: Case) -> Case:
@@ -280,12 +280,131 @@ def test_a_model_of_the_hub_is_linked_from_its_cache(tmp_path: Path, monkeypatch
     assert_same(case, tmp_path / "out")
 
 
-def test_a_model_of_several_parts_is_refused(case: Case, tmp_path: Path) -> None:
-    from embedgrad_cli.errors import UserError
+def test_a_hybrid_model_gives_the_same_logits(tmp_path: Path) -> None:
+    """Nemotron-H's own files call its embeddings `backbone.embeddings`."""
+    case = make_case(tmp_path, "nemotron_h", tied=False)
+    assert case.export("model", tmp_path / "out") == 0
+    network, tokenizer = load(tmp_path / "out")
+    for query, logits in zip(QUERIES, case.logits(), strict=True):
+        actual = network(ids_of(tokenizer, query)).logits[0, -1, : len(logits)]
+        torch.testing.assert_close(actual, logits, rtol=1e-5, atol=1e-5)
 
-    source = open_source(case.artifact)
-    config = json.loads((case.folder / "config.json").read_text())
-    del config["vocab_size"]
-    (case.folder / "config.json").write_text(json.dumps({**config, "text_config": {"vocab_size": 7}}))
-    with pytest.raises(UserError, match="format=embeds"):
-        model_settings(source)
+
+def test_a_model_of_several_parts_keeps_them(tmp_path: Path) -> None:
+    """The number of rows stands in the part for text, and what prepares images comes along."""
+    case = make_case(tmp_path, "gemma3", tied=True)
+    (case.folder / "preprocessor_config.json").write_text("{}")
+    assert case.export("model", tmp_path / "out") == 0
+    old, new = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "out"))
+    assert all(torch.equal(new[name], tensor) for name, tensor in old.items() if "embed_tokens" not in name)
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["text_config"]["vocab_size"] == len(load(tmp_path / "out")[1])
+    assert "vocab_size" not in config
+    assert (tmp_path / "out/preprocessor_config.json").is_file()
+
+
+def test_an_index_of_an_older_save_is_left_alone(tmp_path: Path) -> None:
+    case = make_case(tmp_path, "llama", tied=False, max_shard_size="40KB")
+    whole = {name: tensor.clone() for name, tensor in case.model.network.state_dict().items()}
+    for shard in case.folder.glob("*.safetensors"):
+        save_file({name: tensor + 1 for name, tensor in load_file(shard).items()}, shard, {"format": "pt"})
+    save_file(whole, case.folder / "model.safetensors", {"format": "pt"})
+    assert case.export("model", tmp_path / "out") == 0
+    assert [path.name for path in (tmp_path / "out").glob("*.safetensors*")] == ["model.safetensors"]
+    assert_same(case, tmp_path / "out")
+
+
+def move_logits(network: Any, sign: int) -> None:
+    """Move the last hidden state along (or against) every output row at once, as GPT-2's own is against them."""
+    table = network.get_input_embeddings().weight.double()
+    direction = torch.linalg.lstsq(table, -torch.ones(len(table), 1, dtype=table.dtype)).solution[:, 0]
+    table -= torch.outer(table @ direction + 1, direction) / direction.square().sum()
+    network.get_input_embeddings().weight.copy_(table)
+    network.transformer.ln_f.bias.add_(-sign * 100 * direction)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("missing_rows", [0, 1, 5])
+def test_a_token_without_a_row_is_never_the_likeliest(
+    missing_rows: int, dtype: torch.dtype, sign: int, tmp_path: Path
+) -> None:
+    """A pad token that was added to the tokenizer alone, as is usual with GPT-2, comes before the prompt's tokens."""
+    tokenizer = make_tokenizer()
+    size = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.add_tokens([f"<{number}>" for number in range(4)])
+    added = len(tokenizer) - size
+    case = make_case(tmp_path, "gpt2", tied=True, tokenizer=tokenizer, spare_rows=-missing_rows)
+    move_logits(case.model.network, sign)
+    case.model.network.to(dtype).save_pretrained(tmp_path / "base")
+    make_artifact_again(case)
+    assert case.export("model", tmp_path / "out") == 0
+    network, tokenizer = load(tmp_path / "out")
+    rows = size + added - missing_rows
+    for query in QUERIES:
+        logits = network(ids_of(tokenizer, query)).logits[0].float()
+        assert len(logits[0]) == len(tokenizer) == rows + missing_rows + case.prompt.slots.num_tokens
+        assert (logits[-1, :rows].sign() == sign).all()
+        assert (logits.argmax(-1) < rows).all()  # without suppress_tokens, which engines may not read
+    generation = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert generation["suppress_tokens"] == list(range(rows, len(tokenizer)))
+
+
+@pytest.mark.parametrize("damaged", ["model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"])
+def test_a_folder_with_other_tensors_is_not_left(
+    damaged: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(file: Path, tensors: Any, metadata: Any) -> None:
+        write_safetensors(file, tensors, metadata)
+        changed = load_file(file)
+        changed[damaged if "norm" not in damaged else "model.gone.weight"] = changed.pop(damaged) + 1
+        save_file(changed, file, metadata)
+
+    monkeypatch.setattr(model, "write_safetensors", write)
+    assert case.export("model", tmp_path / "out") == 2
+    assert f"model.path={case.folder} " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_another_number_of_rows_is_not_left(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = model.model_settings
+    monkeypatch.setattr(model, "model_settings", lambda source, ids: {**settings(source, ids), "vocab_size": 999})
+    assert case.export("model", tmp_path / "out") == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "added"),
+    [
+        (["lm_head"], 0.0),
+        (["model.embed_tokens"], 0.0),
+        (["lm_head", "model.embed_tokens"], 0.0),
+        (["lm_head", "model.embed_tokens"], 0.1),
+    ],
+)
+def test_tied_rows_under_any_names(names: list[str], added: float, tmp_path: Path) -> None:
+    """What the config calls tied may be stored under either name, or twice; and two different tables are not tied."""
+    case = make_case(tmp_path, "gemma", tied=True)
+    file = case.folder / "model.safetensors"
+    tensors = load_file(file)
+    rows = tensors.pop("model.embed_tokens.weight")
+    tensors |= {f"{name}.weight": rows.clone() for name in names}
+    tensors[f"{names[0]}.weight"] += added * torch.randn(rows.shape, generator=torch.Generator().manual_seed(1))
+    save_file(tensors, file, {"format": "pt"})
+    config = ModelConfig(str(case.folder), None, "auto", "auto", False)
+    case = replace(case, model=load_model(config, torch.device("cpu")))
+    assert case.export("model", tmp_path / "out") == 0
+    assert_same(case, tmp_path / "out")
+
+
+def test_names_without_the_network_s_prefix(tmp_path: Path) -> None:
+    """GPT-2's own files say `wte.weight`, its network `transformer.wte.weight`."""
+    case = make_case(tmp_path, "gpt2", tied=True)
+    file = case.folder / "model.safetensors"
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(file).items()}
+    save_file(tensors, file, {"format": "pt"})
+    assert case.export("model", tmp_path / "out") == 0
+    assert_same(case, tmp_path / "out")

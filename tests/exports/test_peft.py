@@ -45,12 +45,28 @@ def assert_same(case: Case, folder: Path) -> None:
         ("llama", False, "before-query"),
         ("gemma", True, "before-query"),
         ("gpt2", True, "before-query"),
+        ("gpt_neox", False, "system"),
+        ("gemma3", True, "system"),
     ],
 )
 def test_an_adapter_gives_the_same_logits(architecture: str, tied: bool, placement: str, tmp_path: Path) -> None:
     case = make_case(tmp_path, architecture, placement, tied=tied)
     assert case.export("peft", tmp_path / "out") == 0
     assert_same(case, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("architecture", "tied"), [("mamba", True), ("nemotron_h", False)])
+def test_a_model_with_little_or_no_attention(architecture: str, tied: bool, tmp_path: Path) -> None:
+    case = make_case(tmp_path, architecture, tied=tied)
+    assert case.export("peft", tmp_path / "out") == 0
+    base = AutoModelForCausalLM.from_pretrained(case.folder)
+    network, tokenizer = (
+        PeftModel.from_pretrained(base, tmp_path / "out"),
+        AutoTokenizer.from_pretrained(tmp_path / "out"),
+    )
+    for query, logits in zip(QUERIES, case.logits(), strict=True):
+        actual = network(input_ids=ids_of(tokenizer, query)).logits[0, -1]
+        torch.testing.assert_close(actual, logits, rtol=1e-5, atol=1e-5)
 
 
 def test_several_slots_before_the_query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from embedgrad_cli.errors import ModelError
@@ -99,12 +98,3 @@ def test_single_rows_are_read(tensors: dict[str, torch.Tensor], tmp_path: Path) 
 def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         Checkpoint(tmp_path)
-
-
-def test_names_without_the_network_s_prefix(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    """GPT-2's own files say `wte.weight`, its network `transformer.wte.weight`."""
-    save_file({"wte.weight": tensors["table"]}, tmp_path / "model.safetensors")
-    found = Checkpoint(tmp_path).find("transformer.wte.weight", "transformer")
-    assert found is not None
-    with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        assert found.shape == tuple(file.get_slice("wte.weight").get_shape())

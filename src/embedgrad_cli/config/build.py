@@ -40,6 +40,9 @@ def build(command: str, plain: Json) -> tuple[Config | None, list[str]]:
     schema = COMMANDS[command]
     parts, problems = _structure_parts(schema, plain)
     sentences = [_sentence(problem, schema) for problem in problems]
+    sentences += [
+        f"{key}: {text!r} holds half of a character, which UTF-8 cannot write." for key, text in _halves(plain)
+    ]
     grades_only = plain.get("mode") == "regrade"  # then the model need not be there any more
     for needed, check in checks.CHECKS:
         values = [getattr(parts, name, None) for name in needed]
@@ -52,6 +55,18 @@ def build(command: str, plain: Json) -> tuple[Config | None, list[str]]:
     config: Config = schema(**vars(parts))
     _expand_home(config)
     return config, []
+
+
+def _halves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Texts with half of a surrogate pair in them, which YAML can write ("\\ud83d"), each with its dotted key."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _halves(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _halves(inner, f"{key}[{number}]")
+    elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        yield key, value
 
 
 def merge(defaults: Any, settings: Any) -> Any:

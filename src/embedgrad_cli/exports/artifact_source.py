@@ -17,6 +17,7 @@ from torch import Tensor
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_outline
+from embedgrad_cli.core.model.tokenizer import loading
 from embedgrad_cli.core.prompt.artifact import (
     SEED_ROWS,
     Artifact,
@@ -29,6 +30,7 @@ from embedgrad_cli.core.prompt.artifact import (
 from embedgrad_cli.core.text.encoding import Example, Slots, encode
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, DataError, ModelError, TemplateError
+from embedgrad_cli.exports.placed_weights import PlacedWeights, place_weights
 from embedgrad_cli.exports.weight_files import DTYPES, Checkpoint, StoredTensor, read_rows
 from embedgrad_cli.storage.record import Json
 
@@ -51,17 +53,21 @@ class Probe:
 class Source:
     """An artifact with its model's files.
 
-    `model` has a network without weights; `table` and `head` are the input and output embeddings in the checkpoint
-    (`head` is None where it is the table); `scale` is what the embedding module multiplies rows of the table with.
+    `model` has a network without weights; `placed` says which tensors of the checkpoint are its input and output
+    embeddings; `scale` is what the embedding module multiplies rows of the table with.
     """
 
     artifact: Artifact
     model: LanguageModel
     folder: Path
     checkpoint: Checkpoint
-    table: StoredTensor
-    head: StoredTensor | None
+    placed: PlacedWeights
     scale: float
+
+    @property
+    def table(self) -> StoredTensor:
+        """The embedding table in the checkpoint."""
+        return self.placed.table
 
     @property
     def dtype(self) -> torch.dtype:
@@ -140,34 +146,22 @@ def open_source(artifact: str | Path, model: ModelConfig | None = None) -> Sourc
     config = replace(config, template=recorded.template)
     outline, folder = load_outline(config)
     refuse_other_model(loaded, outline, str(artifact), differences(loaded, outline))
-    checkpoint = Checkpoint(folder)
-    table = _find(checkpoint, outline, outline.network.get_input_embeddings())
-    head = _find(checkpoint, outline, outline.network.get_output_embeddings(), is_tied(outline))
-    if table is None or table.dtype not in DTYPES or (head is None and not is_tied(outline)):
+    checkpoint = Checkpoint(folder, getattr(outline.network.config, "transformers_weights", None))
+    with loading(config):
+        placed = place_weights(checkpoint, outline.network)
+    if placed.table.dtype not in DTYPES:
         raise ModelError(
-            f"model.path={config.path}: its embedding table is not in the weights under a name and a type that "
-            f"embedgrad knows ({', '.join(DTYPES)}). Save the model with `save_pretrained`, unquantised."
+            f"model.path={config.path}: its embedding table is stored as {placed.table.dtype}, and embedgrad knows "
+            f"{', '.join(DTYPES)}. Save the model with `save_pretrained`, unquantised."
         )
-    scale = _scale(loaded, table)
+    scale = _scale(loaded, placed.table)
     refuse_other_model(loaded, outline, str(artifact), [] if scale else [SEED_ROWS])
-    return Source(loaded, outline, folder, checkpoint, table, head, scale or 1.0)
+    return Source(loaded, outline, folder, checkpoint, placed, scale or 1.0)
 
 
 def template_json(artifact: Artifact) -> Json:
     """The template that a prompt stands in, worked examples included."""
     return template_record(recorded_template(artifact.metadata)).to_json()
-
-
-def is_tied(model: LanguageModel) -> bool:
-    return bool(getattr(model.network.config, "tie_word_embeddings", False))
-
-
-def _find(checkpoint: Checkpoint, model: LanguageModel, module: Any, optional: bool = False) -> StoredTensor | None:
-    """The weight of a module in the checkpoint. A tied head may be stored all the same; then it is the table again."""
-    if module is None or optional:
-        return None
-    name = next(name for name, other in model.network.named_modules() if other is module)
-    return checkpoint.find(f"{name}.weight", model.network.base_model_prefix)
 
 
 def _scale(artifact: Artifact, table: StoredTensor) -> float | None:

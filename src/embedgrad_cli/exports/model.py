@@ -4,12 +4,15 @@ The vectors are rows of the input embeddings, special tokens name them, and the 
 ordinary conversation. So any engine that serves the model's architecture serves the prompt, with its ordinary chat API.
 
 **Why an added token is never generated.** Its output row is the *mean* of all other output rows, so its logit is the
-mean of all other logits, which never exceeds their maximum; greedy decoding takes the maximum, and a cap on the logits
-(Gemma 2) keeps their order. When sampling, its probability is below the average 1 / vocabulary size (a geometric mean
-does not exceed the arithmetic one), usually by many orders of magnitude. A row of zeros would not do: its logit is 0,
-and a model whose logits are all negative (GPT-2's are, most of the time) would answer with it. Where a model uses its
-embeddings as output rows too, the two are separated, or the vectors would be output rows. `suppress_tokens` in
-generation_config.json forbids the tokens outright in engines that read it (transformers does, vLLM does not).
+mean of all other logits, which never exceeds their maximum; greedy decoding takes the maximum, or the first of several,
+and an added token is none of the first. A cap on the logits (Gemma 2) keeps their order, and rounding moves this row no
+more than the others, which are stored in the same type. When sampling, its probability is below the average 1 /
+vocabulary size (a geometric mean does not exceed the arithmetic one), usually by many orders of magnitude. A row of
+zeros would not do: its logit is 0, and a model whose logits are all negative (GPT-2's are, most of the time) would
+answer with it. The same holds for tokens that a tokenizer has and its model has no row for, such as a pad token that
+was added to GPT-2's: their rows lie in front of the prompt's. Where a model uses its embeddings as output rows too, the
+two are separated, or the vectors would be output rows. `suppress_tokens` in generation_config.json forbids all these
+tokens outright in engines that read it (transformers does, vLLM does not).
 """
 
 from __future__ import annotations
@@ -31,12 +34,14 @@ from embedgrad_cli.config.schema import ExportConfig
 from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.exports import chat_template
-from embedgrad_cli.exports.artifact_source import Source, is_tied, open_source, template_json
+from embedgrad_cli.exports.artifact_source import Source, open_source, template_json
+from embedgrad_cli.exports.model_check import check_written
 from embedgrad_cli.exports.slot_text import Edges, fill_slots, find_edges
 from embedgrad_cli.exports.weight_files import (
     DTYPES,
     INDEX,
     NAMES,
+    SINGLE,
     ChangedTensor,
     StoredTensor,
     mean_row,
@@ -47,7 +52,8 @@ from embedgrad_cli.exports.weight_files import (
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.record import Json
 
-CARRIED_FILES = ("LICENSE*", "NOTICE*", "*.py")  # beside weights, configs and tokenizer
+# Beside weights, configs and tokenizer.
+CARRIED_FILES = ("LICENSE*", "NOTICE*", "*.py", "*preprocessor_config.json", "processor_config.json")
 
 
 def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
@@ -58,17 +64,17 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
         UserError: the prompt cannot be written as tokens of this model, or there is no room for the weights.
     """
     source = open_source(config.artifact, config.model)
-    settings = model_settings(source)
     tokenizer = tokenizer_with_prompt(source)
     names = token_names(source)
     ids = tokenizer.convert_tokens_to_ids(names)
     _check_space(source, folder)
     tokenizer.save_pretrained(folder)
     linked, written = write_weights(source, ids, folder, config.weights == "link")
-    _write_configs(source, settings, ids, folder)
+    _write_configs(source, ids, folder)
     for pattern in CARRIED_FILES:
         for file in source.folder.glob(pattern):
             shutil.copyfile(file, folder / file.name)
+    check_written(source, ids, never_answered(source, ids), folder)
     write_json(folder / "embedgrad.json", _description(source, names, ids))
     return (
         f"a model with {len(ids)} added tokens in {NAMES[table_dtype(source)]} (rounding moves the vectors by at most "
@@ -144,31 +150,40 @@ def write_weights(source: Source, ids: Sequence[int], folder: Path, link: bool) 
     linked = 0
     for file in source.checkpoint.files:
         tensors = stored_tensors(file)
+        target = folder / (SINGLE if source.checkpoint.index is None else file.name)
         if not any(tensor.name in changed for tensor in tensors):
-            _link_or_copy(file, folder / file.name, link)
+            _link_or_copy(file, target, link)
             linked += 1
             continue
         new = [one for tensor in tensors for one in changed.get(tensor.name, [tensor])]
-        write_safetensors(folder / file.name, new, metadata_of(file))
+        write_safetensors(target, new, metadata_of(file))
     if source.checkpoint.index is not None:
         write_json(folder / INDEX, _new_index(source, folder))
     return linked, len(source.checkpoint.files) - linked
 
 
+def never_answered(source: Source, ids: Sequence[int]) -> list[int]:
+    """The tokens that no answer may hold: the prompt's, and those of the tokenizer's that the model has no row for."""
+    return sorted({*ids, *range(source.table.shape[0], max(ids) + 1)})
+
+
 def _changed_tensors(source: Source, ids: Sequence[int]) -> dict[str, list[ChangedTensor]]:
     """What takes the place of stored tensors, by their names."""
-    table, head, dtype = source.table, source.head, NAMES[table_dtype(source)]
+    placed, table, dtype = source.placed, source.table, NAMES[table_dtype(source)]
+    silent = never_answered(source, ids)
     vectors = dict(zip(ids, source.artifact.prompt.vectors.detach() / source.scale, strict=True))
-    changed = {table.name: [ChangedTensor(table, vectors, table.name, dtype)]}
-    if head is None:  # tied: the output rows are the table's, and are written beside it under their own name
-        name = _head_name(source)
-        changed[name] = []  # some checkpoints store the tied rows a second time
-        changed[table.name].append(ChangedTensor(table, _mean_rows(table, ids), name, dtype))
+    changed = dict[str, list[ChangedTensor]]()
+    inputs = ChangedTensor(table, vectors, placed.table_name, dtype)
+    head = placed.head or table
+    outputs = ChangedTensor(head, _mean_rows(head, silent), placed.head_name, dtype)
+    if placed.head is None:  # tied: the output rows are the table's, and are written beside it under their own name
+        changed |= {name: [] for name in placed.head_names}  # some checkpoints store the tied rows a second time
+        changed[table.name] = [inputs, outputs]
     else:
-        changed[head.name] = [ChangedTensor(head, _mean_rows(head, ids), head.name, dtype)]
-    bias = source.checkpoint.tensors.get(_head_name(source).removesuffix("weight") + "bias")
-    if bias is not None:
-        changed[bias.name] = [ChangedTensor(bias, _mean_rows(bias, ids), bias.name, dtype)]
+        changed |= {table.name: [inputs], head.name: [outputs]}
+    if placed.bias is not None:
+        bias = placed.bias
+        changed[bias.name] = [ChangedTensor(bias, _mean_rows(bias, silent), bias.name, dtype)]
     return changed
 
 
@@ -182,15 +197,9 @@ def _mean_rows(tensor: StoredTensor, ids: Sequence[int]) -> dict[int, Tensor]:
     return dict.fromkeys(ids, mean)
 
 
-def _head_name(source: Source) -> str:
-    network = source.model.network
-    head = network.get_output_embeddings()
-    return next(name for name, module in network.named_modules() if module is head) + ".weight"
-
-
 def _new_index(source: Source, folder: Path) -> Json:
     """The index with a separated head in it. The sizes are those of the files as they are now."""
-    names = [file.name for file in source.checkpoint.files]
+    names = sorted({file.name for file in source.checkpoint.files})
     tensors = [tensor for name in names for tensor in stored_tensors(folder / name)]
     total = sum(tensor.load().nbytes for tensor in tensors)
     weight_map = {tensor.name: tensor.file.name for tensor in tensors}
@@ -209,29 +218,30 @@ def _link_or_copy(file: Path, target: Path, link: bool) -> None:
     shutil.copyfile(original, target)
 
 
-def model_settings(source: Source) -> Json:
-    """The model's config.json.
+def model_settings(source: Source, ids: Sequence[int]) -> Json:
+    """The model's config.json with as many rows as the tables have, and output rows of their own.
 
-    Raises:
-        UserError: it has parts for text and images, whose sizes and ties stand in several places.
+    In a model of several parts, for text and images say, these stand in the part for text, or in both places.
     """
-    settings = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
-    if "vocab_size" not in settings:
-        raise UserError(
-            f"model.path={source.model.path} is a model of several parts (its config.json has no vocab_size of its "
-            "own), which format=model does not write; use format=embeds."
-        )
-    return settings
+    settings: Json = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+    settings.pop("transformers_weights", None)  # the files are written under their usual names
+    sizes = {"vocab_size": max(source.table.shape[0], max(ids) + 1), "tie_word_embeddings": False}
+    config = source.model.network.config
+    text = next((name for name in config.sub_configs if getattr(config, name) is config.get_text_config()), None)
+    if text is None:
+        return {**settings, **sizes}
+    whole = sizes if "vocab_size" in settings else {"tie_word_embeddings": False}
+    return {**settings, **whole, text: {**settings.get(text, {}), **sizes}}
 
 
-def _write_configs(source: Source, settings: Json, ids: Sequence[int], folder: Path) -> None:
-    rows = max(source.table.shape[0], max(ids) + 1)
-    write_json(folder / "config.json", {**settings, "vocab_size": rows, "tie_word_embeddings": False})
+def _write_configs(source: Source, ids: Sequence[int], folder: Path) -> None:
+    write_json(folder / "config.json", model_settings(source, ids))
     file = source.folder / "generation_config.json"
     generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     # Answers end where they ended in training and evaluation: a base model's own end of text is often another token.
     generation["eos_token_id"] = sorted(source.model.end_ids)
-    generation["suppress_tokens"] = sorted({*(generation.get("suppress_tokens") or []), *ids})
+    silent = never_answered(source, ids)
+    generation["suppress_tokens"] = sorted({*(generation.get("suppress_tokens") or []), *silent})
     write_json(folder / "generation_config.json", generation)
 
 
@@ -257,10 +267,11 @@ def _check_space(source: Source, folder: Path) -> None:
     Raises:
         UserError: they do not fit on the disk.
     """
-    changed = {source.table.file, *([source.head.file] if source.head else [])}
+    head = source.placed.head
+    changed = {source.table.file, *([head.file] if head else [])}
     table_bytes = math.prod(source.table.shape) * table_dtype(source).itemsize
     small = [file for file in source.folder.glob("*.json") if file.is_file()]
-    needed = sum(file.stat().st_size for file in [*changed, *small]) + (table_bytes if is_tied(source.model) else 0)
+    needed = sum(file.stat().st_size for file in [*changed, *small]) + (0 if head else table_bytes)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(

@@ -106,7 +106,7 @@ def _adapter_config(source: Source, num_virtual_tokens: int) -> Json:
         "num_virtual_tokens": num_virtual_tokens,
         "token_dim": source.table.shape[1],
         "num_transformer_submodules": 1,
-        "num_attention_heads": config.num_attention_heads,
+        "num_attention_heads": getattr(config, "num_attention_heads", 1),
         "num_layers": config.num_hidden_layers,
         "prompt_tuning_init": "RANDOM",
     }

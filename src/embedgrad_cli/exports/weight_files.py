@@ -68,31 +68,39 @@ class ChangedTensor:
 
 
 class Checkpoint:
-    """The safetensors files of a model folder.
+    """The safetensors files of a model folder that transformers would load, and no others that lie beside them.
 
     `tensors` has every tensor by name, `files` the shards in order, `index` the parsed index file if there is one.
+
+    Args:
+        folder: the model's.
+        named: the file that config.json names as `transformers_weights`. Without one a single file goes before an
+            index, which may be an older save's.
 
     Raises:
         ModelError: the folder has no safetensors weights, or one of its files is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.index = read_index(folder)
+    def __init__(self, folder: Path, named: str | None = None) -> None:
+        self.folder = folder
+        self.index: dict[str, Any] | None = None
+        chosen = named or (SINGLE if (folder / SINGLE).is_file() else INDEX)
         try:
-            if self.index is not None:
+            if Path(chosen).is_absolute() or ".." in Path(chosen).parts:
+                raise ValueError(f"transformers_weights={chosen} is outside the folder")
+            if chosen.endswith(".index.json"):
+                self.index = read_index(folder, chosen)
+                if self.index is None:
+                    raise FileNotFoundError(f"there is no {chosen}")
                 self.files = [folder / name for name in sorted(set(self.index["weight_map"].values()))]
             else:
-                self.files = [folder / SINGLE]
+                self.files = [folder / chosen]
             self.tensors = {tensor.name: tensor for file in self.files for tensor in stored_tensors(file)}
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise ModelError(
                 f"the weights in {folder} cannot be read: {error}. Expected is {SINGLE}, or the shards that {INDEX} "
                 "names; save the model with `save_pretrained`, which writes them."
             ) from error
-
-    def find(self, name: str, prefix: str) -> StoredTensor | None:
-        """A tensor by its name in the network, with or without the `prefix` that some checkpoints leave out."""
-        return self.tensors.get(name) or self.tensors.get(name.removeprefix(f"{prefix}."))
 
 
 def stored_tensors(file: Path) -> list[StoredTensor]:
@@ -120,6 +128,20 @@ def mean_row(tensor: StoredTensor, left_out: Sequence[int]) -> Tensor:
             end = min(start + CHUNK_ROWS, num_rows)
             total += table[start:end][kept[start:end]].double().sum(dim=0)
     return total / kept.sum()
+
+
+def same_rows(one: StoredTensor, other: StoredTensor, left_out: Sequence[int] = ()) -> bool:
+    """Whether two tables hold the same rows, in the type of `other`, as far as both go and but for some."""
+    num_rows = min(one.shape[0], other.shape[0])
+    kept = ~torch.isin(torch.arange(num_rows), torch.tensor(left_out, dtype=torch.long))
+    with safe_open(one.file, framework="pt") as first, safe_open(other.file, framework="pt") as second:
+        tables = first.get_slice(one.name), second.get_slice(other.name)
+        for start in range(0, num_rows, CHUNK_ROWS):
+            end = min(start + CHUNK_ROWS, num_rows)
+            ours, theirs = (table[start:end][kept[start:end]] for table in tables)
+            if not torch.equal(ours.to(theirs.dtype), theirs):
+                return False
+    return True
 
 
 def metadata_of(file: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,14 @@ class Defects:
 
     def add(self, source: Source, number: int, what: str) -> None:
         """Note a defect of the record `number`, counted from 0; people are told numbers from 1."""
+        what = what.encode(errors="backslashreplace").decode()  # it may quote what no terminal or file can take
         self.places.setdefault((source.label, source.unit, what), []).append(number + 1)
+
+    def add_raised(self, source: Source, number: int, error: Exception) -> None:
+        """Note what reading the record `number` raised. Not for running out of memory, which is raised again."""
+        if isinstance(error, MemoryError):
+            raise error
+        self.add(source, number, _what_it_says(error))
 
     def add_file(self, what: str) -> None:
         """Note a whole file that is not what it should be. Such a defect is never skipped."""
@@ -74,3 +82,25 @@ def _describe(label: str, unit: str, what: str, numbers: list[int]) -> str:
     shown = ", ".join(map(str, numbers[:SHOWN_PLACES]))
     more = f" and {len(numbers) - SHOWN_PLACES} more" if len(numbers) > SHOWN_PLACES else ""
     return f"{label}, {unit} {shown}{more}: {what}"
+
+
+def _what_it_says(error: Exception) -> str:
+    """A defect in words. Our own ValueErrors are in words already."""
+    match error:
+        case json.JSONDecodeError():
+            return f"not JSON: {error.msg} at column {error.colno}"
+        case UnicodeDecodeError():
+            return f"not UTF-8 (byte 0x{error.object[error.start]:02x})"
+        case RecursionError():
+            return "its values are nested too deeply to be read"
+        case ValueError():
+            return str(error)
+    return cause(error)
+
+
+def cause(error: BaseException) -> str:
+    """The first line of what is at the bottom of an error of another library."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    words = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+    return f"{type(error).__name__}: {words[:200]}"

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -17,11 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from embedgrad_cli.errors import DataError
-from embedgrad_cli.tasks.defects import Defects, Record, Source
+from embedgrad_cli.tasks.defects import Defects, Record, Source, cause
+from embedgrad_cli.tasks.row_template import half_character
+
+log = logging.getLogger(__name__)
 
 PARQUET_BATCH = 1_000
 # Numbers in a JSON file are kept as they are written (1.50 stays "1.50"); NaN is a missing value.
 JSON_AS_WRITTEN: dict[str, Any] = {"parse_int": str, "parse_float": str, "parse_constant": lambda name: None}
+_JSON_MARK = re.compile(
+    r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL
+)  # a whole string, or what stands between values
 
 
 def read_file(path: Path, field: str | None = None) -> Source:
@@ -31,11 +39,11 @@ def read_file(path: Path, field: str | None = None) -> Source:
     """
     ending = path.suffix.lstrip(".")
     if ending == "parquet":
-        return _source(path, "row", lambda source, defects: _read_parquet(path))
+        return _source(path, "row", lambda source, defects: _read_parquet(source, path, defects))
     if ending == "json":
         return _source(path, "row", lambda source, defects: _read_json(source, path, field, defects))
     if ending == "jsonl":
-        return _source(path, "line", lambda source, defects: _read_json_lines(source, _lines(path), defects))
+        return _source(path, "line", lambda source, defects: _read_json_lines(source, _byte_lines(path), defects))
     return _source(path, "data row", lambda source, defects: _read_table(source, path, ending, defects))
 
 
@@ -53,12 +61,21 @@ def _source(path: Path, unit: str, reader: Callable[[Source, Defects], Iterator[
 
 
 def _lines(path: Path, newline: str = "\n") -> Iterator[str]:
-    """The file's lines, one at a time. By default only a line feed ends one: U+2028 may stand inside a text."""
+    """The file's lines, one at a time. By default only a line feed ends one: U+2028 may stand inside a text.
+
+    A byte that is not UTF-8 becomes half of a character (`surrogateescape`), so that it is its row's defect.
+    """
     try:
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
             yield from file
-    except UnicodeDecodeError:
-        raise _not_utf8(path) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _byte_lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from file
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
 
@@ -76,16 +93,22 @@ def _not_utf8(path: Path) -> DataError:
     return DataError(f"{path}: not UTF-8. Save the file in the encoding UTF-8.")
 
 
-def _read_json_lines(source: Source, lines: Iterable[str], defects: Defects) -> Iterator[Record]:
+def _read_json_lines(source: Source, lines: Iterable[bytes], defects: Defects) -> Iterator[Record]:
     for number, line in enumerate(lines):
-        if not line.strip():
-            continue
         try:
-            record = json.loads(line, **JSON_AS_WRITTEN)
-        except ValueError as error:
-            defects.add(source, number, f"not JSON: {_json_error(error)}")
+            text = line.decode("utf-8" if number else "utf-8-sig")
+            if not text.strip():
+                continue
+            record = json.loads(text, **JSON_AS_WRITTEN)
+        except Exception as error:  # whatever one line raises is that line's
+            defects.add_raised(source, number, error)
             continue
         yield from _records(source, defects, number, record)
+
+
+def _as_bytes(text: str) -> bytes:
+    """What the file had."""
+    return text.encode(errors="surrogateescape")
 
 
 def _read_json(source: Source, path: Path, field: str | None, defects: Defects) -> Iterator[Record]:
@@ -94,9 +117,15 @@ def _read_json(source: Source, path: Path, field: str | None, defects: Defects) 
         content = json.loads(text, **JSON_AS_WRITTEN) if text.strip() else []
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and field is None:  # many a .json file holds JSON lines
-            yield from _read_json_lines(replace(source, unit="line"), text.split("\n"), defects)
+            yield from _read_json_lines(replace(source, unit="line"), _as_bytes(text).split(b"\n"), defects)
             return
-        raise DataError(f"{path}, line {error.lineno}: not JSON: {_json_error(error)}. Correct the file.") from None
+        if half_character(text):
+            raise _not_utf8(path) from None
+        where = f"{error.msg} at column {error.colno}"
+        raise DataError(f"{path}, line {error.lineno}: not JSON: {where}. Correct the file.") from None
+    except RecursionError:
+        yield from _read_deep_json(source, text, field, defects)
+        return
     rows = content.get(field) if isinstance(content, dict) and field else content
     if not isinstance(rows, list):
         lists = [key for key, value in content.items() if isinstance(value, list)] if isinstance(content, dict) else []
@@ -107,16 +136,51 @@ def _read_json(source: Source, path: Path, field: str | None, defects: Defects) 
         yield from _records(source, defects, number, record)
 
 
+def _read_deep_json(source: Source, text: str, field: str | None, defects: Defects) -> Iterator[Record]:
+    """The rows one by one, because one of them is nested more deeply than the parser can follow."""
+    if field is None and text.lstrip().startswith("{"):
+        yield from _read_json_lines(replace(source, unit="line"), _as_bytes(text).split(b"\n"), defects)
+        return
+    if field is not None:
+        spellings = (json.dumps(field), json.dumps(field, ensure_ascii=False))
+        keys = ((_JSON_MARK.search(member), member) for member in _json_parts(text))
+        text = next((member[key.end() :] for key, member in keys if key and key[0] in spellings), "")
+    for number, part in enumerate(_json_parts(text)):
+        try:
+            record = json.loads(part, **JSON_AS_WRITTEN)
+        except Exception as error:
+            defects.add_raised(source, number, error)
+            continue
+        yield from _records(source, defects, number, record)
+
+
+def _json_parts(text: str) -> Iterator[str]:
+    """What stands between the commas of the outermost list or object, however deeply it is nested."""
+    depth = begin = 0
+    for mark in _JSON_MARK.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(mark[0], 0)
+        if mark[0] in "[{" and depth == 1:
+            begin = mark.end()
+        elif depth == 0 or (depth == 1 and mark[0] == ","):
+            yield text[begin : mark.start()]
+            begin = mark.end()
+
+
 def _read_table(source: Source, path: Path, ending: str, defects: Defects) -> Iterator[Record]:
     """csv with the usual quoting; tsv without any, because a quotation mark in it is part of the text."""
     csv.field_size_limit(sys.maxsize)
     table = csv.reader(_lines(path, newline=""), strict=True) if ending == "csv" else _tab_separated(_lines(path))
     try:
         header: list[str] = next(table, [])
+        if half_character("".join(header)):
+            raise _not_utf8(path)
         if len(set(header)) < len(header):
             raise DataError(f"{path}, line 1: a column name occurs twice in the header: {', '.join(header)}.")
         for number, fields in enumerate(table):
-            if len(fields) == len(header):
+            if half := half_character("".join(fields)):
+                at = table.line_num if ending == "csv" else number + 2  # type: ignore[union-attr]
+                defects.add(replace(source, unit="line"), at - 1, f"{half}. Save the file in the encoding UTF-8")
+            elif len(fields) == len(header):
                 yield number, dict(zip(header, fields, strict=True))
             elif fields:
                 columns = f"{len(fields)} fields, but the header has {len(header)} ({', '.join(header)})"
@@ -137,23 +201,53 @@ def _records(source: Source, defects: Defects, number: int, record: Any) -> Iter
         defects.add(source, number, f"a {type(record).__name__} where an object with named fields was expected")
 
 
-def _json_error(error: ValueError) -> str:
-    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-
-
-def _read_parquet(path: Path) -> Iterator[Record]:
+def _read_parquet(source: Source, path: Path, defects: Defects) -> Iterator[Record]:
     import pyarrow.parquet  # what `datasets` reads it with
 
+    number = 0
     try:
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=PARQUET_BATCH)
-        yield from enumerate(record for batch in batches for record in batch.to_pylist())
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=PARQUET_BATCH):
+            yield from read_by_number(source, _ParquetRows(batch), defects, number)
+            number += batch.num_rows
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as parquet: {cause(error)}. Write the file again.") from None
 
 
-def cause(error: BaseException) -> str:
-    """The first line of what is at the bottom of an error of another library."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    words = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
-    return f"{type(error).__name__}: {words[:200]}"
+class _ParquetRows:
+    """The rows of a batch: all at once, or one alone where another cannot be made into Python's objects."""
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return int(self.batch.num_rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.batch.to_pylist())
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        record: dict[str, Any] = self.batch.slice(number, 1).to_pylist()[0]
+        return record
+
+
+def read_by_number(source: Source, rows: Any, defects: Defects, start: int = 0) -> Iterator[Record]:
+    """Records of what has a length, an order and numbered rows; a row that raises is a defect, and the next is read.
+
+    Args:
+        start: the number of the first of `rows` in the source.
+    """
+    read = 0
+    try:
+        for record in rows:
+            read += 1
+            yield start + read - 1, record
+        return
+    except Exception:  # which rows raise is found below
+        log.debug("%s: read row by row from row %d on", source.label, start + read, exc_info=True)
+    for number in range(read, len(rows)):
+        try:
+            record = rows[number]
+        except Exception as error:
+            defects.add_raised(source, start + number, error)
+            continue
+        yield start + number, record

@@ -45,7 +45,7 @@ class RowTemplate:
         except KeyError:
             found = ", ".join(map(str, record)) or "none"
             raise ValueError(f"no column {name!r}, which {self.key} names (columns found: {found})") from None
-        text = as_text(value)
+        text = as_text(value, name)
         if text is None:
             kind = "null" if value is None or value != value else f"a {type(value).__name__}"
             raise ValueError(f"column {name!r} is {kind}, but {self.key} needs a text or a number")
@@ -67,8 +67,25 @@ def value_at(record: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def as_text(value: Any) -> str | None:
-    """A text or a number as text; None for what is neither (null, NaN, a list)."""
+def as_text(value: Any, column: str) -> str | None:
+    """A text or a number as text; None for what is neither (null, NaN, a list).
+
+    Raises:
+        ValueError: the text holds what UTF-8 cannot write.
+    """
     if isinstance(value, str):
+        if half := half_character(value):
+            raise ValueError(f"column {column!r} is {half}")
         return value
     return str(value) if isinstance(value, int | float) and value == value else None
+
+
+def half_character(text: str) -> str | None:
+    """In words, the first half of a surrogate pair in a text: JSON can write one, and a reader keeps bytes as such."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        byte = f"byte 0x{code - 0xDC00:02x}, or " if 0xDC80 <= code <= 0xDCFF else ""
+        return f"not UTF-8 ({byte}\\u{code:04x} alone, which is half of a character)"
+    return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from embedgrad_cli.config.fields import DATA_FIELD
 from embedgrad_cli.config.schema import TaskConfig
-from embedgrad_cli.errors import ConfigError
+from embedgrad_cli.errors import ConfigError, EmbedgradError
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.defects import Defects, Source
 from embedgrad_cli.tasks.row_template import RowTemplate, as_text, value_at
@@ -52,8 +52,10 @@ class RowMaker:
         for number, record in source.read(defects):
             try:
                 made.append(self._row(f"{source.stem}:{number}", record))
-            except ValueError as error:
-                defects.add(source, number, str(error))
+            except EmbedgradError:
+                raise
+            except Exception as error:  # whatever one row's content raises is that row's, a grader's errors included
+                defects.add_raised(source, number, error)
         return made
 
     def check_kept(self, defects: Defects) -> None:
@@ -95,7 +97,7 @@ class RowMaker:
         fields = {}
         for name in self.keep:
             try:
-                fields[name] = as_text(value_at(record, name)) or ""
+                fields[name] = as_text(value_at(record, name), name) or ""
                 self.keep[name] = True
             except KeyError:
                 pass

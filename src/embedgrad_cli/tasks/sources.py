@@ -10,8 +10,8 @@ from embedgrad_cli.assets import resolve
 from embedgrad_cli.config.schema import HubConfig, TaskConfig
 from embedgrad_cli.errors import DataError
 from embedgrad_cli.storage.hub_access import COMMIT, offline_if_out_of_reach
-from embedgrad_cli.tasks.defects import Source
-from embedgrad_cli.tasks.readers import cause, read_file
+from embedgrad_cli.tasks.defects import Source, cause
+from embedgrad_cli.tasks.readers import read_by_number, read_file
 
 ENDINGS = ("jsonl", "json", "csv", "tsv", "parquet")
 
@@ -109,7 +109,13 @@ def _hub_reader(task: TaskConfig) -> Callable[[str, Sequence[str]], Source]:
                 f"no {split} split of task {task.name} in the data set {name} of the hub: looked for "
                 f"{', '.join(names)}, found {', '.join(map(str, loaded))}. Set task.split.{split}=[NAME]."
             )
-        return Source(f"{name}, split {found}", found, lambda defects: enumerate(loaded[found]), revision=commit)
+        source = Source(
+            f"{name}, split {found}",
+            found,
+            lambda defects: read_by_number(source, loaded[found], defects),
+            revision=commit,
+        )
+        return source
 
     return read
 

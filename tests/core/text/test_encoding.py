@@ -104,6 +104,16 @@ def test_a_prompt_that_the_query_touches_is_refused() -> None:
         encode(rows, PromptTemplate(glued, ["Solve the prob"], model.tokenizer, True), model, append_end_token=False)
 
 
+def test_a_query_that_the_chat_template_refuses_or_rewrites_is_named() -> None:
+    model = make_model()
+    content = "message['content'] if '?' in message['content'] else message['content'] | trim('.')"
+    model.tokenizer.chat_template = model.tokenizer.chat_template.replace("message['content']", content, 1)
+    rows = [Row("train:7", "How many?", "1"), Row("train:8", "Tell me.", "2")]
+    prompt_template = PromptTemplate(PLACEMENTS["before-query"], SEEDS, model.tokenizer, True)
+    with pytest.raises(TemplateError, match="train:8"):
+        encode(rows, prompt_template, model, append_end_token=False)
+
+
 def test_an_example_too_long_is_named_or_skipped() -> None:
     model = make_model()
     rows = [*ROWS, Row("train:99", "word " * 600, "1")]

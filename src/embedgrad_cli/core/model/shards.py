@@ -11,13 +11,13 @@ from embedgrad_cli.errors import ModelError
 INDEX = "model.safetensors.index.json"
 
 
-def read_index(folder: Path) -> dict[str, Any] | None:
-    """The index of a sharded model, parsed; None where the folder has none. `weight_map` is from tensors to files.
+def read_index(folder: Path, name: str = INDEX) -> dict[str, Any] | None:
+    """The index of a sharded model, parsed, in which `weight_map` is from tensors to files; None where there is none.
 
     Raises:
         ModelError: the index cannot be read, or names a file that is not one of the folder's own.
     """
-    file = folder / INDEX
+    file = folder / name
     if not file.is_file():
         return None
     try:

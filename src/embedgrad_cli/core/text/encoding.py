@@ -105,7 +105,8 @@ def encode(
         too_long: `error`, or `skip` an example that does not fit the model's context and list it.
 
     Raises:
-        TemplateError: a slot's tokens differ between examples because the query touches the prompt.
+        TemplateError: a slot's tokens differ between examples because the query touches the prompt, or the chat
+            template refuses or rewrites a query.
         DataError: an example is longer than the model's context.
     """
     target_ids = _encode_targets(rows, prompt_template, append_end_token)
@@ -114,7 +115,7 @@ def encode(
     for start in range(0, len(rows), TOKENIZER_BATCH):
         stop_if_asked()
         batch = rows[start : start + TOKENIZER_BATCH]
-        rendered = [prompt_template.render(row.query) for row in batch]
+        rendered = [_render(row, prompt_template) for row in batch]
         tokenised = tokenise(rendered, model.tokenizer, prompt_template.adds_special_tokens)
         for row, (tokens, row_slots) in zip(batch, tokenised, strict=True):
             slots = slots or row_slots
@@ -131,6 +132,13 @@ def encode(
     if skipped:
         log.warning("%d of %d examples skipped: longer than the model's context", len(skipped), len(rows))
     return Encoded(examples, slots or Slots(()), skipped)
+
+
+def _render(row: Row, prompt_template: PromptTemplate) -> Rendered:
+    try:
+        return prompt_template.render(row.query)
+    except TemplateError as error:  # of this row's text: what refuses every row was found when the template was made
+        raise TemplateError(f"example {row.id}: {error}") from error
 
 
 def _encode_targets(
