@@ -2,11 +2,12 @@
 
 prompt = embedgrad_cli.load("prompt.safetensors")
 inputs = prompt.apply(model, tokenizer, [{"role": "user", "content": "How many?"}])
-answer = model.generate(**inputs)
+answer = model.generate(**inputs, **prompt.greedy(model, tokenizer), max_new_tokens=64)
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Sequence
@@ -18,12 +19,15 @@ from torch import Tensor
 
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
+from embedgrad_cli.core.model.greedy import changes_likeliest, neutral_arguments
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact, recorded_template
 from embedgrad_cli.core.text.conversation import Turns, joins_system_turn, render_turns
 from embedgrad_cli.core.text.encoding import tokenise, tokenise_apart
 from embedgrad_cli.errors import TemplateError
 from embedgrad_cli.storage.record import Json
+
+log = logging.getLogger(__name__)
 
 
 class Prompt:
@@ -89,6 +93,22 @@ class Prompt:
         embeds = self._artifact.prompt.to(device).embed(batch.padded_tokens, language_model)
         return {"inputs_embeds": embeds, "attention_mask": batch.mask.long()}
 
+    def greedy(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+        """Arguments of `model.generate` with which it answers as `embedgrad evaluate` does without sampling.
+
+        They undo what the model's `generation_config` says beside (a penalty of repetition, say), and end an answer
+        where evaluation ends it. `max_new_tokens` is left to the caller.
+
+        Raises:
+            ArtifactError: the model is not the one that the prompt was made for.
+        """
+        ends = sorted(self._language_model(model, tokenizer).end_ids)
+        arguments = neutral_arguments(model.generation_config)
+        if ends:
+            padding = getattr(model.generation_config, "pad_token_id", None)
+            arguments |= {"eos_token_id": ends, "pad_token_id": ends[0] if padding is None else padding}
+        return arguments
+
     @overload
     def to_vllm(self, model: Any, tokenizer: Any, messages: Turns) -> dict[str, Tensor]: ...
     @overload
@@ -117,6 +137,7 @@ class Prompt:
         language_model = LanguageModel(model, tokenizer, model.name_or_path or "of this program", None, is_chat)
         if self._checked is None or (self._checked[0]() is not model or self._checked[1]() is not tokenizer):
             check_fingerprint(self._artifact, language_model, self._path)
+            _warn_of_settings(model)
             self._checked = (weakref.ref(model), weakref.ref(tokenizer))
         return language_model
 
@@ -138,6 +159,16 @@ class Prompt:
                 "Begin or end the turn beside it with other characters."
             )
         return tokens
+
+
+def _warn_of_settings(model: Any) -> None:
+    if settings := changes_likeliest(model.generation_config):
+        said = ", ".join(f"{key}={value}" for key, value in settings.items())
+        log.warning(
+            "model.generate obeys this model's generation_config (%s), which embedgrad evaluate does not. For its "
+            "answers: model.generate(**inputs, **prompt.greedy(model, tokenizer))",
+            said if len(said) < 200 else ", ".join(settings),
+        )
 
 
 def _names(ids: list[int], model: LanguageModel) -> str:

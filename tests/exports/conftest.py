@@ -17,6 +17,7 @@ from embedgrad_cli.config.schema import ModelConfig, PromptConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.scoring import generate
+from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, encode
 from embedgrad_cli.core.text.template import PromptTemplate
@@ -41,7 +42,9 @@ class Case:
         return [self.model.network(inputs_embeds=row).logits[0, -1] for row in embeds]
 
     def answers(self) -> list[list[int]]:
-        answers = generate(Forward(self.model, self.examples), self.examples, self.prompt, NEW_TOKENS, 4)
+        shares_trunk = why_no_trunk(self.model, self.examples, self.prompt) is None
+        forward = Forward(self.model, self.examples, shares_trunk)
+        answers = generate(forward, self.examples, self.prompt, NEW_TOKENS, 4)
         return [answer for (answer,) in answers]
 
     def export(self, format: str, output_dir: Path, *more: str) -> int:

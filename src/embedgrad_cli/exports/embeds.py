@@ -89,6 +89,7 @@ def request(source: Source, messages: list[Json]) -> Json:
     return {
         "messages": messages,
         "temperature": 0,
+        "repetition_penalty": 1.0,  # else a server takes the one in the model's generation_config.json
         "max_tokens": task.max_new_tokens,
         "stop_token_ids": sorted(source.model.end_ids),
         **({"stop": task.stop} if task.stop else {}),

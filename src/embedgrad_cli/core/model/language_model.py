@@ -75,7 +75,8 @@ class LanguageModel:
     @property
     def max_length(self) -> int | None:
         """Longest sequence the model was built for, in tokens; None when its config does not say."""
-        return getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
+        length = getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
+        return length if length and length > 0 else None  # XLNet says -1
 
     @property
     def sliding_window(self) -> int | None:
