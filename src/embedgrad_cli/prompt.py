@@ -7,10 +7,12 @@ answer = model.generate(**inputs, **prompt.greedy(model, tokenizer), max_new_tok
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import weakref
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, overload
 
@@ -21,7 +23,9 @@ from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 from embedgrad_cli.core.model.greedy import changes_likeliest, neutral_arguments
 from embedgrad_cli.core.model.language_model import LanguageModel
-from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact, recorded_template
+from embedgrad_cli.core.model.pinned_template import pin
+from embedgrad_cli.core.model.tokenizer import today
+from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact, recorded_template, warn_undated
 from embedgrad_cli.core.text.conversation import Turns, joins_system_turn, render_turns
 from embedgrad_cli.core.text.encoding import tokenise, tokenise_apart
 from embedgrad_cli.errors import TemplateError
@@ -41,6 +45,7 @@ class Prompt:
         self._path = str(path)
         self._artifact = load_artifact(Path(path).expanduser())
         self._template = recorded_template(self._artifact.metadata)
+        self._tokenizer: Any = None  # the caller's, with the chat template of training
         self._checked: tuple[weakref.ref[Any], weakref.ref[Any]] | None = None
 
     def __repr__(self) -> str:
@@ -132,14 +137,24 @@ class Prompt:
 
     def _language_model(self, model: Any, tokenizer: Any) -> LanguageModel:
         """The pair in embedgrad's own terms, itself unchanged; whether the prompt fits it is checked once."""
-        kind = self._artifact.metadata.config.model.template
+        kind, path = self._artifact.metadata.config.model.template, model.name_or_path or "of this program"
         is_chat = bool(tokenizer.chat_template) if kind == "auto" else kind == "chat"
-        language_model = LanguageModel(model, tokenizer, model.name_or_path or "of this program", None, is_chat)
         if self._checked is None or (self._checked[0]() is not model or self._checked[1]() is not tokenizer):
+            self._tokenizer = self._told_as_in_training(tokenizer) if is_chat else tokenizer
+            language_model = LanguageModel(model, self._tokenizer, path, None, is_chat)
             check_fingerprint(self._artifact, language_model, self._path)
             _warn_of_settings(model)
+            warn_undated(self._artifact, language_model, self._path)
             self._checked = (weakref.ref(model), weakref.ref(tokenizer))
-        return language_model
+        return LanguageModel(model, self._tokenizer, path, None, is_chat)
+
+    def _told_as_in_training(self, tokenizer: Any) -> Any:
+        """A tokenizer whose chat template has the arguments and the day of training."""
+        metadata = self._artifact.metadata
+        day, arguments = metadata.model.chat_template_date, metadata.config.model.chat_template_kwargs
+        told = copy.copy(tokenizer)  # which shares its vocabulary
+        told.chat_template = pin(tokenizer.chat_template, arguments, date.fromisoformat(day) if day else today())
+        return told
 
     def _encode(self, turns: Turns, model: LanguageModel) -> tuple[int, ...]:
         """The conversation's tokens, those of the slots marked as in `Example.tokens`."""

@@ -65,6 +65,7 @@ def make_case(
     seeds: Sequence[str] = (),
     spare_rows: int = 0,
     stop: list[str] | None = None,
+    told: dict[str, Any] | None = None,
     **saving: Any,
 ) -> Case:
     """Save a random model and an artifact whose vectors lie well away from any token's."""
@@ -76,11 +77,11 @@ def make_case(
     assert network.config.tie_word_embeddings is tied
     network.to(dtype).save_pretrained(folder / "base", **saving)
     tokenizer.save_pretrained(folder / "base")
-    config = ModelConfig(str(folder / "base"), None, "auto", "auto", False)
+    config = ModelConfig(str(folder / "base"), None, "auto", "auto", False, told)
     model = load_model(config, torch.device("cpu"))
     template = PLACEMENTS[placement]
     seeds = list(seeds) or (SEEDS if placement == "both-sides" else SEEDS[:1])
-    prompt_template = PromptTemplate(template, seeds, tokenizer, model.is_chat)
+    prompt_template = PromptTemplate(template, seeds, model.tokenizer, model.is_chat)
     rows = [Row(str(number), query, "7") for number, query in enumerate(QUERIES)]
     encoded = encode(rows, prompt_template, model, append_end_token=False)
     prompt = SoftPrompt.from_seed(encoded.slots, model)

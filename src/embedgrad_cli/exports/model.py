@@ -112,7 +112,7 @@ def tokenizer_with_prompt(source: Source) -> Any:
             carrier = chat_template.carrying(source.model.tokenizer.chat_template, turns)
         else:
             carrier = chat_template.plain(begin_of_text(source), turns[0])
-        tokenizer.chat_template = chat_template.without_blank(carrier, source.prompt_template.blank)
+        tokenizer.chat_template = chat_template.up_to_answer(carrier, source.prompt_template)
         return renders_probes(source, tokenizer, tokenizer.convert_tokens_to_ids(names))
 
     if find_edges(source, is_exact) is None:

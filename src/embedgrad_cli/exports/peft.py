@@ -112,7 +112,7 @@ def tokenizer_after_prefix(source: Source, length: int) -> Any:
         else:
             begin = begin_of_text(source)
             rest = chat_template.after_mark(chat_template.plain(begin, turns[0]), MARK, begin + before)
-        tokenizer.chat_template = chat_template.without_blank(rest, source.prompt_template.blank)
+        tokenizer.chat_template = chat_template.up_to_answer(rest, source.prompt_template)
         return renders_probes(source, tokenizer, [], start=length)
 
     if find_edges(source, is_exact) is None:

@@ -17,6 +17,7 @@ from embedgrad_cli import assets
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
+from embedgrad_cli.core.model.pinned_template import original_of, pinned_day
 from embedgrad_cli.core.model.shards import read_index
 from embedgrad_cli.core.model.tokenizer import find_turn_end, from_pretrained, load_tokenizer, loading
 from embedgrad_cli.errors import ModelError, UserError
@@ -138,8 +139,13 @@ class LanguageModel:
     def fingerprint(self) -> Fingerprint:
         """Hashes of what must not differ between the model an artifact was made for and the one it is used with."""
         config = {key: getattr(self.network.config, key, None) for key in IDENTITY_KEYS}
-        tokenizer = {"vocabulary": self.tokenizer.get_vocab(), "template": self.tokenizer.chat_template}
+        tokenizer = {"vocabulary": self.tokenizer.get_vocab(), "template": original_of(self.tokenizer.chat_template)}
         return Fingerprint(config=_digest(config), tokenizer=_digest(tokenizer))
+
+    @property
+    def chat_template_date(self) -> str | None:
+        """The day that conversations are rendered for, `YYYY-MM-DD`; None where the chat template writes no date."""
+        return pinned_day(self.tokenizer.chat_template)
 
     @cached_property
     def end_ids(self) -> set[int]:
