@@ -18,7 +18,7 @@ flags:
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from embedgrad_cli.commands.regrade import read_digests, regrade
@@ -48,7 +48,7 @@ from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_lock import lock_run
-from embedgrad_cli.storage.run_records import RenderedArms, Results
+from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results
 from embedgrad_cli.tasks.load import Splits, load
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay
@@ -90,7 +90,49 @@ def _run(config: EvaluateConfig) -> float | None:
         return _evaluate(config, directory, run_log)
 
 
+@dataclass(frozen=True)
+class _Evaluation:
+    """What is to be answered, by which arms, and what the run's files are to say of it."""
+
+    config: EvaluateConfig
+    artifacts: dict[str, Artifact]
+    splits: Splits
+    overlap: Overlap | None
+    model: LanguageModel
+    digests: RunDigests | None
+    arm_set: ArmSet
+
+
 def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) -> float | None:
+    job = _prepare(config, directory)
+    directory.create(job.digests)  # not before everything the user gave has been looked at
+    run_log.write_to(directory.log)
+    if job.overlap:
+        write_json(directory.overlap, job.overlap)
+    write_json(directory.rendered, RenderedArms(arms=job.arm_set.rendered))
+    rows, outcomes = job.arm_set.rows, dict[str, list[list[Outcome]]]()
+    with StopRequest():
+        try:
+            answers = _answer(job, directory)
+            if config.mode == "full":
+                outcomes = {name: grade_answers(rows, of_arm, config.task) for name, of_arm in answers.items()}
+        except StopAsked:
+            raise Stopped("while the arms answered", directory.path) from None
+    if config.mode == "predict-only":
+        write_json_lines(directory.samples, sample_lines(answers, rows))
+        directory.answers.unlink()
+        report.answered(directory.path)
+        return None
+    results = _results(job, outcomes)
+    write_json_lines(directory.samples, sample_lines(answers, rows, outcomes))
+    write_json(directory.results, results)
+    directory.answers.unlink()
+    report.results(results, rows, outcomes, directory.path)
+    return results.primary_accuracy
+
+
+def _prepare(config: EvaluateConfig, directory: RunDirectory) -> _Evaluation:
+    """Load everything and check that it goes together, and with what a stopped run began with."""
     artifacts = _load_artifacts(config)
     splits = load(config.task, config.seed)
     by_file = {_file(config, arm): artifact for arm, artifact in artifacts.items()}
@@ -107,48 +149,31 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
     if resumes:
         digests = check_digests(before, now, directory.path)
     arm_set = build_arms(rows, model, template, config.task, prompts)
-    directory.create(digests)  # not before everything the user gave has been looked at
-    run_log.write_to(directory.log)
-    if overlap:
-        write_json(directory.overlap, overlap)
-    write_json(directory.rendered, RenderedArms(arms=arm_set.rendered))
-    outcomes: dict[str, list[list[Outcome]]] = {}
-    with StopRequest():
-        try:
-            answers = _answer(config, arm_set, directory)
-            if config.mode == "full":
-                outcomes = {name: grade_answers(arm_set.rows, of_arm, config.task) for name, of_arm in answers.items()}
-        except StopAsked:
-            raise Stopped("while the arms answered", directory.path) from None
-    if config.mode == "predict-only":
-        write_json_lines(directory.samples, sample_lines(answers, arm_set.rows))
-        directory.answers.unlink()
-        report.answered(directory.path)
-        return None
+    return _Evaluation(config, artifacts, splits, overlap, model, digests, arm_set)
+
+
+def _results(job: _Evaluation, outcomes: dict[str, list[list[Outcome]]]) -> Results:
+    config, arm_set = job.config, job.arm_set
     results = results_of(
         outcomes,
         arm_set.rows,
         config.task,
-        splits,
+        job.splits,
         split=config.split,
         num_skipped=len(arm_set.skipped),
-        overlap=overlap,
+        overlap=job.overlap,
         rendered=arm_set.rendered,
-        model=model.path,
+        model=job.model.path,
         slow_arms=arm_set.slow_arms,
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,
     )
-    results = replace(results, digests=digests)
-    if "optimized" in artifacts:
-        drift = measure_drift(artifacts["optimized"].prompt.to(model.device), model)
-        validation = artifacts["optimized"].metadata.metrics.validation
-        results = replace(results, artifact=config.artifact, validation=validation, drift=drift)
-    write_json_lines(directory.samples, sample_lines(answers, arm_set.rows, outcomes))
-    write_json(directory.results, results)
-    directory.answers.unlink()
-    report.results(results, arm_set.rows, outcomes, directory.path)
-    return results.primary_accuracy
+    results = replace(results, digests=job.digests)
+    optimized = job.artifacts.get("optimized")
+    if optimized is None:
+        return results
+    drift = measure_drift(optimized.prompt.to(job.model.device), job.model)
+    return replace(results, artifact=config.artifact, validation=optimized.metadata.metrics.validation, drift=drift)
 
 
 def _load_artifacts(config: EvaluateConfig) -> dict[str, Artifact]:
@@ -237,9 +262,9 @@ def _digests(config: EvaluateConfig, splits: Splits, prompts: dict[str, ArmPromp
     return digests_of(config.model, template, splits, getattr(splits, config.split), prompts)
 
 
-def _answer(config: EvaluateConfig, arm_set: ArmSet, directory: RunDirectory) -> dict[str, list[list[Answer]]]:
+def _answer(job: _Evaluation, directory: RunDirectory) -> dict[str, list[list[Answer]]]:
     """Let every arm answer every row; what the log holds already is not computed again."""
-    generation, answers = config.generation, AnswerLog(directory.answers)
+    task, generation, answers = job.config.task, job.config.generation, AnswerLog(directory.answers)
     sampling = Sampling(generation.num_samples, generation.temperature, generation.top_p, generation.seed)
     with TestDisplay() as display:
-        return answer_arms(arm_set, config.task, config.evaluation.batch_size, answers, display.arm, sampling)
+        return answer_arms(job.arm_set, task, job.config.evaluation.batch_size, answers, display.arm, sampling)

@@ -30,13 +30,13 @@ from embedgrad_cli.errors import DataError, EmbedgradError
 from embedgrad_cli.evaluation.answers import AnswerLog, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers
-from embedgrad_cli.evaluation.results import results_of, sample_lines
+from embedgrad_cli.evaluation.results import Outcomes, results_of, sample_lines
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
 from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest, stop_if_asked
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
+from embedgrad_cli.storage.run_records import Results, StepMetrics, ValidationMetrics
 from embedgrad_cli.tasks.load import Row, Splits
 from embedgrad_cli.tasks.row_filter import RowFilter
 from embedgrad_cli.terminal import report
@@ -143,11 +143,26 @@ class Training:
                 outcomes = {name: grade_answers(arm_set.rows, of_arm, task) for name, of_arm in answers.items()}
             except StopAsked:
                 raise Stopped("in the test", self.directory.path) from None
-        drift, validation = measure_drift(optimized, self.model), self.state.validation
+        results = self._results(arm_set, outcomes, optimized)
+        added = {name: row.added_system_turn for name, row in arm_set.rendered.items() if row.added_system_turn}
+        test = TestSummary(
+            num_examples=results.num_examples,
+            arms=results.arms,
+            comparison=results.comparison,
+            added_system_turns=added or None,
+        )
+        self._save_artifact(optimized, PromptMetrics(validation=results.validation, test=test, drift=results.drift))
+        write_json_lines(self.directory.samples, sample_lines(answers, arm_set.rows, outcomes))
+        write_json(self.directory.results, results)
+        self.directory.answers.unlink()
+        report.results(results, arm_set.rows, outcomes, self.directory.path)
+        return self.state.validation.accuracy
+
+    def _results(self, arm_set: ArmSet, outcomes: Outcomes, optimized: SoftPrompt) -> Results:
         results = results_of(
             outcomes,
             arm_set.rows,
-            task,
+            self.config.task,
             self.splits,
             split="test",
             num_skipped=len(arm_set.skipped),
@@ -156,22 +171,14 @@ class Training:
             slow_arms=arm_set.slow_arms,
             breakdown=self.config.evaluation.breakdown,
         )
-        memory = peak_memory(self.model.device)
-        results = replace(results, validation=validation, steps=self.state.step, drift=drift, peak_memory_bytes=memory)
-        results = replace(results, digests=self.digests)
-        added = {name: row.added_system_turn for name, row in arm_set.rendered.items() if row.added_system_turn}
-        test = TestSummary(
-            num_examples=results.num_examples,
-            arms=results.arms,
-            comparison=results.comparison,
-            added_system_turns=added or None,
+        return replace(
+            results,
+            validation=self.state.validation,
+            steps=self.state.step,
+            drift=measure_drift(optimized, self.model),
+            peak_memory_bytes=peak_memory(self.model.device),
+            digests=self.digests,
         )
-        self._save_artifact(optimized, PromptMetrics(validation=validation, test=test, drift=drift))
-        write_json_lines(self.directory.samples, sample_lines(answers, arm_set.rows, outcomes))
-        write_json(self.directory.results, results)
-        self.directory.answers.unlink()
-        report.results(results, arm_set.rows, outcomes, self.directory.path)
-        return validation.accuracy
 
     def _step(self, batch: list[Example], display: TrainingDisplay) -> None:
         """One optimiser step: gradient, clipping, update, trust region."""
