@@ -6,7 +6,7 @@ every problem at once; the rest of the program sees only these classes. Nothing 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
 
 # They change no result: a resumed run may have others, no artifact records them, and two runs that differ in nothing
@@ -21,13 +21,17 @@ def setting(
     above: float | None = None,
     maximum: float | None = None,
     right: bool = False,
+    default: Any = MISSING,
 ) -> Any:
     """A dataclass field with a few words for `--help` and an optional range (both ends inclusive, `above` not).
+
+    The defaults of users stand in `conf/`. A `default` here is that of a setting that code may leave out.
 
     A `right` lets something happen that an artifact's author must not decide, such as running code: it holds only if
     the user gives it in this command, whatever an artifact or a run directory recorded.
     """
-    return field(metadata={"words": words, "minimum": minimum, "above": above, "maximum": maximum, "right": right})
+    metadata = {"words": words, "minimum": minimum, "above": above, "maximum": maximum, "right": right}
+    return field(metadata=metadata, default=default)
 
 
 @dataclass
@@ -45,6 +49,9 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("precision of the frozen weights")
     template: Literal["auto", "chat", "plain"] = setting("chat template, plain text, or what the tokenizer has")
     trust_remote_code: bool = setting("run Python code that comes with the model", right=True)
+    attention: Literal["eager", "sdpa"] | None = setting(
+        "how attention is computed; null: as fast as is exact", default=None
+    )
 
 
 @dataclass
