@@ -173,13 +173,20 @@ def make_network(architecture: str, vocab_size: int) -> torch.nn.Module:
         "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2, bos_token_id=0, eos_token_id=0)),
         "mistral": lambda: tf.MistralForCausalLM(tf.MistralConfig(**shape, sliding_window=16)),
         "mamba": lambda: tf.MambaForCausalLM(
-            tf.MambaConfig(vocab_size=vocab_size, hidden_size=32, num_hidden_layers=2, state_size=4)
+            tf.MambaConfig(
+                vocab_size=vocab_size, hidden_size=32, num_hidden_layers=2, state_size=4, initializer_range=0.4
+            )
         ),
         "gpt_neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**shape)),
         "phi": lambda: tf.PhiForCausalLM(tf.PhiConfig(**shape)),
         "mixtral": lambda: tf.MixtralForCausalLM(tf.MixtralConfig(**shape, num_local_experts=2)),
         "nemotron_h": lambda: tf.NemotronHForCausalLM(
             tf.NemotronHConfig(**{**shape, "num_hidden_layers": 3}, **nemotron_h)
+        ),
+        "minimax": lambda: tf.MiniMaxForCausalLM(
+            tf.MiniMaxConfig(
+                **shape, head_dim=8, num_local_experts=2, layer_types=["linear_attention", "full_attention"]
+            )
         ),
         "gemma3": lambda: tf.Gemma3ForConditionalGeneration(
             tf.Gemma3Config(text_config={**shape, "head_dim": 8, "sliding_window": 16}, **vision)

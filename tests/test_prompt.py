@@ -153,7 +153,7 @@ def test_a_longer_conversation_keeps_the_prompt_where_it_was_learnt(placement: s
 
     rendered = render_turns(turns, PLACEMENTS[placement], ["P"], tokenizer, True)
 
-    assert rendered.text == expected
+    assert rendered.text == f"{expected}assistant:"
     assert [rendered.text[a:b] for a, b in rendered.slots] == ["P"]
 
 
@@ -170,7 +170,7 @@ def test_a_system_turn_of_the_conversation_stands_first_or_is_joined(placement: 
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}|{% endfor %}"
     turns = [{"role": "system", "content": "Be {prompt}."}, *user("\ue000 How?")]
     rendered = render_turns(turns, PLACEMENTS[placement], ["P", "P"], tokenizer, True)
-    assert rendered.text == expected
+    assert rendered.text == f"{expected}assistant:"
     assert {rendered.text[a:b] for a, b in rendered.slots} == {"P"}
 
 
@@ -193,7 +193,7 @@ def test_examples_in_a_template_stand_before_the_conversation() -> None:
     shots = [Message("user", "1+1?"), Message("assistant", "2"), Message("user", "{query} {prompt}")]
     turns = [*user("a"), {"role": "assistant", "content": "b"}, *user("c")]
     text = render_turns(turns, TemplateConfig(shots, ""), ["P"], tokenizer, True).text
-    assert text == "u:1+1?|a:2|u:a|a:b|u:c P|"
+    assert text == "u:1+1?|a:2|u:a|a:b|u:c P|a:"
 
 
 @pytest.mark.parametrize(

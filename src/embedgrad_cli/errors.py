@@ -7,6 +7,10 @@ class EmbedgradError(Exception):
     exit_code = 1
 
 
+class LibraryError(EmbedgradError):
+    """A library failed under a command: a model's own code, as a rule."""
+
+
 class UserError(EmbedgradError):
     """The user's input is wrong (exit code 2).
 

@@ -2,14 +2,17 @@
 
 prompt = embedgrad_cli.load("prompt.safetensors")
 inputs = prompt.apply(model, tokenizer, [{"role": "user", "content": "How many?"}])
-answer = model.generate(**inputs)
+answer = model.generate(**inputs, **prompt.greedy(model, tokenizer), max_new_tokens=64)
 """
 
 from __future__ import annotations
 
+import copy
+import logging
 import os
 import weakref
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,12 +21,17 @@ from torch import Tensor
 
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
+from embedgrad_cli.core.model.greedy import changes_likeliest, neutral_arguments
 from embedgrad_cli.core.model.language_model import LanguageModel
-from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact, recorded_template
+from embedgrad_cli.core.model.pinned_template import pin
+from embedgrad_cli.core.model.tokenizer import today
+from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact, recorded_template, warn_undated
 from embedgrad_cli.core.text.conversation import Turns, joins_system_turn, render_turns
 from embedgrad_cli.core.text.encoding import tokenise, tokenise_apart
 from embedgrad_cli.errors import TemplateError
 from embedgrad_cli.storage.record import Json
+
+log = logging.getLogger(__name__)
 
 
 class Prompt:
@@ -37,6 +45,7 @@ class Prompt:
         self._path = str(path)
         self._artifact = load_artifact(Path(path).expanduser())
         self._template = recorded_template(self._artifact.metadata)
+        self._tokenizer: Any = None  # the caller's, with the chat template of training
         self._checked: tuple[weakref.ref[Any], weakref.ref[Any]] | None = None
 
     def __repr__(self) -> str:
@@ -89,6 +98,22 @@ class Prompt:
         embeds = self._artifact.prompt.to(device).embed(batch.padded_tokens, language_model)
         return {"inputs_embeds": embeds, "attention_mask": batch.mask.long()}
 
+    def greedy(self, model: Any, tokenizer: Any) -> dict[str, Any]:
+        """Arguments of `model.generate` with which it answers as `embedgrad evaluate` does without sampling.
+
+        They undo what the model's `generation_config` says beside (a penalty of repetition, say), and end an answer
+        where evaluation ends it. `max_new_tokens` is left to the caller.
+
+        Raises:
+            ArtifactError: the model is not the one that the prompt was made for.
+        """
+        ends = sorted(self._language_model(model, tokenizer).end_ids)
+        arguments = neutral_arguments(model.generation_config)
+        if ends:
+            padding = getattr(model.generation_config, "pad_token_id", None)
+            arguments |= {"eos_token_id": ends, "pad_token_id": ends[0] if padding is None else padding}
+        return arguments
+
     @overload
     def to_vllm(self, model: Any, tokenizer: Any, messages: Turns) -> dict[str, Tensor]: ...
     @overload
@@ -112,13 +137,24 @@ class Prompt:
 
     def _language_model(self, model: Any, tokenizer: Any) -> LanguageModel:
         """The pair in embedgrad's own terms, itself unchanged; whether the prompt fits it is checked once."""
-        kind = self._artifact.metadata.config.model.template
+        kind, path = self._artifact.metadata.config.model.template, model.name_or_path or "of this program"
         is_chat = bool(tokenizer.chat_template) if kind == "auto" else kind == "chat"
-        language_model = LanguageModel(model, tokenizer, model.name_or_path or "of this program", None, is_chat)
         if self._checked is None or (self._checked[0]() is not model or self._checked[1]() is not tokenizer):
+            self._tokenizer = self._told_as_in_training(tokenizer) if is_chat else tokenizer
+            language_model = LanguageModel(model, self._tokenizer, path, None, is_chat)
             check_fingerprint(self._artifact, language_model, self._path)
+            _warn_of_settings(model)
+            warn_undated(self._artifact, language_model, self._path)
             self._checked = (weakref.ref(model), weakref.ref(tokenizer))
-        return language_model
+        return LanguageModel(model, self._tokenizer, path, None, is_chat)
+
+    def _told_as_in_training(self, tokenizer: Any) -> Any:
+        """A tokenizer whose chat template has the arguments and the day of training."""
+        metadata = self._artifact.metadata
+        day, arguments = metadata.model.chat_template_date, metadata.config.model.chat_template_kwargs
+        told = copy.copy(tokenizer)  # which shares its vocabulary
+        told.chat_template = pin(tokenizer.chat_template, arguments, date.fromisoformat(day) if day else today())
+        return told
 
     def _encode(self, turns: Turns, model: LanguageModel) -> tuple[int, ...]:
         """The conversation's tokens, those of the slots marked as in `Example.tokens`."""
@@ -138,6 +174,16 @@ class Prompt:
                 "Begin or end the turn beside it with other characters."
             )
         return tokens
+
+
+def _warn_of_settings(model: Any) -> None:
+    if settings := changes_likeliest(model.generation_config):
+        said = ", ".join(f"{key}={value}" for key, value in settings.items())
+        log.warning(
+            "model.generate obeys this model's generation_config (%s), which embedgrad evaluate does not. For its "
+            "answers: model.generate(**inputs, **prompt.greedy(model, tokenizer))",
+            said if len(said) < 200 else ", ".join(settings),
+        )
 
 
 def _names(ids: list[int], model: LanguageModel) -> str:

@@ -33,6 +33,7 @@ NOT_RUN = {
     "python: docs/serving.md": "tests/exports/test_recipes.py runs it; `make test-serving`, what needs a server",
     "embedgrad optimize model=gemma-*": HUB,
     "embedgrad optimize model=llama-*": HUB,
+    "embedgrad optimize model=local model.path=Qwen/*": HUB,
     "embedgrad optimize model=qwen2.5-*": HUB,
     "embedgrad optimize model=smollm2-*": HUB,
     "embedgrad optimize task=bbh task.name=navigate": HUB,

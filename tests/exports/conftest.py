@@ -17,6 +17,7 @@ from embedgrad_cli.config.schema import ModelConfig, PromptConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.scoring import generate
+from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, encode
 from embedgrad_cli.core.text.template import PromptTemplate
@@ -41,7 +42,9 @@ class Case:
         return [self.model.network(inputs_embeds=row).logits[0, -1] for row in embeds]
 
     def answers(self) -> list[list[int]]:
-        answers = generate(Forward(self.model, self.examples), self.examples, self.prompt, NEW_TOKENS, 4)
+        shares_trunk = why_no_trunk(self.model, self.examples, self.prompt) is None
+        forward = Forward(self.model, self.examples, shares_trunk)
+        answers = generate(forward, self.examples, self.prompt, NEW_TOKENS, 4)
         return [answer for (answer,) in answers]
 
     def export(self, format: str, output_dir: Path, *more: str) -> int:
@@ -62,6 +65,7 @@ def make_case(
     seeds: Sequence[str] = (),
     spare_rows: int = 0,
     stop: list[str] | None = None,
+    told: dict[str, Any] | None = None,
     **saving: Any,
 ) -> Case:
     """Save a random model and an artifact whose vectors lie well away from any token's."""
@@ -73,11 +77,11 @@ def make_case(
     assert network.config.tie_word_embeddings is tied
     network.to(dtype).save_pretrained(folder / "base", **saving)
     tokenizer.save_pretrained(folder / "base")
-    config = ModelConfig(str(folder / "base"), None, "auto", "auto", False)
+    config = ModelConfig(str(folder / "base"), None, "auto", "auto", False, told)
     model = load_model(config, torch.device("cpu"))
     template = PLACEMENTS[placement]
     seeds = list(seeds) or (SEEDS if placement == "both-sides" else SEEDS[:1])
-    prompt_template = PromptTemplate(template, seeds, tokenizer, model.is_chat)
+    prompt_template = PromptTemplate(template, seeds, model.tokenizer, model.is_chat)
     rows = [Row(str(number), query, "7") for number, query in enumerate(QUERIES)]
     encoded = encode(rows, prompt_template, model, append_end_token=False)
     prompt = SoftPrompt.from_seed(encoded.slots, model)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from embedgrad_cli.config.schema import HubConfig, SplitConfig, TaskConfig
 
@@ -63,3 +67,21 @@ def write_reviews(folder: Path, **splits: list[tuple[str, str]]) -> Path:
         pairs = splits.get(name, [(f"a film of {name}", "1")])
         write_lines(folder / f"{name}.jsonl", [{"text": text, "label": label} for text, label in pairs])
     return folder
+
+
+def fake_hub(monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
+    """A hub on which every data set is `answer`, its splits by name, or fails with it."""
+
+    def load_dataset_builder(path: str, name: str | None, revision: str | None) -> object:
+        if isinstance(answer, Exception):
+            raise answer
+        return types.SimpleNamespace(
+            repo_id=path, hash="auto", download_and_prepare=lambda: None, as_dataset=lambda: answer
+        )
+
+    quiet = types.SimpleNamespace(CRITICAL=50, set_verbosity=lambda level: None)
+    config = types.SimpleNamespace(HF_HUB_OFFLINE=True, HF_DATASETS_TRUST_REMOTE_CODE=None)
+    fake = types.SimpleNamespace(
+        load_dataset_builder=load_dataset_builder, disable_progress_bars=lambda: None, logging=quiet, config=config
+    )
+    monkeypatch.setitem(sys.modules, "datasets", fake)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tasks.make_task import HELD_OUT, make_task, words_task
+from tests.tasks.make_task import HELD_OUT, fake_hub, make_task, words_task
 
 from embedgrad_cli.config.schema import HubConfig
 from embedgrad_cli.errors import DataError
@@ -119,15 +117,7 @@ class Undecodable(list):  # type: ignore[type-arg]
 
 def test_a_row_of_the_hub_that_cannot_be_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Undecodable(map(json.loads, [*GOOD[:4], "{}", *GOOD[4:]]))
-    quiet = types.SimpleNamespace(CRITICAL=50, set_verbosity=lambda level: None)
-    config = types.SimpleNamespace(HF_HUB_OFFLINE=True, HF_DATASETS_TRUST_REMOTE_CODE=None)
-    fake = types.SimpleNamespace(
-        load_dataset=lambda *_, **__: {"train": rows},
-        disable_progress_bars=lambda: None,
-        logging=quiet,
-        config=config,
-    )
-    monkeypatch.setitem(sys.modules, "datasets", fake)
+    fake_hub(monkeypatch, {"train": rows})
     task = make_task(hub=HubConfig("some/reviews", None, None), split=HELD_OUT)
     with pytest.raises(DataError, match="some/reviews, split train, row 5: "):
         load(task, 0)

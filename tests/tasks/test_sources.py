@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from pathlib import Path
 
 import pytest
-from tests.tasks.make_task import HELD_OUT, make_task, words_task, write_lines, write_reviews
+from tests.tasks.make_task import HELD_OUT, fake_hub, make_task, words_task, write_lines, write_reviews
 
 from embedgrad_cli.config.schema import HubConfig
 from embedgrad_cli.errors import ConfigError, DataError
@@ -186,22 +184,6 @@ def test_one_file_cannot_be_two_splits(tmp_path: Path) -> None:
 class FakeSplit(list):
     def to_list(self) -> list[dict[str, object]]:
         return list(self)
-
-
-def fake_hub(monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
-    def load_dataset_builder(path: str, name: str | None, revision: str | None) -> object:
-        if isinstance(answer, Exception):
-            raise answer
-        return types.SimpleNamespace(
-            repo_id=path, hash="auto", download_and_prepare=lambda: None, as_dataset=lambda: answer
-        )
-
-    quiet = types.SimpleNamespace(CRITICAL=50, set_verbosity=lambda level: None)
-    config = types.SimpleNamespace(HF_HUB_OFFLINE=True, HF_DATASETS_TRUST_REMOTE_CODE=None)
-    fake = types.SimpleNamespace(
-        load_dataset_builder=load_dataset_builder, disable_progress_bars=lambda: None, logging=quiet, config=config
-    )
-    monkeypatch.setitem(sys.modules, "datasets", fake)
 
 
 def test_hub_rows_keep_number_labels_as_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import sys
 
 from embedgrad_cli import __version__
 from embedgrad_cli.cli.help import OVERVIEW
+from embedgrad_cli.cli.library_failure import library_error
 from embedgrad_cli.cli.names import COMMANDS, INTERRUPTED, JOBS
 from embedgrad_cli.commands import flag_command
 from embedgrad_cli.config.spelling import nearest
@@ -36,6 +37,11 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except SystemExit as end:  # argparse has printed a help
         return int(end.code or 0)
+    except Exception as error:
+        if (of_library := library_error(error)) is None:
+            raise
+        print(f"embedgrad: {of_library}", file=sys.stderr)
+        return of_library.exit_code
 
 
 def _dispatch(argv: list[str]) -> int:

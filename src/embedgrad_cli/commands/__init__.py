@@ -36,20 +36,24 @@ def run_job(
     """
     from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, OptimizeConfig
 
-    match config:
-        case OptimizeConfig():
-            from embedgrad_cli.commands import optimize
+    try:
+        match config:
+            case OptimizeConfig():
+                from embedgrad_cli.commands import optimize
 
-            return optimize.run(config, overrides)
-        case EvaluateConfig():
-            from embedgrad_cli.commands import evaluate
+                return optimize.run(config, overrides)
+            case EvaluateConfig():
+                from embedgrad_cli.commands import evaluate
 
-            return evaluate.run(config)
-        case ExportConfig():
-            from embedgrad_cli.commands import export
+                return evaluate.run(config)
+            case ExportConfig():
+                from embedgrad_cli.commands import export
 
-            export.run(config)
-            return None
+                export.run(config)
+                return None
+    except Exception as error:
+        error.add_note(f"model.path={config.model.path}")
+        raise
 
 
 def flag_command(name: str) -> FlagCommand:

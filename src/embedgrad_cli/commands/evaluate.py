@@ -27,12 +27,18 @@ from embedgrad_cli.config.fields import as_texts, seeds_of
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.passes.sampling import Sampling
-from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint, load_artifact, recorded_template
+from embedgrad_cli.core.prompt.artifact import (
+    Artifact,
+    check_fingerprint,
+    load_artifact,
+    recorded_template,
+    warn_undated,
+)
 from embedgrad_cli.core.prompt.soft_prompt import measure_drift
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
-from embedgrad_cli.evaluation.digests import digests_of
+from embedgrad_cli.evaluation.digests import dated, digests_of
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
 from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.evaluation.results import results_of, sample_lines
@@ -89,13 +95,17 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
     splits = load(config.task, config.seed)
     by_file = {_file(config, arm): artifact for arm, artifact in artifacts.items()}
     rows, overlap = check_overlap(splits, config.split, by_file, config.task.overlap)
+    resumes = directory.config.exists()
+    before = read_digests(directory) if resumes else None
+    has_day = config.model.chat_template_date is not None
+    config = replace(config, model=dated(config.model, before))
     model = load_model(config.model, pick_device(config.device))
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
-    _check_artifacts(config, artifacts, model, template)
+    _check_artifacts(config, artifacts, model, template, has_day)
     prompts = _prompts(config, artifacts)
     digests: RunDigests | None = (now := _digests(config, splits, prompts))
-    if directory.config.exists():
-        digests = check_digests(read_digests(directory), now, directory.path)
+    if resumes:
+        digests = check_digests(before, now, directory.path)
     arm_set = build_arms(rows, model, template, config.task, prompts)
     directory.create(digests)  # not before everything the user gave has been looked at
     run_log.write_to(directory.log)
@@ -156,12 +166,22 @@ def _file(config: EvaluateConfig, arm: str) -> str:
 
 
 def _check_artifacts(
-    config: EvaluateConfig, artifacts: dict[str, Artifact], model: LanguageModel, template: TemplateConfig
+    config: EvaluateConfig,
+    artifacts: dict[str, Artifact],
+    model: LanguageModel,
+    template: TemplateConfig,
+    has_day: bool,
 ) -> None:
-    """Refuse artifacts of another model, warn of another template; what remains goes to the model's device."""
+    """Refuse artifacts of another model, warn of another template; what remains goes to the model's device.
+
+    Args:
+        has_day: the day that the chat template is told was given, or recorded.
+    """
     for name, artifact in artifacts.items():
         check_fingerprint(artifact, model, _file(config, name))
-        if not _is_of_training(artifact, template, model):
+        if not has_day:
+            warn_undated(artifact, model, _file(config, name))
+        if not (_is_of_training(artifact, template, model) and _is_told_the_same(artifact, config, model)):
             log.warning("the arm %s was optimised in another template than the one all arms stand in here", name)
         artifact.prompt.to(model.device)
 
@@ -176,6 +196,14 @@ def _is_of_training(artifact: Artifact, template: TemplateConfig, model: Languag
     if was_chat != model.is_chat:
         return False
     return trained_in.messages == template.messages if was_chat else trained_in.text == template.text
+
+
+def _is_told_the_same(artifact: Artifact, config: EvaluateConfig, model: LanguageModel) -> bool:
+    """Whether the chat template has the arguments and the day of training, as far as that is known."""
+    day, told = artifact.metadata.model.chat_template_date, artifact.metadata.config.model.chat_template_kwargs
+    if not model.is_chat:
+        return True
+    return (told or {}) == (config.model.chat_template_kwargs or {}) and day in (None, model.chat_template_date)
 
 
 def _prompts(config: EvaluateConfig, artifacts: dict[str, Artifact]) -> dict[str, ArmPrompt]:
@@ -199,6 +227,7 @@ def _check_done(config: EvaluateConfig, before: RunDigests | None, directory: Ru
     if before is None:
         warn_unchecked(directory.path)
         return
+    config = replace(config, model=dated(config.model, before))
     prompts, splits = _prompts(config, _load_artifacts(config)), load(config.task, config.seed)
     check_digests(before, _digests(config, splits, prompts), directory.path)
 

@@ -11,7 +11,7 @@ examples:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from embedgrad_cli.config.fields import seeds_of
@@ -19,7 +19,7 @@ from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig
 from embedgrad_cli.core.model.language_model import load_model, pick_device
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.arms import ArmPrompt
-from embedgrad_cli.evaluation.digests import digests_of
+from embedgrad_cli.evaluation.digests import dated, digests_of
 from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
@@ -52,10 +52,13 @@ def run(config: OptimizeConfig, overrides: Sequence[str] | None = None) -> float
 
 def _train(config: OptimizeConfig, directory: RunDirectory, log: RunLog, overrides: Sequence[str] | None) -> float:
     splits = load(config.task, config.seed)
-    model = load_model(config.model, pick_device(config.device))
-    digests: RunDigests | None = (now := _digests(config, splits))
-    if directory.checkpoint.exists():
-        digests = check_digests(read_digests(directory.checkpoint), now, directory.path)
+    resumes = directory.checkpoint.exists()
+    before = read_digests(directory.checkpoint) if resumes else None
+    told = dated(config.model, before)
+    model = load_model(told, pick_device(config.device))
+    digests: RunDigests | None = (now := _digests(replace(config, model=told), splits))
+    if resumes:
+        digests = check_digests(before, now, directory.path)
     training = Training(config, model, splits, directory, overrides, digests)
     directory.create()  # not before everything the user gave has been looked at
     log.write_to(directory.log)
@@ -69,6 +72,7 @@ def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:
     if results.digests is None:
         warn_unchecked(directory.path)
     else:
+        config = replace(config, model=dated(config.model, results.digests))
         check_digests(results.digests, _digests(config, load(config.task, config.seed)), directory.path)
     report.already_finished(directory.path, results)
     return results.validation.accuracy if results.validation else results.primary_accuracy

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 from embedgrad_cli import assets
 from embedgrad_cli.config.evaluation_checks import check_breakdown, check_generation
@@ -23,12 +26,52 @@ from embedgrad_cli.config.task_checks import check_embedded, check_folder, check
 ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
 FORMATS = ("model", "peft", "embeds", "text", "hub")
+# Names that a chat template has from elsewhere; what is fixed in front of it would hide them.
+GIVEN_TO_TEMPLATES = (
+    *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template"),
+    *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
+    *("raise_exception", "strftime_now", "tokenize", "namespace", "range", "dict", "loop", "true", "false", "none"),
+)
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def check_model(model: ModelConfig) -> list[str]:
     """A local folder must exist; what has no sign of a local folder is left to the hub."""
-    return _check_model_path(model.path) + check_revision("model.revision", model.revision)
+    return (
+        _check_model_path(model.path)
+        + check_revision("model.revision", model.revision)
+        + _check_template_arguments(model.chat_template_kwargs or {})
+        + _check_date(model.chat_template_date)
+    )
+
+
+def _check_template_arguments(arguments: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for name, value in arguments.items():
+        key = f"model.chat_template_kwargs.{name}"
+        if name in GIVEN_TO_TEMPLATES:
+            problems.append(f"{key}: embedgrad and the tokenizer give this to the chat template. Leave it out.")
+        elif not name.isidentifier() or name.startswith("embedgrad"):
+            problems.append(f"{key}: {name!r} is no name that a chat template can read. Give one like enable_thinking.")
+        elif not _is_json(value):
+            problems.append(f"{key}: {value!r} is no truth value, number, text, null, or list or mapping of these.")
+    return problems
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_json(item) for name, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _check_date(text: str | None) -> list[str]:
+    try:
+        date.fromisoformat(text or "2000-01-01")
+    except ValueError:
+        return [f"model.chat_template_date: {text!r} is no day. Give one like 2026-11-28, or null."]
+    return []
 
 
 def _check_model_path(path: str) -> list[str]:

@@ -49,6 +49,12 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("precision of the frozen weights")
     template: Literal["auto", "chat", "plain"] = setting("chat template, plain text, or what the tokenizer has")
     trust_remote_code: bool = setting("run Python code that comes with the model", right=True)
+    chat_template_kwargs: dict[str, Any] | None = setting(
+        "what the chat template is told: {enable_thinking: false}", default=None
+    )
+    chat_template_date: str | None = setting(
+        "the day that a chat template with today's date writes, YYYY-MM-DD; null: the day the run began", default=None
+    )
     attention: Literal["eager", "sdpa"] | None = setting(
         "how attention is computed; null: as fast as is exact", default=None
     )

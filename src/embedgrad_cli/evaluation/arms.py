@@ -6,6 +6,7 @@ The rows of an arm have a prefix that they share, their trunk; see `core.passes.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from embedgrad_cli.core.text.template_additions import added_by
 from embedgrad_cli.errors import ArtifactError, DataError
 from embedgrad_cli.storage.run_records import RenderedRow
 from embedgrad_cli.tasks.load import Row
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ def build_arms(
         key: PromptTemplate(template, None if key[0] is None else list(key[0]), model.tokenizer, key[1])
         for key in dict.fromkeys(keys.values())
     }
+    for written in {p.prefix.strip() for p in prompt_templates.values()} - {""}:
+        log.info("the chat template begins every answer with %r, and every arm is given it", written)
     kept_rows, encodings, choices = list(rows), dict[object, Encoded](), dict[object, dict[tuple[str, ...], Choices]]()
     for key, prompt_template in prompt_templates.items():
         sets = dict.fromkeys(row.choices for row in rows) if task.kind == "choice" else ()

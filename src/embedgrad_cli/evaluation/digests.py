@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from embedgrad_cli.config.schema import ModelConfig, TemplateConfig
 from embedgrad_cli.core.model.model_digest import model_digest
-from embedgrad_cli.core.model.tokenizer import load_tokenizer
+from embedgrad_cli.core.model.pinned_template import pinned_day
+from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer, today
 from embedgrad_cli.core.text.encoding import TOKENIZER_BATCH
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import ArmPrompt
@@ -45,18 +47,29 @@ def digests_of(
     """
     trained = [prompt.trained.vectors.detach().cpu() for prompt in prompts.values() if prompt.trained is not None]
     vectors = hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in trained))
+    known = load_tokenizer(model)
     return RunDigests(
         split=splits.content_digest,
-        rendering=_rendering(model, template, rows, prompts),
+        rendering=_rendering(known, template, rows, prompts),
         model=model_digest(model),
         prompts=vectors.hexdigest() if trained else None,
+        chat_template_date=pinned_day(known.tokenizer.chat_template),
     )
 
 
+def dated(model: ModelConfig, before: RunDigests | None) -> ModelConfig:
+    """The settings of a model with the day that a run's chat template is told: a setting, or that of the run so far.
+
+    If there is neither, it is today: the same day wherever the run renders, also after midnight.
+    """
+    day = model.chat_template_date or (before.chat_template_date if before else None)
+    return replace(model, chat_template_date=day or today().isoformat())
+
+
 def _rendering(
-    model: ModelConfig, template: TemplateConfig, rows: Sequence[Row], prompts: Mapping[str, ArmPrompt]
+    known: ModelTokenizer, template: TemplateConfig, rows: Sequence[Row], prompts: Mapping[str, ArmPrompt]
 ) -> str:
-    known, total = load_tokenizer(model), hashlib.sha256()
+    total = hashlib.sha256()
     answers = list(dict.fromkeys(text for row in rows for text in (row.target, *row.choices)))
     texts = dict.fromkeys((prompt.seeds, known.is_chat and not prompt.is_bare) for prompt in prompts.values())
     tails, ends = dict[str, None](), dict[str, None]()

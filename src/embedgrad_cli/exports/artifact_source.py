@@ -26,6 +26,8 @@ from embedgrad_cli.core.prompt.artifact import (
     recorded_template,
     refuse_other_model,
     template_record,
+    told_as_in_training,
+    warn_undated,
 )
 from embedgrad_cli.core.text.encoding import Example, Slots, encode
 from embedgrad_cli.core.text.template import PromptTemplate
@@ -140,11 +142,14 @@ def open_source(artifact: str | Path, model: ModelConfig | None = None) -> Sourc
         ModelError: the model's files cannot be read, or are of a kind that no export can change.
     """
     loaded = load_artifact(Path(artifact))
-    # Whether the prompt was trained in a chat template or in plain text is the artifact's, not the folder's.
+    # Whether the prompt was trained in a chat template or in plain text, and what that template was told, is the
+    # artifact's, not the folder's.
     recorded, revision = loaded.metadata.config.model, loaded.metadata.model.revision
     config = model or ModelConfig(recorded.path, revision, "auto", "auto", trust_remote_code=False)
-    config = replace(config, template=recorded.template)
+    config = told_as_in_training(replace(config, template=recorded.template), loaded.metadata)
     outline, folder = load_outline(config)
+    if config.chat_template_date is None:
+        warn_undated(loaded, outline, str(artifact))
     refuse_other_model(loaded, outline, str(artifact), differences(loaded, outline))
     checkpoint = Checkpoint(folder, getattr(outline.network.config, "transformers_weights", None))
     with loading(config):

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
+from embedgrad_cli.core.model.pinned_template import Templates, each
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.exports.slot_text import Turn
-
-Templates = str | dict[str, str]
 
 REWRITE = """\
 {#- Written by embedgrad: puts the optimised prompt into the conversation. The model's own template follows. -#}
@@ -47,10 +46,11 @@ AFTER_MARK = """{%- set embedgrad_rendered -%}
 {%- endif -%}
 {{- embedgrad_rendered.split(MARK)[1] }}"""
 
-# Rendered by the template in front; a blank that would stand in front of the answer is the answer's, as in training.
-WITHOUT_BLANK = """{%- set embedgrad_whole -%}
+# Rendered by the template in front; an answer begins as in training, a blank that stands in front of it is its own.
+UP_TO_ANSWER = """{%- set embedgrad_whole -%}
 {{- '' }}ORIGINAL{{ '' -}}
 {%- endset -%}
+{%- if add_generation_prompt -%}{%- set embedgrad_whole = embedgrad_whole ~ PREFIX -%}{%- endif -%}
 {{- embedgrad_whole[:-LENGTH] if embedgrad_whole.endswith(BLANK) else embedgrad_whole -}}"""
 
 ONE_TURN = """\
@@ -71,7 +71,7 @@ def carrying(original: Templates, turns: Sequence[Turn]) -> Templates:
         joined = Turn("system", (*head[0].pieces, "\n\n", None))
         own_system = f"{_list([joined])} + {_list(head[1:])}"
     rewrite = REWRITE.replace("HEAD", _list(head)).replace("OWN_SYSTEM", own_system).replace("BODY", _list(body))
-    return _each(original, lambda template: rewrite + template)
+    return each(original, lambda template: rewrite + template)
 
 
 def after_mark(carrier: Templates, mark: str, before: str) -> Templates:
@@ -79,25 +79,23 @@ def after_mark(carrier: Templates, mark: str, before: str) -> Templates:
     reason = "leave out the turns in front of it"
     body = AFTER_MARK.replace("MARK", _literal(mark)).replace("BEFORE", _literal(before)).replace("REASON", reason)
     # Jinja drops a line break at the very end of a template, which is no longer the end here.
-    return _each(carrier, lambda template: body.replace("ORIGINAL", template.removesuffix("\n")))
+    return each(carrier, lambda template: body.replace("ORIGINAL", template.removesuffix("\n")))
 
 
-def without_blank(templates: Templates, blank: str) -> Templates:
-    """Templates whose renderings end before `blank`, if that is not empty."""
-    if not blank:
+def up_to_answer(templates: Templates, prompt_template: PromptTemplate) -> Templates:
+    """Templates whose renderings end where answers begin in training: behind its prefix, without its blank."""
+    prefix, blank = prompt_template.prefix, prompt_template.blank
+    if not prefix and not blank:
         return templates
-    body = WITHOUT_BLANK.replace("LENGTH", str(len(blank))).replace("BLANK", _literal(blank))
-    return _each(templates, lambda template: body.replace("ORIGINAL", template.removesuffix("\n")))
+    cut = "[:-LENGTH] if embedgrad_whole.endswith(BLANK) else embedgrad_whole"
+    body = UP_TO_ANSWER if blank else UP_TO_ANSWER.replace(cut, "")
+    body = body.replace("LENGTH", str(len(blank))).replace("BLANK", _literal(blank)).replace("PREFIX", _literal(prefix))
+    return each(templates, lambda template: body.replace("ORIGINAL", template.removesuffix("\n")))
 
 
 def plain(begin: str, turn: Turn) -> str:
     """A chat template for a model without one: the plain text, begun by the tokenizer's own begin of text."""
     return ONE_TURN.replace("BEGIN", _literal(begin)).replace("CONTENT", _content(turn))
-
-
-def _each(templates: Templates, change: Any) -> Templates:
-    """Some models have several templates, by name."""
-    return {k: change(v) for k, v in templates.items()} if isinstance(templates, dict) else change(templates)
 
 
 def _list(turns: Sequence[Turn]) -> str:

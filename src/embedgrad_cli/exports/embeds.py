@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from embedgrad_cli.config.fields import QUERY_PLACE
 from embedgrad_cli.config.schema import ExportConfig
+from embedgrad_cli.core.model.pinned_template import original_of, pin
 from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.exports.artifact_source import Source, open_source, template_json
@@ -30,6 +32,7 @@ from embedgrad_cli.storage.record import Json
 
 PLACEHOLDER = "<prompt_embeds>"  # vLLM's own special token, which stands for one part
 SEPARATOR = "\n"  # vLLM joins the parts of a message with it
+ANOTHER_DAY = date(1970, 1, 1)  # than that of training
 CLIENT = Path(__file__).with_name("vllm_client.py")
 
 
@@ -63,7 +66,7 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
     messages = chat_messages(source, list(tensors))
     if messages is None:
         return (
-            f"{written}; no request.json, because vLLM's chat parts cannot place this prompt exactly: use completions"
+            f"{written}; no request.json, because vLLM's chat API would not render this prompt exactly: use completions"
         )
     write_json(folder / "request.json", request(source, messages))
     write_atomically(folder / "client.py", CLIENT.read_bytes())
@@ -86,9 +89,12 @@ def embed_query(source: Source, query: str) -> Tensor:
 def request(source: Source, messages: list[Json]) -> Json:
     """The body of a chat request; `client.py` fills in the query and, for the tensors' names, their data."""
     task = source.artifact.metadata.config.task
+    told = source.artifact.metadata.config.model.chat_template_kwargs
     return {
         "messages": messages,
+        **({"chat_template_kwargs": told} if told else {}),
         "temperature": 0,
+        "repetition_penalty": 1.0,  # else a server takes the one in the model's generation_config.json
         "max_tokens": task.max_new_tokens,
         "stop_token_ids": sorted(source.model.end_ids),
         **({"stop": task.stop} if task.stop else {}),
@@ -98,11 +104,14 @@ def request(source: Source, messages: list[Json]) -> Json:
 def chat_messages(source: Source, names: Sequence[str]) -> list[Json] | None:
     """The template's messages with a `prompt_embeds` part in each slot, or None if vLLM would not render them exactly.
 
-    vLLM puts a line break between two parts, so beside a slot the text must have one, or end.
+    The server renders them with the model's own chat template, on any day, and ends with its generation prompt. It puts
+    a line break between two parts, so beside a slot the text must have one, or end.
     """
     if not source.model.is_chat:
         return None
     tokenizer = copy.deepcopy(source.model.tokenizer)
+    told = source.artifact.metadata.config.model.chat_template_kwargs
+    tokenizer.chat_template = pin(original_of(tokenizer.chat_template), told, ANOTHER_DAY)
     tokenizer.add_tokens([AddedToken(PLACEHOLDER, special=True, normalized=False)], special_tokens=True)
     placeholder = tokenizer.convert_tokens_to_ids(PLACEHOLDER)
 

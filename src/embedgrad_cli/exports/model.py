@@ -31,6 +31,7 @@ from tokenizers import AddedToken
 from torch import Tensor
 
 from embedgrad_cli.config.schema import ExportConfig
+from embedgrad_cli.core.model.greedy import greedy_settings
 from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.exports import chat_template
@@ -52,6 +53,7 @@ from embedgrad_cli.exports.weight_files import (
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.record import Json
 
+GENERATION = "generation_config.json"
 # Beside weights, configs and tokenizer.
 CARRIED_FILES = ("LICENSE*", "NOTICE*", "*.py", "*preprocessor_config.json", "processor_config.json")
 
@@ -110,7 +112,7 @@ def tokenizer_with_prompt(source: Source) -> Any:
             carrier = chat_template.carrying(source.model.tokenizer.chat_template, turns)
         else:
             carrier = chat_template.plain(begin_of_text(source), turns[0])
-        tokenizer.chat_template = chat_template.without_blank(carrier, source.prompt_template.blank)
+        tokenizer.chat_template = chat_template.up_to_answer(carrier, source.prompt_template)
         return renders_probes(source, tokenizer, tokenizer.convert_tokens_to_ids(names))
 
     if find_edges(source, is_exact) is None:
@@ -225,6 +227,7 @@ def model_settings(source: Source, ids: Sequence[int]) -> Json:
     """
     settings: Json = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
     settings.pop("transformers_weights", None)  # the files are written under their usual names
+    settings.pop("task_specific_params", None)  # older pipelines take settings of generation from there
     sizes = {"vocab_size": max(source.table.shape[0], max(ids) + 1), "tie_word_embeddings": False}
     config = source.model.network.config
     text = next((name for name in config.sub_configs if getattr(config, name) is config.get_text_config()), None)
@@ -236,13 +239,14 @@ def model_settings(source: Source, ids: Sequence[int]) -> Json:
 
 def _write_configs(source: Source, ids: Sequence[int], folder: Path) -> None:
     write_json(folder / "config.json", model_settings(source, ids))
-    file = source.folder / "generation_config.json"
-    generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    # Answers end where they ended in training and evaluation: a base model's own end of text is often another token.
-    generation["eos_token_id"] = sorted(source.model.end_ids)
-    silent = never_answered(source, ids)
-    generation["suppress_tokens"] = sorted({*(generation.get("suppress_tokens") or []), *silent})
-    write_json(folder / "generation_config.json", generation)
+    write_json(folder / GENERATION, generation_settings(source, suppressed=never_answered(source, ids)))
+
+
+def generation_settings(source: Source, suppressed: Sequence[int] = ()) -> Json:
+    """The content of `generation_config.json` with which answers are those of evaluation; see `greedy_settings`."""
+    file = source.folder / GENERATION
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return greedy_settings(settings, source.model.end_ids, suppressed)
 
 
 def _description(source: Source, names: list[str], ids: Sequence[int]) -> Json:

@@ -79,7 +79,8 @@ def _body(metadata: ArtifactMetadata, name: str) -> str:
         "## Use\n\n"
         "```python\nimport embedgrad_cli\n\n"
         'prompt = embedgrad_cli.load("prompt.safetensors")\n'
-        "inputs = prompt.apply(model, tokenizer, messages)  # for model.generate(**inputs)\n```\n\n"
+        "inputs = prompt.apply(model, tokenizer, messages)\n"
+        "output = model.generate(**inputs, **prompt.greedy(model, tokenizer), max_new_tokens=64)\n```\n\n"
         "`embedgrad export` writes forms that need no embedgrad, `embedgrad inspect prompt.safetensors --verify MODEL` "
         "tells whether a model is the one the prompt was made for, and `embedgrad evaluate "
         "artifact=prompt.safetensors` repeats the test.",

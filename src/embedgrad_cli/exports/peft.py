@@ -8,17 +8,21 @@ query. The tokenizer in the folder renders the rest, so that `apply_chat_templat
 from __future__ import annotations
 
 import copy
+import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
+from transformers import Cache
 
 from embedgrad_cli.config.schema import ExportConfig
+from embedgrad_cli.core.passes.plain import CACHES
 from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.exports import chat_template
 from embedgrad_cli.exports.artifact_source import Source, open_source
-from embedgrad_cli.exports.model import begin_of_text, renders_probes
+from embedgrad_cli.exports.model import GENERATION, begin_of_text, generation_settings, renders_probes
 from embedgrad_cli.exports.slot_text import Edges, fill_slots, find_edges
 from embedgrad_cli.storage.files import write_atomically, write_json
 from embedgrad_cli.storage.record import Json
@@ -27,21 +31,46 @@ MARK = "\ue020"  # from Unicode's private use area: no text has it
 
 
 def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
-    """Write adapter and tokenizer. Returns: what is in the folder.
+    """Write adapter, tokenizer and settings of generation. Returns: what is in the folder.
 
     Raises:
         ArtifactError: the model is not the one that the artifact was made for.
-        UserError: the prompt does not stand before the query.
+        UserError: the prompt does not stand before the query, or PEFT cannot generate with such a model.
     """
     source = open_source(config.artifact, config.model)
+    _check_cache(source)
     prefix = shared_prefix(source)
     tokenizer_after_prefix(source, len(prefix)).save_pretrained(folder)
     vectors = source.embed(prefix)
     write_atomically(folder / "adapter_model.safetensors", save({"prompt_embeddings": vectors}, {"format": "pt"}))
     write_json(folder / "adapter_config.json", _adapter_config(source, len(prefix)))
+    write_json(folder / GENERATION, generation_settings(source))
     return (
         f"a PEFT adapter of {len(prefix)} virtual tokens, {source.artifact.prompt.slots.num_tokens} of them optimised"
     )
+
+
+def _check_cache(source: Source) -> None:
+    """Refuse models whose answers PEFT spoils: without a word it puts the virtual tokens in front of every new token.
+
+    It does so until `past_key_values` say that tokens have been read. Recurrent models keep their state under another
+    name, and a family with a class of its own for its cache (MiniMax) may count otherwise.
+
+    Raises:
+        UserError: this is such a model.
+    """
+    kind = type(source.model.network)
+    names, module = signature(kind.forward).parameters, sys.modules[kind.__module__]
+    has_own_class = any(
+        isinstance(value, type) and issubclass(value, Cache) and value.__module__ == kind.__module__
+        for value in vars(module).values()
+    )
+    if has_own_class or (CACHES[0] not in names and any(name in names for name in CACHES)):
+        family = source.model.network.config.model_type
+        raise UserError(
+            f"model.path={source.model.path}: PEFT does not know the cache of a {family} model and would generate "
+            "other answers; use format=model or format=embeds."
+        )
 
 
 def shared_prefix(source: Source) -> tuple[int, ...]:
@@ -83,7 +112,7 @@ def tokenizer_after_prefix(source: Source, length: int) -> Any:
         else:
             begin = begin_of_text(source)
             rest = chat_template.after_mark(chat_template.plain(begin, turns[0]), MARK, begin + before)
-        tokenizer.chat_template = chat_template.without_blank(rest, source.prompt_template.blank)
+        tokenizer.chat_template = chat_template.up_to_answer(rest, source.prompt_template)
         return renders_probes(source, tokenizer, [], start=length)
 
     if find_edges(source, is_exact) is None:

@@ -49,9 +49,12 @@ class Fingerprint(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecord(Record):
+    """`chat_template_date` is the day that the chat template was told; None where it writes no date."""
+
     path: str
     revision: str | None
     fingerprint: Fingerprint
+    chat_template_date: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,7 @@ class RecordedModel(Record):
     path: str
     revision: str | None
     template: Literal["auto", "chat", "plain"]
+    chat_template_kwargs: Json | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,10 +179,15 @@ class ArtifactMetadata(Record):
 
     @property
     def settings(self) -> Json:
-        """All settings of the run, as nested dicts, with the commits in place of the revisions that were asked for."""
+        """All settings of the run, as nested dicts, with the commits in place of the revisions that were asked for.
+
+        The day that its chat template was told is a setting among them.
+        """
         settings = {"template": self.template.to_json(), **self.config.everything}
         if self.model.revision:
             settings["model"] = {**settings["model"], "revision": self.model.revision}
+        if self.model.chat_template_date:
+            settings["model"] = {**settings["model"], "chat_template_date": self.model.chat_template_date}
         if self.data_revision:
             hub = {**settings["task"]["hub"], "revision": self.data_revision}
             settings["task"] = {**settings["task"], "hub": hub}

@@ -7,11 +7,15 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Self
 
+from embedgrad_cli.errors import EmbedgradError
+
 PACKAGE = "embedgrad_cli"
 
 
 class RunLog:
     """Collects what the package logs within the context. Warnings also go to stderr, at once.
+
+    An unexpected error that ends the context is logged with its traceback.
 
     Args:
         level: the least important lines that are kept.
@@ -24,16 +28,19 @@ class RunLog:
         self._collected = MemoryHandler(capacity=1_000, flushLevel=logging.CRITICAL + 1)
 
     def __enter__(self) -> Self:
-        to_user = logging.StreamHandler()
-        to_user.setLevel("WARNING")
-        to_user.setFormatter(logging.Formatter("embedgrad: %(message)s"))
-        self._add(to_user)
+        self._to_user = logging.StreamHandler()
+        self._to_user.setLevel("WARNING")
+        self._to_user.setFormatter(logging.Formatter("embedgrad: %(message)s"))
+        self._add(self._to_user)
         self._add(self._collected)
         self._logger.setLevel(self._level)
         self._logger.propagate = False
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._logger.removeHandler(self._to_user)  # whoever reports the error to the user does so without a traceback
+        if isinstance(error, Exception) and not isinstance(error, EmbedgradError):
+            self._logger.error("ended by an error that is not one of embedgrad's messages", exc_info=error)
         for handler in self._handlers:
             self._logger.removeHandler(handler)
             handler.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from embedgrad_cli.errors import UserError
@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 DIFFERENCES = {
     "split": "split: the rows of train, validation and test, their contents or their order, are others",
     "rendering": (
-        "rendering: the same rows are other tokens now, because of another chat template or tokenizer, or of a chat "
-        "template that writes today's date"
+        "rendering: the same rows are other tokens now, because of another chat template or tokenizer, or of another "
+        "day in a chat template that writes today's date (model.chat_template_date=YYYY-MM-DD)"
     ),
     "model": "model: its config or its weights are others",
     "prompts": "prompts: the vectors in an artifact's file are others",
@@ -24,19 +24,23 @@ DIFFERENCES = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunDigests(Record):
-    """sha256 digests; `evaluation.digests` makes them and says what each can see. None: not known, or nothing there."""
+    """sha256 digests; `evaluation.digests` makes them and says what each can see. None: not known, or nothing there.
+
+    `chat_template_date` is no digest: it is the day that the chat template was told, and is told when the run goes on.
+    """
 
     split: str
     rendering: str
     model: str | None = None
     prompts: str | None = None
+    chat_template_date: str | None = None
 
     def differences(self, other: RunDigests) -> list[str]:
         """The digests that are known of both and differ.
 
         The rendering is that of the split's rows, so of another split it tells nothing.
         """
-        names = [item.name for item in fields(self) if not (item.name == "rendering" and self.split != other.split)]
+        names = [name for name in DIFFERENCES if not (name == "rendering" and self.split != other.split)]
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
         return [name for name, pair in pairs.items() if None not in pair and pair[0] != pair[1]]
 
@@ -55,6 +59,12 @@ def check_digests(before: RunDigests | None, now: RunDigests, output_dir: Path) 
     if before is None:
         warn_unchecked(output_dir)
         return None
+    if now.chat_template_date and before.chat_template_date is None:
+        log.warning(
+            "%s does not say for which day its chat template was rendered, so it is rendered for %s",
+            output_dir,
+            now.chat_template_date,
+        )
     differences = now.differences(before)
     if differences:
         raise UserError(

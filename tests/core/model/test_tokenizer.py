@@ -70,7 +70,7 @@ def test_a_target_is_what_the_template_writes_up_to_there(after: str) -> None:
 
 
 def test_a_target_of_a_template_like_llama_2_s() -> None:
-    """It writes a blank before the end of text, which its tokenizer has a token for."""
+    """It writes a blank before the answer, and one before the end of text, which its tokenizer has a token for."""
     tokenizer = sentencepiece_tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'assistant' %}{{ ' ' + m.content + ' ' + eos_token }}"
@@ -78,16 +78,15 @@ def test_a_target_of_a_template_like_llama_2_s() -> None:
     )
     model = replace(make_model(), tokenizer=tokenizer)
     assert model.end_ids == {tokenizer.eos_token_id}
-    [first, *_] = check_targets(model, "</s>", before=" ")
+    [first, *_] = check_targets(model, "</s>")
     assert tokenizer.convert_ids_to_tokens(first[-2:]) == ["\u2581", "</s>"]
 
 
-def check_targets(model: LanguageModel, end: str, before: str = "") -> list[list[int]]:
+def check_targets(model: LanguageModel, end: str) -> list[list[int]]:
     """Every target is the tokens of the whole conversation behind the query's, up to the end of the turn."""
     tokenizer, targets = model.tokenizer, []
-    rows = [replace(row, target=before + row.target) for row in ROWS]
     prompt_template = PromptTemplate(PLACEMENTS["before-query"], SEEDS, tokenizer, True)
-    encoded = encode(rows, prompt_template, model, append_end_token=True)
+    encoded = encode(ROWS, prompt_template, model, append_end_token=True)
     for row, example in zip(ROWS, encoded.examples, strict=True):
         asks = {"role": "user", "content": f"{SEEDS[0]}\n{row.query}"}
         answers = {"role": "assistant", "content": row.target}

@@ -17,6 +17,7 @@ from embedgrad_cli import assets
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
+from embedgrad_cli.core.model.pinned_template import original_of, pinned_day
 from embedgrad_cli.core.model.shards import read_index
 from embedgrad_cli.core.model.tokenizer import find_turn_end, from_pretrained, load_tokenizer, loading
 from embedgrad_cli.errors import ModelError, UserError
@@ -75,7 +76,8 @@ class LanguageModel:
     @property
     def max_length(self) -> int | None:
         """Longest sequence the model was built for, in tokens; None when its config does not say."""
-        return getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
+        length = getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
+        return length if length and length > 0 else None  # XLNet says -1
 
     @property
     def sliding_window(self) -> int | None:
@@ -137,8 +139,13 @@ class LanguageModel:
     def fingerprint(self) -> Fingerprint:
         """Hashes of what must not differ between the model an artifact was made for and the one it is used with."""
         config = {key: getattr(self.network.config, key, None) for key in IDENTITY_KEYS}
-        tokenizer = {"vocabulary": self.tokenizer.get_vocab(), "template": self.tokenizer.chat_template}
+        tokenizer = {"vocabulary": self.tokenizer.get_vocab(), "template": original_of(self.tokenizer.chat_template)}
         return Fingerprint(config=_digest(config), tokenizer=_digest(tokenizer))
+
+    @property
+    def chat_template_date(self) -> str | None:
+        """The day that conversations are rendered for, `YYYY-MM-DD`; None where the chat template writes no date."""
+        return pinned_day(self.tokenizer.chat_template)
 
     @cached_property
     def end_ids(self) -> set[int]:

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from embedgrad_cli import assets
 from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.core.model.pinned_template import pin
 from embedgrad_cli.errors import ModelError
 from embedgrad_cli.storage.hub_access import offline_if_out_of_reach
 
@@ -63,10 +65,11 @@ def _marking_tokens(tokenizer: Any) -> set[int]:
 
 
 def load_tokenizer(config: ModelConfig) -> ModelTokenizer:
-    """Load a model's tokenizer alone.
+    """Load a model's tokenizer alone. What its chat template is told, and the day, are fixed in it: see `pin`.
 
     Raises:
-        ModelError: it cannot be found or read, is not a fast one, or has no chat template where one is asked for.
+        ModelError: it cannot be found or read, is not a fast one, has no chat template where one is asked for, or one
+            that does not read what it is to be told.
     """
     from transformers import AutoTokenizer
 
@@ -82,7 +85,16 @@ def load_tokenizer(config: ModelConfig) -> ModelTokenizer:
             f"model.template=chat, but the tokenizer of {config.path} has no chat template. "
             "Use model.template=plain, which renders `template.text` instead."
         )
-    return ModelTokenizer(tokenizer, has_template if config.template == "auto" else config.template == "chat")
+    is_chat = has_template if config.template == "auto" else config.template == "chat"
+    if is_chat:
+        day = date.fromisoformat(config.chat_template_date) if config.chat_template_date else today()
+        tokenizer.chat_template = pin(tokenizer.chat_template, config.chat_template_kwargs, day)
+    return ModelTokenizer(tokenizer, is_chat)
+
+
+def today() -> date:
+    """The day that it is here."""
+    return datetime.now().astimezone().date()
 
 
 def from_pretrained(loader: Any, config: ModelConfig, **settings: Any) -> Any:

@@ -16,11 +16,11 @@ from torch.nn.functional import cross_entropy
 
 from embedgrad_cli.core.kernels.activation_checkpointing import body_of
 from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
-from embedgrad_cli.core.kernels.needed_positions import logits_only_at
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.model.trial import trial_of
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.network_pass import logits_and_cache
+from embedgrad_cli.core.passes.plain import plain_logits
 from embedgrad_cli.core.passes.scoring import batches_by_length
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, Slots
@@ -29,6 +29,7 @@ from embedgrad_cli.errors import ModelError
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3  # relative; float32 rounds to about 1e-6
+ROUNDING = 1e-5  # where nothing but the order of additions may differ
 _NO_MEMORY = (
     "memory ran out while the model was tried out on its longest example, {tokens} tokens. Use shorter rows, a smaller "
     "model, or a device with more memory."
@@ -43,13 +44,14 @@ def why_no_trunk(model: LanguageModel, examples: Sequence[Example], prompt: Soft
 
     Returns: why this model cannot share a trunk on these examples, in words; None: it can.
     Raises:
-        ModelError: what the model makes of token ids is not what it makes of their embeddings.
+        ModelError: what the model makes of token ids is not what it makes of their embeddings, or it is not causal.
         OutOfMemory: the longest example does not fit.
     """
     chosen, prompt = _with_a_slot(_of_different_length(examples), SoftPrompt(prompt.slots, prompt.seed), model)
     try:
         with trial_of(model) as trial:
             _check_embeddings(trial, chosen, prompt)
+            _check_causal(trial, chosen[0])
             reason = _difference(trial, chosen, prompt)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
@@ -111,6 +113,24 @@ def _takes_vectors(model: LanguageModel, tokens: Tensor) -> bool:
     return True
 
 
+@torch.no_grad()
+def _check_causal(model: LanguageModel, example: Example) -> None:
+    """Compare the hidden states of a text with those under another last token: none before it may change."""
+    body, size = body_of(model.network), model.network.get_input_embeddings().weight.shape[0]
+    ids = [token if token >= 0 else 0 for token in example.tokens]
+    texts = [[*ids, last] for last in (0, size - 1)]
+    one, other = (
+        body(input_ids=torch.tensor([text], device=model.device), use_cache=False).last_hidden_state[0, :-1]
+        for text in texts
+    )
+    if not _relative(other, one) <= ROUNDING:
+        family = model.network.config.model_type
+        raise ModelError(
+            f"model.path={model.path}: this {family} model is not causal: what comes later changes what it makes of a "
+            "token, so it cannot answer token by token. Use a causal language model."
+        )
+
+
 def _difference(trial: LanguageModel, examples: list[Example], prompt: SoftPrompt) -> str | None:
     """In what the trunk differs from the plain forward, or None."""
     forward = Forward(trial, examples)
@@ -136,7 +156,7 @@ def _plain_gradient(model: LanguageModel, examples: Sequence[Example], prompt: S
     for example in examples:
         first = len(example.tokens) - 1
         positions = range(first, first + len(example.target))
-        logits = _plain_logits(model, [*example.tokens, *example.target], positions, prompt)
+        logits = plain_logits(model, [*example.tokens, *example.target], positions, prompt)
         losses = cross_entropy(logits, torch.tensor(example.target, device=model.device), reduction="sum")
         total += torch.autograd.grad(losses / count, prompt.vectors)[0]
     return total
@@ -154,15 +174,8 @@ def _generation_error(forward: Forward, examples: Sequence[Example], prompt: Sof
         found.append(torch.stack([logits, more], dim=1))
         for example, token in zip(batch, tokens, strict=True):
             last = len(example.tokens) - 1
-            plain.append(_plain_logits(model, [*example.tokens, token], [last, last + 1], prompt))
+            plain.append(plain_logits(model, [*example.tokens, token], [last, last + 1], prompt))
     return _relative(torch.cat(found), torch.stack(plain))
-
-
-def _plain_logits(model: LanguageModel, tokens: Sequence[int], positions: Sequence[int], prompt: SoftPrompt) -> Tensor:
-    """Logits `[len(positions), vocabulary]` of one sequence, all of which is given to the network at once."""
-    with logits_only_at(model.network, torch.tensor(positions, device=model.device)):
-        embeds = prompt.embed(torch.tensor([tokens], device=model.device), model)
-        return model.network(inputs_embeds=embeds, use_cache=False).logits[0]
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:

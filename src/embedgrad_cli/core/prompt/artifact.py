@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -14,7 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from embedgrad_cli.config.schema import WITHOUT_EFFECT, Message, OptimizeConfig, TemplateConfig, WorkedExample
+from embedgrad_cli.config.schema import (
+    WITHOUT_EFFECT,
+    Message,
+    ModelConfig,
+    OptimizeConfig,
+    TemplateConfig,
+    WorkedExample,
+)
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Slots
@@ -33,6 +41,8 @@ from embedgrad_cli.storage.artifact_metadata import (
 )
 from embedgrad_cli.storage.files import write_atomically
 from embedgrad_cli.tasks.row_filter import RowFilter
+
+log = logging.getLogger(__name__)
 
 SEED_ROWS = "embedding rows of the seed's tokens"
 SEEN_ROWS = "seen_rows"  # the tensor
@@ -73,7 +83,12 @@ def artifact_metadata(
         seed=SeedRecord(text=config.prompt.text, token_ids=[list(ids) for ids in prompt.slots.ids]),
         template=template_record(config.template),
         worked_examples=[WorkedExampleRecord(query=e.query, target=e.target) for e in worked_examples],
-        model=ModelRecord(path=model.path, revision=model.revision, fingerprint=fingerprint),
+        model=ModelRecord(
+            path=model.path,
+            revision=model.revision,
+            fingerprint=fingerprint,
+            chat_template_date=model.chat_template_date,
+        ),
         task=config.task.name,
         split_hash=split_hash,
         data_revision=data_revision,
@@ -153,6 +168,24 @@ def check_fingerprint(artifact: Artifact, model: LanguageModel, path: str) -> No
     if not differs and not _same_rows(artifact.prompt, model):
         differs = [SEED_ROWS]
     refuse_other_model(artifact, model, path, differs)
+
+
+def told_as_in_training(config: ModelConfig, metadata: ArtifactMetadata) -> ModelConfig:
+    """A model's settings with what an artifact's chat template was told: its arguments and, where known, its day."""
+    day = metadata.model.chat_template_date or config.chat_template_date
+    told = metadata.config.model.chat_template_kwargs
+    return replace(config, chat_template_kwargs=told, chat_template_date=day)
+
+
+def warn_undated(artifact: Artifact, model: LanguageModel, path: str) -> None:
+    """Say that nobody knows the day of an artifact's chat template any more: an earlier version made it."""
+    if model.chat_template_date and artifact.metadata.model.chat_template_date is None:
+        log.warning(
+            "artifact=%s does not say for which day its chat template was rendered, so it is rendered for %s; another "
+            "is model.chat_template_date=YYYY-MM-DD",
+            path,
+            model.chat_template_date,
+        )
 
 
 def refuse_other_model(artifact: Artifact, model: LanguageModel, path: str, differs: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from embedgrad_cli.config.fields import PLACE, QUERY, QUERY_PLACE, prompt_number
+from embedgrad_cli.config.fields import PLACE, QUERY, QUERY_PLACE, SLOT, prompt_number
 from embedgrad_cli.config.schema import Message, TemplateConfig
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.errors import TemplateError
@@ -57,9 +57,18 @@ def render_turns(
             "the model's chat template rewrites the prompt where it stands in this conversation, so its place in the "
             "text cannot be told. Optimise a prompt without white space at its edges, or with another template."
         )
+    num_slots = sum(len(SLOT.findall(message.content)) for message in template.messages)
+    if len(pieces) != 2 * num_slots + 1:
+        raise TemplateError(
+            f"the model's chat template writes {len(pieces) // 2} of the prompt's {num_slots} place(s) in this "
+            "conversation. Leave out its system turn, or optimise a prompt in the user's turn (template=before-query "
+            "or template=after-query)."
+        )
     ends = [sum(map(len, pieces[: i + 1])) for i in range(len(pieces))]
-    # The template's own trailing blank is the answer's, as in training.
-    end = len(text.removesuffix(PromptTemplate(template, list(seeds), tokenizer, is_chat).blank))
+    # An answer begins as in training: behind what the template writes there, with its trailing blank in front.
+    prompt_template = PromptTemplate(template, list(seeds), tokenizer, is_chat)
+    text += prompt_template.prefix
+    end = len(text.removesuffix(prompt_template.blank))
     return Rendered(text[:end], [(ends[i - 1], min(ends[i], end)) for i in range(1, len(pieces), 2)])
 
 

@@ -10,11 +10,17 @@ from typing import Any
 from embedgrad_cli.config.fields import PLACE, QUERY, SLOT_AND_SPACE, prompt_number
 from embedgrad_cli.config.schema import TemplateConfig
 from embedgrad_cli.core.model.tokenizer import TurnEnd, find_turn_end
+from embedgrad_cli.core.text.rendering_check import (
+    MARKED,
+    answer_prefix,
+    check_places,
+    marker,
+    render_chat,
+    rewritten,
+)
 from embedgrad_cli.errors import TemplateError
 
 TRAILING_BLANK = re.compile(r"[^\S\r\n]+\Z")  # white space at the end of a text that breaks no line
-MARKED = re.compile("\ue000(.*?)\ue001")  # what `_marker` writes
-VERIFIED_EXAMPLES = 8  # renderings compared with the tokenizer's own before the pieces are trusted
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,11 @@ class PromptTemplate:
     """A template with the seed prompt in its slots, which renders queries into conversations.
 
     The template is rendered once, with markers for prompt and query, and cut into pieces: literal text, slots, query.
-    A rendering joins the pieces. The first few are compared with what the tokenizer's own template makes of the real
-    texts, so a chat template that rewrites its input (trims it, say) is found rather than silently deviated from.
+    A rendering joins the pieces. Each is compared with what the tokenizer's own template makes of the real texts, so a
+    chat template that rewrites its input (trims it, say) is found rather than silently deviated from.
+
+    What the chat template writes between its generation prompt and an answer (`prefix`: a blank, empty thoughts, a
+    channel) ends every rendering. So an answer is trained, scored and generated where the template has answers.
 
     A blank at the end of the template ("Answer: ") belongs to the answer, as in lm-evaluation-harness: tokenizers join
     it to the word that follows, so that a model has hardly ever seen a word after a lone one. Renderings end before it,
@@ -49,10 +58,13 @@ class PromptTemplate:
     def __init__(self, template: TemplateConfig, seeds: list[str] | None, tokenizer: Any, is_chat: bool) -> None:
         self.template, self.seeds, self.tokenizer, self.is_chat = template, seeds, tokenizer, is_chat
         self._check_fields([m.content for m in template.messages] if is_chat else [template.text])
-        rendered = self._fill(_marker)
-        self._check_rendered(rendered)
-        self._pieces, self.blank = _without_blank(self._cut(rendered))
-        self._unverified = VERIFIED_EXAMPLES
+        self.prefix = ""
+        rendered = self._fill(marker)
+        if is_chat:
+            messages = self._messages(marker)
+            check_places(messages, rendered, tokenizer)
+            self.prefix = answer_prefix(messages, rendered, tokenizer)
+        self._pieces, self.blank = _without_blank(self._cut(rendered + self.prefix))
 
     @property
     def adds_special_tokens(self) -> bool:
@@ -78,15 +90,14 @@ class PromptTemplate:
             added = query if kind == QUERY else content
             ranges[kind].append((len(text), len(text) + len(added)))
             text += added
-        if self._unverified:
-            self._unverified -= 1
+        if self.is_chat:
             self._verify(text, query)
         return Rendered(text, ranges["slot"], ranges[QUERY])
 
     @property
     def roles(self) -> list[str]:
         """The roles of the messages that the chat template is given."""
-        return [message["role"] for message in self._messages(_marker)]
+        return [message["role"] for message in self._messages(marker)]
 
     def _messages(self, value: Any) -> list[dict[str, str]]:
         """The messages with `value(name)` in place of each field. The arm `none` has no empty system turn."""
@@ -100,19 +111,13 @@ class PromptTemplate:
         return PLACE.sub(lambda match: value(match[1]), content)
 
     def _fill(self, value: Any) -> str:
-        """The template with `value(name)` in place of each field, through the chat template if there is one."""
+        """The template with `value(name)` in place of each field, through the chat template if there is one.
+
+        Up to where the answer begins.
+        """
         if not self.is_chat:
             return self._fill_text(self.template.text, value)
-        messages = self._messages(value)
-        try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except Exception as error:
-            roles = ", ".join(m["role"] for m in messages)
-            raise TemplateError(
-                f"the model's chat template refuses messages with the roles {roles}: {error}. "
-                "Put the prompt into the user's turn (template=before-query or template=after-query), "
-                "or use the plain text template (model.template=plain)."
-            ) from error
+        return render_chat(self._messages(value), self.tokenizer) + self.prefix
 
     def _cut(self, rendered: str) -> list[tuple[str, str]]:
         """Split a rendering with markers into `(kind, content)`: literal text, slots with their seed, the query."""
@@ -148,30 +153,11 @@ class PromptTemplate:
         if self.seeds is not None and any(not seed.strip() for seed in self.seeds):
             raise TemplateError("prompt.text is empty: the seed prompt needs at least one word to start from.")
 
-    def _check_rendered(self, rendered: str) -> None:
-        """A chat template may leave a turn out without a word; then arms that differ in it would be the same."""
-        given = [message["content"] for message in self._messages(_marker)] if self.is_chat else []
-        found = MARKED.findall(rendered)
-        lost = [name for name in MARKED.findall("".join(given)) if name not in found]
-        if lost:
-            names = " and ".join(f"{{{name}}}" for name in lost)
-            shown = MARKED.sub(lambda match: f"{{{match[1]}}}", rendered)
-            raise TemplateError(
-                f"the model's chat template leaves out {names}: of turns with the roles {', '.join(self.roles)} it "
-                f"makes {shown!r}. Put the prompt into the user's turn (template=before-query or "
-                "template=after-query), or use the plain text template (model.template=plain)."
-            )
-
     def _verify(self, text: str, query: str) -> None:
         expected = self._fill(lambda name: query if name == QUERY else self._seed(name))
         text += self.blank
         if text != expected:
-            at = next((i for i, (a, b) in enumerate(zip(text, expected, strict=False)) if a != b), len(expected))
-            raise TemplateError(
-                f"the model's chat template rewrites what it is given: {text[at : at + 40]!r} was expected, but it "
-                f"rendered {expected[at : at + 40]!r}. Remove white space at the edges of prompt.text, of the query "
-                "and of the template's messages, or use the plain text template (model.template=plain)."
-            )
+            raise rewritten(text, expected, self.tokenizer, self.seeds or [], query)
 
 
 def _without_blank(pieces: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], str]:
@@ -185,8 +171,3 @@ def _without_blank(pieces: list[tuple[str, str]]) -> tuple[list[tuple[str, str]]
             pieces.append((kind, kept))
             break
     return pieces, blank
-
-
-def _marker(name: str) -> str:
-    """A stand-in from Unicode's private use area, which chat templates pass through untouched."""
-    return f"\ue000{name}\ue001"

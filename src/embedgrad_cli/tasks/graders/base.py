@@ -1,14 +1,15 @@
-"""What every grader does: find the answer in a text, strictly and leniently, and compare each with the gold answer."""
+"""What every grader does: find the answer in a text, strictly and leniently, and compare each with the gold answer.
+
+All graders find it in one way: thoughts are cut, then come the form of the task's targets, the places where a text says
+what its answer is (`places.py`), and last what the text leaves no doubt about.
+"""
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-# What follows, to the end of the sentence, is an answer that the text announces.
-_ANNOUNCED = re.compile(r"\banswer(?:\s+(?:is|was|(?:would|must|should)\s+be)\b|\W{0,2}[:=])[ \t:*]*", re.IGNORECASE)
-_SENTENCE = re.compile(r".+?(?=\.(?:\s|$)|$)", re.MULTILINE)
+from embedgrad_cli.tasks.graders.places import places, without_thoughts
 
 
 class Undecided(Exception):
@@ -39,12 +40,16 @@ class Grader(ABC):
     """Finds an answer in a text, in two ways, and compares it with the gold answer."""
 
     @abstractmethod
-    def strict(self, text: str) -> str | None:
-        """The answer in the form that the task's targets have; None if there is none."""
+    def in_form(self, text: str) -> str | None:
+        """The answer in the form that the task's targets have; None if there is none. The text has no thoughts."""
 
     @abstractmethod
-    def lenient(self, text: str) -> str | None:
-        """The answer in any form that leaves no doubt; None if there is none."""
+    def read(self, place: str) -> str | None:
+        """The answer in a place that holds an answer: a box, or what "the answer is"; None if it is no such answer."""
+
+    @abstractmethod
+    def otherwise(self, text: str) -> str | None:
+        """The answer of a text that says in no place what it is; None if there is any doubt."""
 
     @abstractmethod
     def same(self, gold: str, answer: str) -> bool:
@@ -54,9 +59,23 @@ class Grader(ABC):
             Undecided: that would take too long, or too much memory.
         """
 
-    @abstractmethod
+    def strict(self, text: str) -> str | None:
+        """The answer in the form that the task's targets have; None if there is none."""
+        return self.in_form(without_thoughts(text))
+
+    def lenient(self, text: str) -> str | None:
+        """The answer in any form that leaves no doubt; None if there is none."""
+        text = without_thoughts(text)
+        ways = (self.in_form, self.said, self.otherwise)
+        return next((answer for way in ways if (answer := way(text)) is not None), None)
+
+    def said(self, text: str) -> str | None:
+        """The answer in the surest place that holds one; None if there is none. The text has no thoughts."""
+        return next(filter(None, map(self.read, places(text))), None)
+
     def gold(self, target: str) -> str | None:
         """The answer in a row's own target; None if there is none."""
+        return self.strict(target)
 
     def judge(self, gold: str, output: str) -> Grade:
         """Extract both ways and compare each with the gold answer.
@@ -73,10 +92,3 @@ class Grader(ABC):
             return Extraction(answer, answer is not None and self.same(gold, answer))
         except Undecided:
             return Extraction(answer, correct=False, undecided=True)
-
-
-def announced(text: str) -> str | None:
-    """The rest of the sentence after the last "the answer is" or "Answer:"; None if there is none."""
-    rests = [_SENTENCE.match(text, match.end()) for match in _ANNOUNCED.finditer(text)]
-    found = [rest.group().strip() for rest in rests if rest]
-    return found[-1] if found else None

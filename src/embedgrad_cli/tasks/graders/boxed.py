@@ -2,29 +2,33 @@ r"""Answers in LaTeX: `\boxed{\frac{1}{2}}`, "The answer is $x = 3$."."""
 
 from __future__ import annotations
 
-from embedgrad_cli.tasks.graders.base import Grader, announced
-from embedgrad_cli.tasks.graders.latex import last_boxed, last_formula, same_answer
-from embedgrad_cli.tasks.graders.number import last_number, quantity
+import re
+
+from embedgrad_cli.tasks.graders.base import Grader
+from embedgrad_cli.tasks.graders.latex import formulas, same_answer
+from embedgrad_cli.tasks.graders.number import last_number
+from embedgrad_cli.tasks.graders.places import boxes
+from embedgrad_cli.tasks.graders.quantities import quantity
+
+_REASON = re.compile(r"[\s,;]*\b(?:which|because|since|where|I\s+hope)\b.*", re.DOTALL)
 
 
 class Boxed(Grader):
-    r"""Strict: the last `\boxed{…}`. Lenient: or else what follows "the answer is", the last formula, the last number.
+    r"""Strict: the last `\boxed{…}`. Lenient: or else what the text announces, its last formula, its last number.
 
-    Answers are compared after normalisation, and by math-verify ("1/2" is `\frac{1}{2}`).
+    Answers are compared as exact numbers, after normalisation, and by math-verify ("x+1" is `1+x`).
     """
 
-    def strict(self, text: str) -> str | None:
-        return last_boxed(text)
+    def in_form(self, text: str) -> str | None:
+        return next(boxes(text), None)
 
-    def lenient(self, text: str) -> str | None:
-        if (boxed := last_boxed(text)) is not None:
-            return boxed
-        if said := announced(text):
-            return last_formula(said) or quantity(said) or said
-        return last_formula(text) or last_number(text)
+    def read(self, place: str) -> str | None:
+        first, every = formulas(place)
+        return first or quantity(place) or (every[-1] if every else None) or _REASON.sub("", place).strip(" *_\"'")
+
+    def otherwise(self, text: str) -> str | None:
+        _, every = formulas(text)
+        return every[-1] if every else last_number(text)
 
     def same(self, gold: str, answer: str) -> bool:
         return same_answer(gold, answer)
-
-    def gold(self, target: str) -> str | None:
-        return last_boxed(target)  # a solution without a box is a broken row, not one to guess at

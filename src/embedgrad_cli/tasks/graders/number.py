@@ -1,59 +1,56 @@
-"""Numbers in free text: "#### 1,224.00", "It costs $1,224."; every number spelled in one way."""
+"""Numbers in free text: "#### 1,224.00", "The answer is $1,224.", "It costs $1,224."."""
 
 from __future__ import annotations
 
 import re
 
 from embedgrad_cli.tasks.graders.base import Grader
+from embedgrad_cli.tasks.graders.numerals import exact_value, find, numbers, prepare, same_value
 
-# Thousands only in groups of three: "1, 2" and "3,4" are two numbers. A minus is a sign only where nothing is there
-# to subtract from: not in "16-3", "16 - 3" or "(a)-3".
-_NUMBER = re.compile(
-    r"(?P<sign>(?<![\w)\]}%])-\$?|\$-)?"
-    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+|(?=\.[0-9]))(?:\.(?P<fraction>[0-9]+))?"
-)
-_QUANTITY = re.compile(rf"\W*?({_NUMBER.pattern})(?:\s*[A-Za-z]{{2,}})*\W*")
 _MARKER = "####"
+# Where the answer begins in "18 dollars for 3 days", "5 + 3 = 8 eggs", "3 times 6, which is 18".
+_BEGINS = re.compile(r"(?:^|[=≈→:]|\\approx|\b(?:equals|equal\s+to|which\s+is|that\s+is|i\.e\.))[\W_]*$", re.IGNORECASE)
+_LISTED = re.compile(r"[\W_]*(?:,|;|&|\bor\b|\band\b)[\W_]*")
 
 
 class LastNumber(Grader):
-    """Strict: the number after `####`, as GSM8K marks it. Lenient: or else the last number in the text.
+    """Strict: the number after `####`, as GSM8K marks it.
 
-    Numbers are compared without thousands commas, currency, units, and zeros that change nothing.
+    Lenient: or else the one that is boxed or announced, or else the last number in the text.
+
+    Numbers are compared by value, without thousands separators, currency and units.
     """
 
-    def strict(self, text: str) -> str | None:
+    def in_form(self, text: str) -> str | None:
         marked = text.partition(_MARKER)[2].lstrip().partition("\n")[0]
         return next(iter(numbers(marked)), None)
 
-    def lenient(self, text: str) -> str | None:
-        return self.strict(text) or last_number(text)
+    def read(self, place: str) -> str | None:
+        text = prepare(place)
+        found = list(find(text))
+        begin = [number for number in found if _BEGINS.search(text, max(0, number.start - 30), number.start)] or found[
+            -1:
+        ]
+        if not begin:
+            return None
+        answer = begin[-1]
+        following = next((number for number in found if number.start >= answer.end), None)
+        if following and following.text != answer.text and _LISTED.fullmatch(text, answer.end, following.start):
+            return " ".join(text.split())  # a list is none of its numbers
+        return answer.text
+
+    def otherwise(self, text: str) -> str | None:
+        return last_number(text)
 
     def same(self, gold: str, answer: str) -> bool:
-        return answer == (self.lenient(gold) or gold)
+        gold = self.lenient(gold) or gold
+        one, other = exact_value(prepare(gold)), exact_value(prepare(answer))
+        return gold == answer if one is None or other is None else same_value(one, other)
 
     def gold(self, target: str) -> str | None:
         return self.lenient(target)
 
 
-def numbers(text: str) -> list[str]:
-    """Every number in the text, spelled in one way: "-1,224.50" as "-1224.5"."""
-    return [_spell(match) for match in _NUMBER.finditer(text.replace("−", "-"))]
-
-
 def last_number(text: str) -> str | None:
-    """The last number in the text, spelled as `numbers` spells it; None if there is none."""
+    """The last number in the text, spelled in one way; None if there is none."""
     return next(reversed(numbers(text)), None)
-
-
-def quantity(text: str) -> str | None:
-    """The number of a text that is a number and its unit, "17 dollars"; None if it is anything else."""
-    match = _QUANTITY.fullmatch(text)
-    return _spell(match) if match else None
-
-
-def _spell(match: re.Match[str]) -> str:
-    whole = match["whole"].replace(",", "").lstrip("0") or "0"
-    fraction = (match["fraction"] or "").rstrip("0")
-    size = f"{whole}.{fraction}" if fraction else whole
-    return size if size == "0" or not match["sign"] else f"-{size}"
