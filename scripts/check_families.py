@@ -48,9 +48,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=FAMILIES, metavar="NAME", help="these families alone")
     parser.add_argument("--model", type=Path, metavar="DIR", help="a model's folder instead of the families")
-    parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16"], default="float32", help="with --model: its precision"
-    )
+    parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16"], default=["float32"], help="of --model")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     return parser.parse_args(argv)
 
@@ -196,8 +194,8 @@ This page is the output of
 
 with {versions}. {checked} were checked, and {equal} are equal in every column.
 
-The models are tiny and random, in float32 unless a precision is named. The reference is transformers alone: token ids,
-one row at a time, without a cache. {rows} rows of different length stand under one prompt.
+The models are tiny and random and in float32, unless a model's folder was given. The reference is transformers alone:
+token ids, one row at a time, without a cache. {rows} rows of different length stand under one prompt.
 
 - **logits by ids**: log-likelihoods under the untouched prompt, against those of the text's token ids. In nats.
 - **gradient**: of a prompt away from its seed, as a share of the reference gradient's length.

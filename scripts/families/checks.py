@@ -110,6 +110,12 @@ class Reference:
         logits = self.logits(network, [*example.tokens, *answer], vectors)
         return logits[len(example.tokens) - 1 :].log_softmax(-1)
 
+    def step_by_step(self, network: Any, example: Example, answer: Sequence[int], vectors: Tensor) -> Tensor:
+        """As `log_likelihoods`, by a pass for each place: in some models what comes later changes what was before."""
+        ends = range(len(answer) + 1)
+        passes = (self.logits(network, [*example.tokens, *answer[:end]], vectors)[-1] for end in ends)
+        return torch.stack(list(passes)).log_softmax(-1)
+
     def gradient(self, network: Any, examples: Sequence[Example], vectors: Tensor) -> Tensor:
         """Of the mean loss over all target tokens."""
         leaf, count = vectors.clone().requires_grad_(), sum(len(example.target) for example in examples)
@@ -228,7 +234,7 @@ class Checks:
 
     @torch.no_grad()
     def _likelihoods_of_answer(self, example: Example, answer: Sequence[int]) -> tuple[Tensor, Tensor]:
-        return self._of_both(lambda network: self.reference.log_likelihoods(network, example, answer, self.vectors))
+        return self._of_both(lambda network: self.reference.step_by_step(network, example, answer, self.vectors))
 
     @torch.no_grad()
     def peft_export(self) -> Difference:
