@@ -55,6 +55,9 @@ class ModelConfig:
     chat_template_date: str | None = setting(
         "the day that a chat template with today's date writes, YYYY-MM-DD; null: the day the run began", default=None
     )
+    attention: Literal["eager", "sdpa"] | None = setting(
+        "how attention is computed; null: as fast as is exact", default=None
+    )
 
 
 @dataclass

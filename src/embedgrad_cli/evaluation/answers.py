@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.core.passes.generation import widest
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches_by_length
 from embedgrad_cli.core.text.encoding import Choices, Example
@@ -144,7 +145,7 @@ def answer_rows(
     keys = list(zip((example.id for example in arm.examples), arm.prompt_hashes(), strict=True))
     decoder = Decoder(arm.forward, arm.prompt)
     rows_at_once = max(batch_size // sampling.num_samples, 1)
-    for numbers in _batches(arm, rows_at_once * (1 if task.kind == "choice" else REFILLED)):
+    for numbers in _batches(arm, task, rows_at_once * (1 if task.kind == "choice" else REFILLED)):
         if not all(keys[i] in log for i in numbers):
             examples = [arm.examples[i] for i in numbers]
             started = time.perf_counter()
@@ -176,13 +177,15 @@ class Output:
     ending: Ending | None = None
 
 
-def _batches(arm: Arm, batch_size: int) -> Iterator[list[int]]:
+def _batches(arm: Arm, task: TaskConfig, batch_size: int) -> Iterator[list[int]]:
     """Row numbers in batches of similar length. Rows in a batch have the same choices, so these are scored together."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for number, options in enumerate(arm.options):
         groups.setdefault(options, []).append(number)
-    for numbers in groups.values():
-        for batch in batches_by_length(arm.forward, [arm.examples[n] for n in numbers], batch_size):
+    for options, numbers in groups.items():
+        is_choice = task.kind == "choice"
+        following = max(map(len, arm.choices[options].ids)) if is_choice else widest(0, task.max_new_tokens)
+        for batch in batches_by_length(arm.forward, [arm.examples[n] for n in numbers], batch_size, following):
             yield [numbers[index] for index in batch]
 
 

@@ -68,3 +68,46 @@ def test_fingerprints_tell_models_apart() -> None:
     assert make_model("qwen2").fingerprint == make_model("qwen2").fingerprint
     assert make_model("qwen2").fingerprint.config != make_model("llama").fingerprint.config
     assert make_model("qwen2").fingerprint.tokenizer != make_model("qwen2", chat=False).fingerprint.tokenizer
+
+
+@pytest.fixture
+def capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Gemma 2 with a cap on attention so small that one hears it, for a transformers that takes sdpa by itself."""
+    from transformers import Gemma2PreTrainedModel
+
+    model = make_model("gemma2")
+    model.network.config.attn_logit_softcapping = 0.02
+    model.network.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    monkeypatch.setattr(Gemma2PreTrainedModel, "_supports_sdpa", True)
+    return tmp_path
+
+
+def test_a_cap_on_attention_is_kept(capped: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    ids = torch.arange(3, 40)[None]
+    eager = AutoModelForCausalLM.from_pretrained(capped, attn_implementation="eager")
+    logits = load_model(settings(capped), CPU).network(ids).logits
+    assert torch.equal(logits, eager(ids).logits)
+    eager.config.attn_logit_softcapping = None
+    for layer in eager.model.layers:
+        layer.self_attn.attn_logit_softcapping = None
+    assert (logits - eager(ids).logits).abs().max() > 1e-3
+
+
+def test_attention_that_would_leave_a_cap_out_is_refused(capped: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.attention=sdpa"):
+        load_model(settings(capped, attention="sdpa"), CPU)
+
+
+@pytest.mark.parametrize("attention", [None, "eager", "sdpa"])
+def test_attention_is_chosen_and_gives_the_same_numbers(attention: str | None) -> None:
+    model, fast = (
+        load_model(settings("embedded:tiny", attention=attention), CPU),
+        load_model(settings("embedded:tiny"), CPU),
+    )
+    assert (model.network.config._attn_implementation == "eager") is (attention == "eager")
+    assert model.reads_trunk_in_place is (attention != "eager")
+    ids = torch.arange(3, 40)[None]
+    torch.testing.assert_close(model.network(ids).logits, fast.network(ids).logits, rtol=1e-4, atol=1e-4)

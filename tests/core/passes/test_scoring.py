@@ -11,6 +11,7 @@ import torch
 from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model
 
 from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.generation import widest
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import Decoder, batches_by_length, generate, score_choices
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
@@ -101,9 +102,48 @@ def test_a_recurrent_model_scores_and_generates_by_the_plain_forward() -> None:
 def test_batches_hold_one_length_where_a_gap_would_matter() -> None:
     shared, _, _ = setup("mistral", "system")
     examples = shared.examples  # type: ignore[attr-defined]
-    batches = list(batches_by_length(shared, examples, batch_size=4))
+    batches = list(batches_by_length(shared, examples, batch_size=4, following=0))
     assert sorted(i for batch in batches for i in batch) == list(range(len(examples)))
     assert all(len({len(examples[i].tokens) for i in batch}) == 1 for batch in batches)
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "gemma2"])
+@pytest.mark.parametrize(("room", "is_mixed"), [(2 * 12, True), (2 * 12 - 1, False), (-30, False)])
+def test_rows_that_fit_the_window_with_all_that_follows_share_batches(
+    architecture: str, room: int, is_mixed: bool
+) -> None:
+    """Two answers grow at a time, so rows come in after gaps; a window of just that width still gives exact numbers."""
+    shared, plain, prompt = setup(architecture, "after-query")
+    examples = shared.examples  # type: ignore[attr-defined]
+    longest = max(len(example.tokens) for example in examples)
+    shared.model.network.config.sliding_window = longest + room
+    *_, with_longest = batches_by_length(shared, examples, 5, following=widest(0, 12))
+    assert (len(with_longest) > 1) is is_mixed
+    answers = generate(shared, examples, prompt, max_new_tokens=12, batch_size=2)
+    assert answers == [generate(shared, [example], prompt, 12, 1)[0] for example in examples]
+    assert answers == generate(plain, examples, prompt, 12, 1)
+    choices = [(5,), (17, 31, 12)]
+    actual = score_choices(shared, examples, choices, prompt, batch_size=5)
+    expected = score_choices(plain, examples, choices, prompt, batch_size=1)
+    torch.testing.assert_close(torch.tensor(actual), torch.tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("room", "is_shared"), [(0, True), (-1, False), (-30, False)])
+def test_queries_before_the_prompt_are_computed_once_where_all_fits_the_window(room: int, is_shared: bool) -> None:
+    shared, plain, prompt = setup("mistral", "after-query")
+    examples = shared.examples  # type: ignore[attr-defined]
+    trunk = shared.compute_trunk(prompt)
+    cuts = [next(i for i, token in enumerate(example.tokens) if token < 0) for example in examples]
+    width = max(cuts) + max(example.length - 1 - cut for example, cut in zip(examples, cuts, strict=True))
+    shared.model.network.config.sliding_window = width + room
+    key_values, _ = shared.compute_before_slot(examples, prompt, trunk)
+    assert (key_values.width > trunk.width) is is_shared
+    gradients = []
+    for forward in (shared, plain):
+        prompt.vectors.grad = None
+        forward.accumulate_gradient(examples, prompt)
+        gradients.append(prompt.vectors.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gemma2"])

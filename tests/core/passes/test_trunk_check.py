@@ -80,7 +80,14 @@ def gemma3n(vocabulary: int) -> Any:
     return network
 
 
-@pytest.mark.parametrize("make", [falcon_h1, gemma3n])
+def gemma4(vocabulary: int) -> Any:
+    """It finds the ids again by the embeddings it is given, which works for a text and for nothing else."""
+    more = {"vocab_size_per_layer_input": vocabulary, "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0}
+    more |= {"layer_types": ["sliding_attention", "full_attention"], "head_dim": 8, "global_head_dim": 8}
+    return tf.Gemma4ForCausalLM(tf.Gemma4TextConfig(**SHAPE, vocab_size=vocabulary, **more))
+
+
+@pytest.mark.parametrize("make", [falcon_h1, gemma3n, gemma4])
 def test_a_model_that_does_more_with_ids_than_look_them_up_is_refused_by_name(make: Callable[[int], Any]) -> None:
     model = model_of(make)
     with pytest.raises(ModelError, match=model.network.config.model_type):
@@ -113,6 +120,20 @@ def test_what_depends_on_padding_or_on_length_is_computed_in_full(make: Callable
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     assert why_no_trunk(model, shortest, prompt) is None, "alone, the shortest example would not show it"
     assert why_no_trunk(model, encoded.examples, prompt)
+
+
+@pytest.mark.parametrize("chunk", [8, 512])
+def test_chunks_are_no_obstacle(chunk: int) -> None:
+    """Llama 4's layers look back as far as their chunk begins; its `base_model` is the whole network."""
+    experts = {"num_local_experts": 2, "intermediate_size_mlp": 64, "head_dim": 8}
+    kinds = {"layer_types": ["chunked_attention", "full_attention"], "no_rope_layers": [1, 0]}
+    model = model_of(
+        lambda size: tf.Llama4ForCausalLM(
+            tf.Llama4TextConfig(**SHAPE, **experts, **kinds, vocab_size=size, attention_chunk_size=chunk)
+        )
+    )
+    assert model.sliding_window == chunk
+    assert reason(model) is None
 
 
 def test_an_error_of_the_cache_is_a_reason_and_want_of_memory_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 
 @contextmanager
@@ -33,3 +34,13 @@ def decoder_layers(network: Any) -> list[nn.Module]:
     depth = network.config.get_text_config().num_hidden_layers
     stacks = [m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     return list(stacks[0]) if stacks else []
+
+
+def body_of(network: Any) -> Any:
+    """The network without its output layer, which gives hidden states.
+
+    `base_model` of transformers is the network itself where a family's prefix names no part of it (Llama 4 for text).
+    """
+    if network.base_model is not network:
+        return network.base_model
+    return next((part for part in network.children() if isinstance(part, PreTrainedModel)), network)

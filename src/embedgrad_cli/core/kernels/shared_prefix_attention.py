@@ -20,6 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from embedgrad_cli.core.kernels.activation_checkpointing import body_of
 from embedgrad_cli.core.kernels.kv_cache import KeyValues, PackedCache, PrefixCache
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 
@@ -160,7 +161,7 @@ def prepare_attention(network: Any) -> bool:
         return False
     try:
         network.set_attn_implementation(NAME)
-        agrees = _agrees(network.base_model)
+        agrees = _agrees(body_of(network))
     except Exception:  # whatever an unknown model raises here means: not with this one
         agrees = False
     if not agrees:

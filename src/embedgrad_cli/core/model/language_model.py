@@ -81,12 +81,12 @@ class LanguageModel:
 
     @property
     def sliding_window(self) -> int | None:
-        """Tokens a sliding-window layer looks back; None when every layer sees everything."""
+        """Tokens that a layer of the shortest sight sees, by a window or in chunks; None when all see everything."""
         config = self.network.config.get_text_config()
-        layer_types = getattr(config, "layer_types", None)
-        if layer_types is not None and "sliding_attention" not in layer_types:
-            return None
-        return getattr(config, "sliding_window", None)
+        layer_types = getattr(config, "layer_types", None) or ["sliding_attention"]  # it may name a window alone
+        sights = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+        seen = (getattr(config, sights[kind], None) for kind in set(layer_types) & sights.keys())
+        return min((tokens for tokens in seen if tokens is not None), default=None)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings as the network itself would compute them: the *module's* output, scaled where it scales.
@@ -194,8 +194,9 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     with loading(config):
         known = load_tokenizer(config)
         _check_files(config)
+        settings = {"dtype": config.dtype, "attn_implementation": _attention(config)}
         # Safetensors only: a pickled checkpoint can run code while it is read.
-        network = from_pretrained(AutoModelForCausalLM, config, dtype=config.dtype, use_safetensors=True)
+        network = from_pretrained(AutoModelForCausalLM, config, use_safetensors=True, **settings)
     _move(network.requires_grad_(False).eval(), device, config)
     reads_trunk_in_place = prepare_attention(network)
     kind = "chat" if known.is_chat else "plain"
@@ -203,6 +204,28 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     source = f"{config.path}@{revision}" if revision else config.path
     log.info("model %s: %s on %s, %s template", source, network.dtype, device, kind)
     return LanguageModel(network, known.tokenizer, config.path, revision, known.is_chat, reads_trunk_in_place)
+
+
+def _attention(config: ModelConfig) -> str | None:
+    """The implementation that the user chose; None leaves it to transformers, except where that may change results.
+
+    Gemma 2 caps attention's scores. PyTorch's own attention (sdpa) has no such cap, and some versions of transformers
+    leave it out without a word.
+
+    Raises:
+        ModelError: the chosen one has no cap, and the model needs one.
+    """
+    from transformers import AutoConfig
+
+    cap = getattr(from_pretrained(AutoConfig, config).get_text_config(), "attn_logit_softcapping", None)
+    if cap is None:
+        return config.attention
+    if config.attention == "sdpa":
+        raise ModelError(
+            f"model.attention=sdpa: {config.path} caps the scores of its attention at {cap:g} "
+            "(attn_logit_softcapping), and sdpa would leave that out. Use model.attention=eager, or null."
+        )
+    return "eager"
 
 
 def _move(network: Any, device: torch.device, config: ModelConfig) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from embedgrad_cli.core.kernels.activation_checkpointing import decoder_layers
+from embedgrad_cli.core.kernels.activation_checkpointing import body_of, decoder_layers
 from embedgrad_cli.core.model.language_model import LanguageModel
 
 MOST_LAYERS = 8
@@ -44,7 +44,7 @@ def trial_of(model: LanguageModel) -> Iterator[LanguageModel]:
 def _runs(model: LanguageModel) -> bool:
     """Whether the network takes tokens; some have tables for all of their layers together."""
     try:
-        model.network.base_model(input_ids=torch.arange(3, device=model.device)[None], use_cache=False)
+        body_of(model.network)(input_ids=torch.arange(3, device=model.device)[None], use_cache=False)
     except Exception:
         return False
     return True

@@ -222,8 +222,9 @@ class Forward:
         """
         key_values, branches = self._expand(trunk, batch)
         cuts = [_first_slot(branch) % len(branch) for branch in branches]  # without a slot: 0
+        rest = max(example.length - 1 - trunk.width - cut for example, cut in zip(batch, cuts, strict=True))
         prefix_has_slot = any(token < 0 for token in batch[0].tokens[: trunk.width])
-        if prefix_has_slot or not any(cuts) or not self.allows_gaps(cuts):
+        if prefix_has_slot or not any(cuts) or not self.allows_gaps(cuts, trunk.width + max(cuts) + rest):
             return key_values, branches
         queries = [branch[:cut] for branch, cut in zip(branches, cuts, strict=True)]
         with torch.no_grad():
@@ -239,12 +240,16 @@ class Forward:
         last = [end - 1 for end in accumulate(len(branch) for branch in branches)]
         return logits_and_cache(self.model, branches, key_values, prompt, last)
 
-    def allows_gaps(self, lengths: Sequence[int]) -> bool:
+    def allows_gaps(self, lengths: Sequence[int], width: int) -> bool:
         """Whether rows of these lengths may be padded *inside* a sequence.
 
-        A sliding window counts padding too, so padding between two tokens would shorten its reach.
+        A sliding window counts padding too, so padding between two tokens would shorten its reach: unless the window
+        is as wide as the batch.
+
+        Args: width: of the batch in the end, with its trunk, all padding, and what follows the rows.
         """
-        return self.model.sliding_window is None or len(set(lengths)) == 1
+        window = self.model.sliding_window
+        return window is None or width <= window or len(set(lengths)) == 1
 
     @property
     def _reads_in_place(self) -> bool:

@@ -26,6 +26,15 @@ from embedgrad_cli.storage.run_records import Ending
 FREE_SHARE = 0.25
 
 
+def widest(longest: int, max_new_tokens: int) -> int:
+    """How wide a batch of answers gets, at most, gaps included; `longest` is the longest example.
+
+    Where new rows come in, all are compact: no wider than an example with its answer. From then on nothing grows by
+    more than an answer before new ones come in, or all are complete.
+    """
+    return longest + 2 * max_new_tokens
+
+
 class Generation:
     """Generates `sampling.num_samples` answers to each example.
 
@@ -53,6 +62,7 @@ class Generation:
         context = forward.model.max_length
         left = [max_new_tokens if context is None else context - len(example.tokens) for example in examples]
         self.limits = [min(max_new_tokens, tokens_left) for tokens_left in left]
+        self.width = widest(max((len(example.tokens) for example in examples), default=0), max_new_tokens)
         self.random_numbers = sampling.random_numbers([example.id for example in examples], max_new_tokens)
         self.answers: list[list[int]] = [[] for _ in range(len(examples) * sampling.num_samples)]
         self.endings: list[Ending] = ["limit"] * len(self.answers)
@@ -82,7 +92,7 @@ class Generation:
         # Examples that come in later stand after a gap, which not every model allows.
         free = self.at_once - len(self.growing)
         enough = max(int(FREE_SHARE * self.at_once), self.sampling.num_samples)
-        return bool(self.waiting) and free >= enough and self.forward.allows_gaps((1, 2))
+        return bool(self.waiting) and free >= enough and self.forward.allows_gaps((1, 2), self.width)
 
     def _admit(self) -> None:
         """Compute the branches of as many examples as there are free rows for; each query is computed once."""

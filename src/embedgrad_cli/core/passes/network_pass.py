@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedgrad_cli.core.kernels.activation_checkpointing import checkpointed_layers
+from embedgrad_cli.core.kernels.activation_checkpointing import body_of, checkpointed_layers
 from embedgrad_cli.core.kernels.kv_cache import KeyValues, PackedCache, PrefixCache
 from embedgrad_cli.core.kernels.needed_positions import logits_only_at, mlp_only_at
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
@@ -36,7 +36,7 @@ def extend_cache(model: LanguageModel, sequences: Sequences, key_values: KeyValu
     # One position is as good as none, and all modules can take it.
     prepared = _prepare(model, sequences, key_values, prompt, positions=[0])
     with mlp_only_at(model.network, prepared.positions):
-        model.network.base_model(**prepared.inputs)
+        body_of(model.network)(**prepared.inputs)
     return prepared.cache.extended()
 
 
@@ -79,7 +79,7 @@ def hidden_states_at(
     """The last hidden states `[len(positions), hidden_size]`, which the output layer takes; else as `logits_at`."""
     prepared = _prepare(model, sequences, key_values, prompt, positions, read_only=True)
     with _saving(model, prepared, checkpoint_activations):
-        hidden = model.network.base_model(**prepared.inputs).last_hidden_state
+        hidden = body_of(model.network)(**prepared.inputs).last_hidden_state
     return hidden.flatten(0, 1)[prepared.positions]
 
 

@@ -13,7 +13,7 @@ from embedgrad_cli.core.kernels.memory import is_out_of_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.ending import GeneratedAnswer
 from embedgrad_cli.core.passes.forward import Forward
-from embedgrad_cli.core.passes.generation import Generation
+from embedgrad_cli.core.passes.generation import Generation, widest
 from embedgrad_cli.core.passes.network_pass import logits_at
 from embedgrad_cli.core.passes.plain import plain_answers, plain_scores
 from embedgrad_cli.core.passes.sampling import Sampling
@@ -101,7 +101,7 @@ def score_choices(
 ) -> list[list[float]]:
     """`Decoder.score_choices` for any number of examples, in batches of similar length."""
     decoder, scores = Decoder(forward, prompt), dict[int, list[float]]()
-    for rows in batches_by_length(forward, examples, batch_size):
+    for rows in batches_by_length(forward, examples, batch_size, max(map(len, choices), default=0)):
         batch = [examples[i] for i in rows]
         scores |= zip(rows, decoder.score_choices(batch, choices), strict=True)
     return [scores[i] for i in range(len(examples))]
@@ -118,20 +118,25 @@ def generate(
 ) -> list[list[list[int]]]:
     """The token ids of `Decoder.generate` for any number of examples, `batch_size` of them at once."""
     decoder, answers = Decoder(forward, prompt), dict[int, list[list[int]]]()
-    for rows in batches_by_length(forward, examples, batch_size * REFILLED):
+    for rows in batches_by_length(forward, examples, batch_size * REFILLED, widest(0, max_new_tokens)):
         batch, at_once = [examples[i] for i in rows], batch_size * sampling.num_samples
         generated = decoder.generate(batch, max_new_tokens, at_once, sampling, stop)
         answers |= zip(rows, ([answer.ids for answer in of_row] for of_row in generated), strict=True)
     return [answers[i] for i in range(len(examples))]
 
 
-def batches_by_length(forward: Forward, examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
-    """Row numbers in batches of similar length; of one length where a gap would change the result."""
+def batches_by_length(
+    forward: Forward, examples: Sequence[Example], batch_size: int, following: int
+) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length; of one length where a gap would change the result.
+
+    Args: following: places that come after the longest row of a batch, at most.
+    """
     order = sorted(range(len(examples)), key=lambda i: (len(examples[i].tokens), i))
     batch: list[int] = []
     for row in order:
         lengths = [len(examples[i].tokens) for i in (*batch[:1], row)]
-        if batch and (len(batch) == batch_size or not forward.allows_gaps(lengths)):
+        if batch and (len(batch) == batch_size or not forward.allows_gaps(lengths, lengths[-1] + following)):
             yield batch
             batch = []
         batch.append(row)

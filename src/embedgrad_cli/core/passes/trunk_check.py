@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from embedgrad_cli.core.kernels.activation_checkpointing import body_of
 from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.model.trial import trial_of
@@ -79,15 +80,20 @@ def _with_a_slot(examples: list[Example], prompt: SoftPrompt, model: LanguageMod
 @torch.no_grad()
 def _check_embeddings(model: LanguageModel, examples: Sequence[Example], prompt: SoftPrompt) -> None:
     """Compare the last hidden states by token ids with those by their embeddings, one example at a time."""
-    ids_of_slot, body = prompt.slots.flat_ids, model.network.base_model
+    ids_of_slot, body = prompt.slots.flat_ids, body_of(model.network)
     for example in examples:
         ids = [token if token >= 0 else ids_of_slot[-1 - token] for token in example.tokens]
         tokens = torch.tensor([ids], device=model.device)
         by_ids = body(input_ids=tokens, use_cache=False).last_hidden_state
         by_embeddings = body(inputs_embeds=model.embed(tokens), use_cache=False).last_hidden_state
         error = _relative(by_embeddings, by_ids)
+        family = model.network.config.model_type
+        if not _takes_vectors(model, tokens):
+            raise ModelError(
+                f"model.path={model.path}: a {family} model looks token ids up by the embeddings it is given, and "
+                "vectors of a prompt have none, so embedgrad cannot drive it. Use a model of another family."
+            )
         if not error <= TOLERANCE:
-            family = model.network.config.model_type
             raise ModelError(
                 f"model.path={model.path}: a {family} model does more with token ids than look up their embeddings. "
                 f"Given the embeddings instead, its states differ by {error:.0%}: vectors in place of a text would not "
@@ -95,10 +101,22 @@ def _check_embeddings(model: LanguageModel, examples: Sequence[Example], prompt:
             )
 
 
+def _takes_vectors(model: LanguageModel, tokens: Tensor) -> bool:
+    """Whether embeddings that are no token's give states at all; some networks look for the tokens that they are of."""
+    embeds = model.embed(tokens)
+    try:
+        body_of(model.network)(inputs_embeds=embeds + embeds.square().mean().sqrt(), use_cache=False)
+    except Exception as error:  # of a kind that each network chooses for itself
+        if is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
 @torch.no_grad()
 def _check_causal(model: LanguageModel, example: Example) -> None:
     """Compare the hidden states of a text with those under another last token: none before it may change."""
-    body, size = model.network.base_model, model.network.get_input_embeddings().weight.shape[0]
+    body, size = body_of(model.network), model.network.get_input_embeddings().weight.shape[0]
     ids = [token if token >= 0 else 0 for token in example.tokens]
     texts = [[*ids, last] for last in (0, size - 1)]
     one, other = (
@@ -148,7 +166,7 @@ def _plain_gradient(model: LanguageModel, examples: Sequence[Example], prompt: S
 def _generation_error(forward: Forward, examples: Sequence[Example], prompt: SoftPrompt) -> float:
     """Of the logits after the examples, and after one token more: the answer's first two tokens."""
     model, trunk, found, plain = forward.model, forward.compute_trunk(prompt), list[Tensor](), list[Tensor]()
-    for rows in batches_by_length(forward, examples, len(examples)):
+    for rows in batches_by_length(forward, examples, len(examples), following=1):
         batch = [examples[i] for i in rows]
         logits, key_values = forward.prefill(batch, prompt, trunk)
         tokens = logits.argmax(-1).tolist()
