@@ -12,7 +12,8 @@ from tests.docs.workplace import Workplace
 @pytest.mark.slow
 def test_answers_that_were_graded_later_and_again(workplace: Workplace) -> None:
     for snippet in snippets("docs/evaluation.md"):
-        workplace.run(snippet)
+        if "Qwen/" not in snippet.text:  # of the hub
+            workplace.run(snippet)
     results = json.loads((workplace.folder / "outputs/later/results.json").read_text())
     assert results["comparison"]["baseline"] == "none"
     assert "text:First, think; then answer." in workplace.command("embedgrad compare outputs --mixed")
