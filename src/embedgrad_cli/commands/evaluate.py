@@ -259,7 +259,8 @@ def _check_done(config: EvaluateConfig, before: RunDigests | None, directory: Ru
 
 def _digests(config: EvaluateConfig, splits: Splits, prompts: dict[str, ArmPrompt]) -> RunDigests:
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
-    return digests_of(config.model, template, splits, getattr(splits, config.split), prompts)
+    rows = dict.fromkeys(prompts, getattr(splits, config.split))
+    return digests_of(config.model, template, splits, rows, prompts)
 
 
 def _answer(job: _Evaluation, directory: RunDirectory) -> dict[str, list[list[Answer]]]:

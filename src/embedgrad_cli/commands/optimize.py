@@ -81,5 +81,5 @@ def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:
 def _digests(config: OptimizeConfig, splits: Splits) -> RunDigests:
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds_of(config.prompt))}
-    rows = [*splits.train, *splits.validation, *splits.test]
+    rows = {"none": splits.test, "seed": [*splits.train, *splits.validation, *splits.test]}
     return digests_of(config.model, template, splits, rows, prompts)

@@ -9,6 +9,7 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from embedgrad_cli.config.schema import ModelConfig, TemplateConfig
@@ -26,20 +27,20 @@ def digests_of(
     model: ModelConfig,
     template: TemplateConfig,
     splits: Splits,
-    rows: Sequence[Row],
+    rows: Mapping[str, Sequence[Row]],
     prompts: Mapping[str, ArmPrompt],
 ) -> RunDigests:
     """The digests of a run.
 
     - `split` is `Splits.content_digest`: every split, the rows' order included.
-    - `rendering` is of the token ids of the rows, with each prompt's text in the template, and of the answers that
+    - `rendering` is of the token ids of each prompt's rows, with its text in the template, and of the answers that
       are trained on or scored after it.
     - `model` is `model_digest`.
     - `prompts` is of the vectors of prompts that were trained.
 
     Args:
         template: with its worked examples.
-        rows: that the model reads.
+        rows: that the model reads with each of the prompts.
 
     Raises:
         ModelError: the tokenizer cannot be loaded.
@@ -67,15 +68,20 @@ def dated(model: ModelConfig, before: RunDigests | None) -> ModelConfig:
 
 
 def _rendering(
-    known: ModelTokenizer, template: TemplateConfig, rows: Sequence[Row], prompts: Mapping[str, ArmPrompt]
+    known: ModelTokenizer,
+    template: TemplateConfig,
+    rows: Mapping[str, Sequence[Row]],
+    prompts: Mapping[str, ArmPrompt],
 ) -> str:
     total = hashlib.sha256()
-    answers = list(dict.fromkeys(text for row in rows for text in (row.target, *row.choices)))
-    texts = dict.fromkeys((prompt.seeds, known.is_chat and not prompt.is_bare) for prompt in prompts.values())
+    read = chain.from_iterable(rows.values())
+    answers = list(dict.fromkeys(text for row in read for text in (row.target, *row.choices)))
+    # Prompts of the same text, as a seed and what became of it, read the same rows.
+    texts = {(prompt.seeds, known.is_chat and not prompt.is_bare): rows[name] for name, prompt in prompts.items()}
     tails, ends = dict[str, None](), dict[str, None]()
-    for seeds, is_chat in texts:
+    for (seeds, is_chat), of_text in texts.items():
         prompt_template = PromptTemplate(template, None if seeds is None else list(seeds), known.tokenizer, is_chat)
-        rendered = (prompt_template.render(row.query).text for row in rows)
+        rendered = (prompt_template.render(row.query).text for row in of_text)
         _add_tokens(total, rendered, known.tokenizer, prompt_template.adds_special_tokens)
         tails[prompt_template.tail + prompt_template.blank] = None
         ends[f"end {prompt_template.turn_end}"] = None
