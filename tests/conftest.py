@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,23 +137,26 @@ def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+# Of tiny models in the style of Llama.
+SHAPE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.1,  # with the usual 0.02 a random model hardly listens to its prompt
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+
+
 def make_network(architecture: str, vocab_size: int) -> torch.nn.Module:
     """A random causal LM of two layers in the shape of a known family."""
     import transformers as tf
 
-    shape = {
-        "vocab_size": vocab_size,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "initializer_range": 0.1,  # with the usual 0.02 a random model hardly listens to its prompt
-        "pad_token_id": 0,
-        "bos_token_id": None,
-        "eos_token_id": None,
-    }
+    shape = {**SHAPE, "vocab_size": vocab_size}
     gpt2 = {"vocab_size": vocab_size, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
     nemotron_h = {
         "hybrid_override_pattern": "M*-",
@@ -369,6 +373,26 @@ def write_header(path: Path, metadata: object, data: int = 4) -> Path:
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(data))
     return path
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths lead into a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def records(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, Any]]]:
+    """`embedgrad compare` as JSON."""
+    from embedgrad_cli.cli import main as cli
+
+    def compare(*arguments: str) -> list[dict[str, Any]]:
+        code = cli.main(["compare", *arguments, "--format", "json"])
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        return json.loads(captured.out)
+
+    return compare
 
 
 def samples(run: Path) -> list[dict[str, Any]]:

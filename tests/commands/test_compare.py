@@ -6,111 +6,20 @@ import copy
 import csv
 import io
 import json
-import random
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from statsmodels.stats.multitest import multipletests
-from tests.conftest import PLACEMENTS, optimize_config
+from tests.comparison.run_files import Capture, Records, summary, write_run
+from tests.conftest import PLACEMENTS
 
 from embedgrad_cli.cli import main as cli
-from embedgrad_cli.comparison.runs import find_runs, natural, pool_folds, read_run
-from embedgrad_cli.evaluation.significance import paired_difference, wilson_interval
 
-Capture = pytest.CaptureFixture[str]
-Records = Callable[..., list[dict[str, Any]]]
-
-
-def summary(seed: list[bool], optimized: list[bool], test_hash: str, **more: Any) -> dict[str, Any]:
-    """A results.json, from what the two prompts got right."""
-    n, arms = len(seed), {"none": [False] * len(seed), "seed": seed, "optimized": optimized}
-    return {
-        "task": "words",
-        "split": "test",
-        "num_examples": n,
-        "num_skipped": 0,
-        "model": "embedded:tiny",
-        "arms": {
-            name: {"accuracy": sum(right) / n, "ci95": list(wilson_interval(sum(right), n)), "correct": sum(right)}
-            | {"invalid": 0}
-            for name, right in arms.items()
-        },
-        "comparison": {"baseline": "seed", "candidate": "optimized", **vars(paired_difference(seed, optimized))},
-        "drift": {"mean_relative_l2": 0.5, "nearest_kept": 5, "num_tokens": 6, "nearest": []},
-        "split_hash": "s",
-        "test_hash": test_hash,
-    } | more
-
-
-def write_run(
-    path: Path,
-    right: int = 5,
-    test_hash: str = "t",
-    results: Any = None,
-    validation: float | None = None,
-    **changes: Any,
-) -> Path:
-    """A finished run of 10 examples, in validation as good as in the test unless said otherwise.
-
-    `changes` are settings, with `__` for the dot.
-    """
-    config = asdict(optimize_config(path, Path("model"), Path("data"), template=PLACEMENTS["system"]))
-    for key, value in changes.items():
-        *parts, name = key.split("__")
-        part = config
-        for one in parts:
-            part = part[one]
-        part[name] = value
-    path.mkdir(parents=True)
-    (path / "config.yaml").write_text(yaml.safe_dump(config))
-    answers = [index < right for index in range(10)]
-    chosen = {"accuracy": right / 10 if validation is None else validation, "loss": 1.0, "step": 5}
-    own = summary([True] * 2 + [False] * 8, answers, test_hash, validation=chosen)
-    content = results if results is not None else own
-    (path / "results.json").write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def records(capsys: Capture) -> Records:
-    """Compares as JSON."""
-
-    def compare(*arguments: str) -> list[dict[str, Any]]:
-        code = cli.main(["compare", *arguments, "--format", "json"])
-        captured = capsys.readouterr()
-        assert code == 0, captured.err
-        return json.loads(captured.out)
-
-    return compare
-
-
-def test_natural_order() -> None:
-    assert sorted(["10", "2", "run10", "run2", "a", ""], key=natural) == ["", "2", "10", "a", "run2", "run10"]
-
-
-def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
-    for number in (10, 2, 1):
-        write_run(tmp_path / f"sweep/{number}")
-    (tmp_path / "sweep/1/below").mkdir()
-    write_run(tmp_path / "sweep/.hidden/1")
-    write_run(tmp_path / "sweep/3/begun")
-    (tmp_path / "sweep/3/begun/results.json").unlink()
-
-    finished, unfinished = find_runs(tmp_path)
-
-    assert [path.name for path in finished] == ["1", "2", "10"]
-    assert [path.name for path in unfinished] == ["begun"]
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def test_only_settings_that_differ_are_shown_by_their_shortest_name(capsys: Capture, records: Records) -> None:
@@ -165,110 +74,6 @@ def test_long_values_are_cut_only_while_they_differ(capsys: Capture) -> None:
     assert cli.main(["compare", "b", "--format", "md"]) == 0
     text = capsys.readouterr().out
     assert all(long + ending in text for ending in "?!")
-
-
-def test_validation_orders_and_chooses_and_the_test_does_not(capsys: Capture, records: Records) -> None:
-    for number, (validation, right) in {10: (0.5, 9), 2: (0.5, 8), 1: (0.3, 10), 3: (0.9, 4)}.items():
-        write_run(Path(f"s/{number}"), right, validation=validation)
-    shown = records("s")
-    assert [one["run"] for one in shown] == ["s/3", "s/2", "s/10", "s/1"]  # what is equal, in natural order
-    assert [one["chosen"] for one in shown] == [True, False, False, False]
-    assert [one["chosen"] for one in records("s", "--sort=-candidate")] == [False, False, False, True]
-
-    for format in ("table", "md"):
-        assert cli.main(["compare", "s", "--format", format]) == 0
-        (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Validation chose")]
-        assert "chose 3 (90.0 %): optimized 40.0 (" in said
-
-
-def test_of_equal_accuracies_validation_chooses_by_loss(records: Records) -> None:
-    for number, loss in ((1, 0.5), (2, 0.25), (3, 0.75)):
-        path = write_run(Path(f"s/{number}"))
-        content = json.loads((path / "results.json").read_text())
-        content["validation"]["loss"] = loss
-        (path / "results.json").write_text(json.dumps(content))
-    assert [one["run"] for one in records("s")] == ["s/2", "s/1", "s/3"]
-
-
-@pytest.mark.parametrize("sort", ["-candidate", "-optimized", "p", "-difference"])
-def test_a_test_figure_to_sort_by_is_spoken_of(sort: str, capsys: Capture) -> None:
-    for number in range(2):
-        write_run(Path(f"s/{number}"), optimizer__lr=number + 1)
-    for key, told in ((sort, True), ("-validation", False), ("lr", False)):
-        assert cli.main(["compare", "s", f"--sort={key}"]) == 0
-        assert (f"({key.removeprefix('-')})" in capsys.readouterr().err) is told
-
-
-def test_nothing_is_chosen_where_a_run_has_no_validation(records: Records) -> None:
-    write_run(Path("s/0"), 3)
-    write_run(Path("s/1"), results=summary([True] * 10, [True] * 10, "t"), optimizer__lr=0.5)
-    assert [(one["run"], one["chosen"]) for one in records("s")] == [("s/0", None), ("s/1", None)]
-
-
-def test_p_is_corrected_for_all_lines(records: Records) -> None:
-    """Forty runs of which none is better than its seed: choosing the luckiest must not make it significant."""
-    draw = random.Random(0)
-    for number in range(40):
-        first, second = ([draw.random() < 0.5 for _ in range(60)] for _ in range(2))
-        write_run(Path(f"s/{number}"), results=summary(first, second, "t"), optimizer__lr=number + 1)
-    shown = records("s", "--sort", "p")
-    raw = [one["comparison.mcnemar_p"] for one in shown]
-    assert raw[0] < 0.05
-    assert [one["comparison.holm_p"] for one in shown] == pytest.approx(list(multipletests(raw, method="holm")[1]))
-    assert min(one["comparison.holm_p"] for one in shown) > 0.05
-
-
-def test_seeds_of_one_setting_share_a_line(capsys: Capture, records: Records) -> None:
-    for lr, rights in ((0.1, (5, 7, 9)), (0.5, (4, 4, 10))):
-        for seed, right in enumerate(rights):
-            write_run(Path(f"s/{lr}-{seed}"), right, seed=seed, optimizer__lr=lr)
-    low, high = records("s", "--sort", "lr")
-    assert (low["seeds"], low["num_examples"], low["config.optimizer.lr"]) == (3, 10, 0.1)
-    assert (low["arms.optimized.accuracy"], low["arms.optimized.accuracy.sd"]) == pytest.approx((0.7, 0.2))
-    assert (high["comparison.difference"], high["comparison.difference.sd"]) == pytest.approx((0.4, 0.3464), abs=1e-4)
-    assert (low["arms.seed.accuracy.sd"], high["validation.accuracy"]) == pytest.approx((0.0, 0.6))
-    each = records("s", "--each-seed")
-    assert len(each) == 6
-    assert not any("arms.optimized.accuracy.sd" in one for one in each)
-    of_low = sorted(one["comparison.mcnemar_p"] for one in each if one["config.optimizer.lr"] == 0.1)
-    assert low["comparison.mcnemar_p"] == pytest.approx(1.5 * of_low[1]), "Rüger: 3/2 times the second smallest"
-
-    assert cli.main(["compare", "s", "--format", "md"]) == 0
-    assert "70.0 ± 20.0" in capsys.readouterr().out
-
-
-def test_seeds_with_test_sets_of_their_own_are_compared_with_the_same_seeds(records: Records) -> None:
-    for lr in (0.1, 0.5):
-        for seed in range(3):
-            write_run(Path(f"s/{lr}-{seed}"), 5, f"t{seed}", seed=seed, optimizer__lr=lr)
-    assert [one["seeds"] for one in records("s")] == [3, 3]
-    (Path("s/0.5-2/results.json")).unlink()
-    assert cli.main(["compare", "s"]) == 2, "two seeds and three have not the same rows"
-
-
-def test_folds_are_pooled_before_seeds(records: Records) -> None:
-    for seed in range(2):
-        for fold in range(3):
-            write_run(Path(f"s/{seed}-{fold}"), 5 + seed, f"t{seed}{fold}", seed=seed, task__fold=fold)
-    (pooled,) = records("s")
-    assert (pooled["runs"], pooled["seeds"], pooled["num_examples"]) == (6, 2, 30)
-    assert pooled["arms.optimized.accuracy"] == pytest.approx(0.55)
-
-
-def test_a_seed_that_is_there_twice_is_not_averaged(records: Records) -> None:
-    for number, seed in enumerate((1, 2, 2)):
-        write_run(Path(f"s/{number}"), seed=seed)
-    assert len(records("s")) == 3
-
-
-def test_rows_that_a_prompt_had_seen_are_told(capsys: Capture) -> None:
-    seen = {"num_rows": 4, "num_looked_up": 10, "expected_by_chance": 0.0}
-    for number, excluded in enumerate((True, False)):
-        told = summary([True] * 10, [True] * 10, "t", overlap={**seen, "excluded": excluded})
-        write_run(Path(f"s/{number}"), results=told, optimizer__lr=number + 1)
-    assert cli.main(["compare", "s"]) == 0
-    (said,) = [line for line in capsys.readouterr().out.splitlines() if "task.overlap=allow" in line]
-    assert said.endswith(": 1.")
 
 
 @pytest.mark.parametrize(
@@ -385,73 +190,6 @@ def test_optimize_and_evaluate_side_by_side(records: Records) -> None:
     shown = records("s")
     assert [key for key in shown[0] if key.startswith("config.")] == ["config.evaluation.batch_size"]
     assert records("s", "--sort", "lr")[-1]["run"] == "s/1", "it has no learning rate"
-
-
-def folds(folder: str, seed: int, count: int = 3, **changes: Any) -> tuple[list[bool], list[bool]]:
-    """Write the folds of one setting. Returns: all outcomes together."""
-    draw = random.Random(seed)
-    every: tuple[list[bool], list[bool]] = ([], [])
-    for fold in range(count):
-        n = draw.randrange(5, 20)
-        first, second = ([draw.random() < share for _ in range(n)] for share in (0.4, 0.7))
-        drift = {"mean_relative_l2": float(fold), "nearest_kept": fold, "num_tokens": 6}
-        results = summary(first, second, f"t{fold}-{n}", drift=drift)
-        write_run(Path(folder) / str(fold), results=results, task__fold=fold, **changes)
-        every[0].extend(first)
-        every[1].extend(second)
-    return every
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_folds_are_pooled_as_if_they_were_one_run(seed: int) -> None:
-    first, second = folds("s", seed)
-
-    (pooled,) = pool_folds([read_run(Path(f"s/{fold}")) for fold in (2, 0, 1)])
-
-    expected = summary(first, second, "")
-    results = json.loads(json.dumps(pooled.results.to_json()))
-    assert results["comparison"] == json.loads(json.dumps(expected["comparison"]))
-    assert results["num_examples"] == expected["num_examples"]
-    for name, arm in expected["arms"].items():
-        assert {**results["arms"][name], "invalid": 0} == arm
-    assert results["drift"] == {"mean_relative_l2": 1.0, "nearest_kept": 3, "num_tokens": 18}
-    assert [path.name for path in pooled.paths] == ["0", "1", "2"]
-
-
-def test_rows_of_pooled_folds_are_compared(capsys: Capture, records: Records) -> None:
-    folds("s/low", 0, optimizer__lr=0.1)
-    folds("s/high", 0, optimizer__lr=0.9)
-    shown = records("s", "--sort", "lr")
-    assert [(one["run"], one["runs"]) for one in shown] == [
-        ("s/low/0 s/low/1 s/low/2", 3),
-        ("s/high/0 s/high/1 s/high/2", 3),
-    ]
-    assert [key for key in shown[0] if key.startswith("config.")] == ["config.optimizer.lr"]
-    assert cli.main(["compare", "s"]) == 0
-    text = capsys.readouterr().out
-    assert "high/{0,1,2}" in text
-    assert "of 3 folds" in text
-
-    (Path("s/low/2/results.json")).unlink()
-    assert cli.main(["compare", "s"]) == 2, "two folds and three are not the same rows"
-    assert "of 2 folds" in capsys.readouterr().err
-
-
-def test_a_fold_on_its_own_is_a_run_like_others(records: Records) -> None:
-    folds("s", 0, count=1)
-    write_run(Path("s/other"), 5, json.loads(Path("s/0/results.json").read_text())["test_hash"])
-    assert len(records("s")) == 2
-
-
-def test_no_row_counts_twice(capsys: Capture) -> None:
-    folds("s", 0)
-    write_run(Path("s/again"), 5, "other", task__fold=1)
-    assert cli.main(["compare", "s"]) == 2
-    assert "s/0, s/1, s/2, s/again: these runs of one setting hold a fold twice" in capsys.readouterr().err
-    write_run(Path("same/0"), task__fold=0)
-    write_run(Path("same/1"), task__fold=1)
-    assert cli.main(["compare", "same"]) == 2
-    assert "tested on the same rows" in capsys.readouterr().err
 
 
 def broken(**changes: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from embedgrad_cli.config.arm_spec import parse_arm
 from embedgrad_cli.config.fields import as_texts, seeds_of
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
+from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.artifact import (
     Artifact,
@@ -145,7 +146,7 @@ def _prepare(config: EvaluateConfig, directory: RunDirectory) -> _Evaluation:
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     _check_artifacts(config, artifacts, model, template, has_day)
     prompts = _prompts(config, artifacts)
-    digests: RunDigests | None = (now := _digests(config, splits, prompts))
+    digests: RunDigests | None = (now := _digests(config, model.model_tokenizer, splits, prompts))
     if resumes:
         digests = check_digests(before, now, directory.path)
     arm_set = build_arms(rows, model, template, config.task, prompts)
@@ -254,13 +255,15 @@ def _check_done(config: EvaluateConfig, before: RunDigests | None, directory: Ru
         return
     config = replace(config, model=dated(config.model, before))
     prompts, splits = _prompts(config, _load_artifacts(config)), load(config.task, config.seed)
-    check_digests(before, _digests(config, splits, prompts), directory.path)
+    check_digests(before, _digests(config, load_tokenizer(config.model), splits, prompts), directory.path)
 
 
-def _digests(config: EvaluateConfig, splits: Splits, prompts: dict[str, ArmPrompt]) -> RunDigests:
+def _digests(
+    config: EvaluateConfig, known: ModelTokenizer, splits: Splits, prompts: dict[str, ArmPrompt]
+) -> RunDigests:
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     rows = dict.fromkeys(prompts, getattr(splits, config.split))
-    return digests_of(config.model, template, splits, rows, prompts)
+    return digests_of(config.model, known, template, splits, rows, prompts)
 
 
 def _answer(job: _Evaluation, directory: RunDirectory) -> dict[str, list[list[Answer]]]:

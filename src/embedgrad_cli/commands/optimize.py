@@ -17,6 +17,7 @@ from pathlib import Path
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig
 from embedgrad_cli.core.model.language_model import load_model, pick_device
+from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.digests import dated, digests_of
@@ -56,7 +57,7 @@ def _train(config: OptimizeConfig, directory: RunDirectory, log: RunLog, overrid
     before = read_digests(directory.checkpoint) if resumes else None
     told = dated(config.model, before)
     model = load_model(told, pick_device(config.device))
-    digests: RunDigests | None = (now := _digests(replace(config, model=told), splits))
+    digests: RunDigests | None = (now := _digests(replace(config, model=told), model.model_tokenizer, splits))
     if resumes:
         digests = check_digests(before, now, directory.path)
     training = Training(config, model, splits, directory, overrides, digests)
@@ -73,13 +74,17 @@ def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:
         warn_unchecked(directory.path)
     else:
         config = replace(config, model=dated(config.model, results.digests))
-        check_digests(results.digests, _digests(config, load(config.task, config.seed)), directory.path)
+        check_digests(
+            results.digests,
+            _digests(config, load_tokenizer(config.model), load(config.task, config.seed)),
+            directory.path,
+        )
     report.already_finished(directory.path, results)
     return results.validation.accuracy if results.validation else results.primary_accuracy
 
 
-def _digests(config: OptimizeConfig, splits: Splits) -> RunDigests:
+def _digests(config: OptimizeConfig, known: ModelTokenizer, splits: Splits) -> RunDigests:
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds_of(config.prompt))}
     rows = {"none": splits.test, "seed": [*splits.train, *splits.validation, *splits.test]}
-    return digests_of(config.model, template, splits, rows, prompts)
+    return digests_of(config.model, known, template, splits, rows, prompts)

@@ -6,7 +6,6 @@ judged(lines)  # with p corrected for all lines, and the one that validation cho
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from embedgrad_cli.comparison.runs import Run
+from embedgrad_cli.comparison.runs import Run, sha256_of
 from embedgrad_cli.evaluation.significance import holm, ruger
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Results
@@ -134,7 +133,7 @@ def _pool(entries: Sequence[Entry]) -> Entry:
     flat["num_examples"] = min(one["num_examples"] for one in records)
     flat["seen_rows"] = max(one["seen_rows"] for one in records)
     tests = sorted({entry.test_hash for entry in entries})
-    flat["test_hash"] = tests[0] if len(tests) == 1 else hashlib.sha256("\n".join(tests).encode()).hexdigest()
+    flat["test_hash"] = tests[0] if len(tests) == 1 else sha256_of(*tests)
     flat["test_sets"] = len(tests)
     if P in records[0]:
         flat[P] = ruger([one[P] for one in records])

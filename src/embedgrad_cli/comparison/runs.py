@@ -83,7 +83,7 @@ def read_run(path: Path) -> Run:
             "or repeat it in another output_dir."
         )
     # Runs of versions that wrote no `test_hash` have the hash of all splits.
-    test_hash = results.test_hash or _sha256(results.split, results.split_hash or str(path))
+    test_hash = results.test_hash or sha256_of(results.split, results.split_hash or str(path))
     return Run((path,), _flat_config(config), replace(results, test_hash=test_hash))
 
 
@@ -192,7 +192,7 @@ def _pool(runs: Sequence[Run]) -> Run:
         task=first.task,
         split=first.split,
         model=first.model,
-        test_hash=_sha256(*sorted(map(_test_hash, runs))),
+        test_hash=sha256_of(*sorted(map(_test_hash, runs))),
         num_examples=n,
         arms={
             name: ArmSummary(accuracy=count / n, ci95=wilson_interval(count, n), correct=count)
@@ -239,5 +239,6 @@ def _pool_drift(drifts: Sequence[Drift]) -> Drift:
     )
 
 
-def _sha256(*texts: str) -> str:
+def sha256_of(*texts: str) -> str:
+    """One name for several test sets."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()

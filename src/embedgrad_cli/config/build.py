@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 from embedgrad_cli.config import checks
 from embedgrad_cli.config.evaluation_checks import check_arms
 from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, OptimizeConfig
-from embedgrad_cli.config.spelling import nearest_key, shown
+from embedgrad_cli.config.spelling import half_character, nearest_key, shown
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.structure import NOTHING, NotExpected, Problem, make_converter, structure, to_list
 
@@ -65,7 +65,7 @@ def _halves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _halves(inner, f"{key}[{number}]")
-    elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+    elif isinstance(value, str) and half_character(value):
         yield key, value
 
 

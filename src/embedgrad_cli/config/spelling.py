@@ -1,4 +1,4 @@
-"""Names that were probably meant, and values as YAML writes them."""
+"""Names that were probably meant, values as YAML writes them, and texts that nothing can write."""
 
 from __future__ import annotations
 
@@ -50,3 +50,14 @@ def natural(text: object) -> list[Any]:
     """A key to sort by in which `run 2` comes before `run 10`."""
     parts = re.split(r"(\d+)", str(text).lower())
     return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+
+
+def half_character(text: str) -> str | None:
+    """In words, the first half of a surrogate pair in a text: JSON can write one, and a reader keeps bytes as such."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        byte = f"byte 0x{code - 0xDC00:02x}, or " if 0xDC80 <= code <= 0xDCFF else ""
+        return f"not UTF-8 ({byte}\\u{code:04x} alone, which is half of a character)"
+    return None

@@ -15,7 +15,7 @@ from typing import Any
 from embedgrad_cli.config.schema import ModelConfig, TemplateConfig
 from embedgrad_cli.core.model.model_digest import model_digest
 from embedgrad_cli.core.model.pinned_template import pinned_day
-from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer, today
+from embedgrad_cli.core.model.tokenizer import ModelTokenizer, today
 from embedgrad_cli.core.text.encoding import TOKENIZER_BATCH
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import ArmPrompt
@@ -25,6 +25,7 @@ from embedgrad_cli.tasks.load import Row, Splits
 
 def digests_of(
     model: ModelConfig,
+    known: ModelTokenizer,
     template: TemplateConfig,
     splits: Splits,
     rows: Mapping[str, Sequence[Row]],
@@ -39,16 +40,15 @@ def digests_of(
     - `prompts` is of the vectors of prompts that were trained.
 
     Args:
+        known: the model's tokenizer, as the run renders with it.
         template: with its worked examples.
         rows: that the model reads with each of the prompts.
 
     Raises:
-        ModelError: the tokenizer cannot be loaded.
         TemplateError: the template cannot carry a prompt.
     """
     trained = [prompt.trained.vectors.detach().cpu() for prompt in prompts.values() if prompt.trained is not None]
     vectors = hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in trained))
-    known = load_tokenizer(model)
     return RunDigests(
         split=splits.content_digest,
         rendering=_rendering(known, template, rows, prompts),

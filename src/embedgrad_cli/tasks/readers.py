@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from embedgrad_cli.config.spelling import half_character
 from embedgrad_cli.errors import DataError
 from embedgrad_cli.tasks.defects import Defects, Record, Source, cause
-from embedgrad_cli.tasks.row_template import half_character
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from string import Formatter
 from typing import Any
 
+from embedgrad_cli.config.spelling import half_character
 from embedgrad_cli.errors import ConfigError
 
 
@@ -78,14 +79,3 @@ def as_text(value: Any, column: str) -> str | None:
             raise ValueError(f"column {column!r} is {half}")
         return value
     return str(value) if isinstance(value, int | float) and value == value else None
-
-
-def half_character(text: str) -> str | None:
-    """In words, the first half of a surrogate pair in a text: JSON can write one, and a reader keeps bytes as such."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        code = ord(text[error.start])
-        byte = f"byte 0x{code - 0xDC00:02x}, or " if 0xDC80 <= code <= 0xDCFF else ""
-        return f"not UTF-8 ({byte}\\u{code:04x} alone, which is half of a character)"
-    return None

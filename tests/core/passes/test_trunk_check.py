@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from tests.conftest import make_model, make_tokenizer
+from tests.conftest import SHAPE, make_model, make_tokenizer
 from tests.core.passes.parity import encoded_rows, plain_gradient
 
 from embedgrad_cli.core.kernels.memory import OutOfMemory
@@ -22,19 +22,6 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.errors import ModelError
-
-SHAPE: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.1,
-    "pad_token_id": 0,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
 
 
 def model_of(make: Callable[[int], Any]) -> LanguageModel:

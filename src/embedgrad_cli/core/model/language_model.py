@@ -19,7 +19,7 @@ from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
 from embedgrad_cli.core.model.pinned_template import original_of, pinned_day
 from embedgrad_cli.core.model.shards import read_index
-from embedgrad_cli.core.model.tokenizer import find_turn_end, from_pretrained, load_tokenizer, loading
+from embedgrad_cli.core.model.tokenizer import ModelTokenizer, find_turn_end, from_pretrained, load_tokenizer, loading
 from embedgrad_cli.errors import ModelError, UserError
 from embedgrad_cli.storage.artifact_metadata import Fingerprint
 from embedgrad_cli.storage.hub_access import COMMIT
@@ -60,6 +60,11 @@ class LanguageModel:
     revision: str | None
     is_chat: bool
     reads_trunk_in_place: bool = False
+
+    @property
+    def model_tokenizer(self) -> ModelTokenizer:
+        """The tokenizer alone, for what needs no weights."""
+        return ModelTokenizer(self.tokenizer, self.is_chat)
 
     @property
     def device(self) -> torch.device:

@@ -25,6 +25,7 @@ from embedgrad_cli.core.passes.scoring import batches_by_length
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, Slots
 from embedgrad_cli.errors import ModelError
+from embedgrad_cli.tasks.defects import cause
 
 log = logging.getLogger(__name__)
 
@@ -80,19 +81,18 @@ def _with_a_slot(examples: list[Example], prompt: SoftPrompt, model: LanguageMod
 @torch.no_grad()
 def _check_embeddings(model: LanguageModel, examples: Sequence[Example], prompt: SoftPrompt) -> None:
     """Compare the last hidden states by token ids with those by their embeddings, one example at a time."""
-    ids_of_slot, body = prompt.slots.flat_ids, body_of(model.network)
+    ids_of_slot, body, family = prompt.slots.flat_ids, body_of(model.network), model.network.config.model_type
+    if not _takes_vectors(model):
+        raise ModelError(
+            f"model.path={model.path}: a {family} model looks token ids up by the embeddings it is given, and vectors "
+            "of a prompt have none, so embedgrad cannot drive it. Use a model of another family."
+        )
     for example in examples:
         ids = [token if token >= 0 else ids_of_slot[-1 - token] for token in example.tokens]
         tokens = torch.tensor([ids], device=model.device)
         by_ids = body(input_ids=tokens, use_cache=False).last_hidden_state
         by_embeddings = body(inputs_embeds=model.embed(tokens), use_cache=False).last_hidden_state
         error = _relative(by_embeddings, by_ids)
-        family = model.network.config.model_type
-        if not _takes_vectors(model, tokens):
-            raise ModelError(
-                f"model.path={model.path}: a {family} model looks token ids up by the embeddings it is given, and "
-                "vectors of a prompt have none, so embedgrad cannot drive it. Use a model of another family."
-            )
         if not error <= TOLERANCE:
             raise ModelError(
                 f"model.path={model.path}: a {family} model does more with token ids than look up their embeddings. "
@@ -101,9 +101,9 @@ def _check_embeddings(model: LanguageModel, examples: Sequence[Example], prompt:
             )
 
 
-def _takes_vectors(model: LanguageModel, tokens: Tensor) -> bool:
+def _takes_vectors(model: LanguageModel) -> bool:
     """Whether embeddings that are no token's give states at all; some networks look for the tokens that they are of."""
-    embeds = model.embed(tokens)
+    embeds = model.embed(torch.arange(3, device=model.device)[None])
     try:
         body_of(model.network)(inputs_embeds=embeds + embeds.square().mean().sqrt(), use_cache=False)
     except Exception as error:  # of a kind that each network chooses for itself
@@ -146,7 +146,7 @@ def _difference(trial: LanguageModel, examples: list[Example], prompt: SoftPromp
     except Exception as error:  # any failure of a cache we do not know means: do not use it
         if is_out_of_memory(error):
             raise
-        return f"its cache is of another kind ({type(error).__name__}: {_first_line(error)})"
+        return f"its cache is of another kind ({cause(error)})"
     return None
 
 
@@ -180,7 +180,3 @@ def _generation_error(forward: Forward, examples: Sequence[Example], prompt: Sof
 
 def _relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm().clamp(min=1e-20))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")
