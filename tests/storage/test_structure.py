@@ -26,6 +26,7 @@ class Outer:
     count: int | Literal["auto"]
     by_name: dict[str, float]
     note: str | None = None
+    mood: Literal["calm", "wild"] | None = None
 
 
 GOOD: dict[str, Any] = {
@@ -55,6 +56,8 @@ def test_there_and_back() -> None:
     [
         ({"names": "a"}, Problem("names", "a", "a list such as [a, b]")),
         ({"names": [1]}, Problem("names[0]", 1, "text")),
+        ({"mood": "mild"}, Problem("mood", "mild", "one of calm, wild; did you mean wild")),
+        ({"mood": 3}, Problem("mood", 3, "one of calm, wild")),
         ({"inner": None}, Problem("inner", None, "a group with the keys word, size")),
         ({"inner": {"word": "x", "size": True}}, Problem("inner.size", True, "a whole number")),
         ({"items": [{"word": "y"}, {}]}, Problem("items[1].word", NOTHING, "there")),

@@ -36,7 +36,6 @@ from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.run_directory import read_settings
 
 VERSION_BASE = "1.3"
-WITH_ARTIFACT = ("evaluate", "export")  # commands in which the artifact fills what the command line does not name
 FROM_ARTIFACT = ("model", "template", "prompt", "task")
 NEVER_FROM_ARTIFACT = ("task.overlap",)  # what is refused is not the artifact's to say
 

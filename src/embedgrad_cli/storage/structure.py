@@ -153,6 +153,8 @@ def _to_union(kinds: tuple[Any, ...], value: Any, converter: Converter) -> Any:
     if isinstance(value, str) and value in words:
         return value
     options = [kind for kind in kinds if kind is not NoneType and get_origin(kind) is not Literal]
+    if not options:
+        return _to_choice(tuple(words), value)
     if int in options and float in options:
         number = to_number(value)
         return int(number) if number.is_integer() else number
