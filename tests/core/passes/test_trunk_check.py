@@ -159,14 +159,15 @@ def test_a_trial_has_every_kind_of_layer_and_leaves_the_model_as_it_was() -> Non
         assert torch.equal(model.network(input_ids=ids).logits, before)
 
 
+@pytest.mark.parametrize("placement", ["system", "before-query", "after-query"])
 @pytest.mark.parametrize("architecture", ["qwen2", "llama", "gemma2", "gpt2"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_as_exact_in_micro_batches_as_at_once(architecture: str, dtype: torch.dtype) -> None:
-    """Error against the float32 gradient of the same weights, beside that of the plain half-precision forward."""
+def test_half_precision_is_as_exact_as_the_plain_forward(architecture: str, dtype: torch.dtype, placement: str) -> None:
+    """Error against the float32 gradient of the same weights, in micro-batches and at once."""
     model = make_model(architecture)
     model.network.to(dtype)
     reference = replace(model, network=copy.deepcopy(model.network).float())
-    encoded = encoded_rows(model, "system")
+    encoded = encoded_rows(model, placement)
     encoded = replace(encoded, examples=encoded.examples * 16)
     prompt = SoftPrompt.from_seed(encoded.slots, reference)
     exact = plain_gradient(reference, encoded, prompt)
@@ -174,12 +175,13 @@ def test_half_precision_is_as_exact_in_micro_batches_as_at_once(architecture: st
     def error(gradient: torch.Tensor) -> float:
         return float((gradient - exact).norm() / exact.norm())
 
-    plain = error(plain_gradient(model, encoded, prompt))
+    # Behind the query nothing is shared, so both round the same sums; their errors differ by a few per cent by chance.
+    bound = (1.1 if placement == "after-query" else 1.0) * error(plain_gradient(model, encoded, prompt))
     for size in (None, 4, 1):
         prompt.vectors.grad = None
         Forward(model, encoded.examples).accumulate_gradient(encoded.examples, prompt, size)
         assert prompt.vectors.grad is not None
-        assert error(prompt.vectors.grad) < 2 * plain, f"micro-batches of {size}"
+        assert error(prompt.vectors.grad) <= bound, f"micro-batches of {size}"
 
 
 def test_a_loss_scale_that_float16_cannot_hold_is_made_smaller() -> None:

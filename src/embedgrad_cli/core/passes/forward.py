@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from embedgrad_cli.core.kernels.float32_weights import HALF
 from embedgrad_cli.core.kernels.frozen_head_loss import frozen_head_losses
 from embedgrad_cli.core.kernels.kv_cache import KeyValues, Layers
 from embedgrad_cli.core.kernels.memory import OutOfMemory, RowsThatFit, is_out_of_memory
@@ -194,24 +195,37 @@ class Forward:
         return cross_entropy(logits_at(*work).float(), targets, reduction="none")
 
     @cached_property
-    @torch.no_grad()
     def frozen_trunk(self) -> KeyValues:
         """The trunk up to its first slot, which no prompt changes."""
+        return self._compute_frozen_trunk(None)
+
+    @cached_property
+    def frozen_trunk_in_float32(self) -> KeyValues:
+        """The same where a trunk with a gradient follows: see `compute_trunk`."""
+        return self._compute_frozen_trunk(torch.float32)
+
+    @torch.no_grad()
+    def _compute_frozen_trunk(self, dtype: torch.dtype | None) -> KeyValues:
         tokens, no_prompt = self.trunk[: _first_slot(self.trunk)], SoftPrompt.from_seed(Slots(()), self.model)
-        return self._extend(KeyValues.empty(self.model.device), tokens, no_prompt)
+        return self._extend(KeyValues.empty(self.model.device), tokens, no_prompt, dtype)
 
     def compute_trunk(self, prompt: SoftPrompt, batch: Sequence[Example] = ()) -> KeyValues:
         """The trunk at batch size 1; from its first slot on with a graph, if gradients are enabled.
 
-        With a batch, the trunk that its examples share, where that is notably longer.
+        With a batch, the trunk that its examples share, where that is notably longer. With a graph it is computed in
+        float32 whatever the model's precision: what a plain forward rounds once per row, and so on average loses,
+        would here be rounded once for all rows together.
         """
         shared = trunk_length(batch) if self.shares_trunk and len(batch) > 1 else 0
         trunk = batch[0].tokens[:shared] if shared >= len(self.trunk) + WORTH_SHARING else self.trunk
-        rest = trunk[self.frozen_trunk.width :]
+        with_graph = torch.is_grad_enabled() and _first_slot(trunk) < len(trunk)
+        dtype = torch.float32 if with_graph and self.model.dtype in HALF else None
+        frozen = self.frozen_trunk_in_float32 if dtype else self.frozen_trunk
+        rest = trunk[frozen.width :]
         first_slot = _first_slot(rest)
         with torch.no_grad():
-            key_values = self._extend(self.frozen_trunk, rest[:first_slot], prompt)
-        return self._extend(key_values, rest[first_slot:], prompt)
+            key_values = self._extend(frozen, rest[:first_slot], prompt, dtype)
+        return self._extend(key_values, rest[first_slot:], prompt, dtype)
 
     def compute_before_slot(
         self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues
@@ -260,8 +274,10 @@ class Forward:
         key_values = trunk.expand(len(batch), in_place=self._reads_in_place)
         return key_values, [example.tokens[trunk.width :] for example in batch]
 
-    def _extend(self, key_values: KeyValues, sequence: Sequence[int], prompt: SoftPrompt) -> KeyValues:
-        return extend_cache(self.model, [sequence], key_values, prompt) if sequence else key_values
+    def _extend(
+        self, key_values: KeyValues, sequence: Sequence[int], prompt: SoftPrompt, dtype: torch.dtype | None
+    ) -> KeyValues:
+        return extend_cache(self.model, [sequence], key_values, prompt, dtype) if sequence else key_values
 
 
 def _first_slot(tokens: Sequence[int]) -> int:

@@ -14,7 +14,7 @@ them they are packed, else padded.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from embedgrad_cli.core.kernels.activation_checkpointing import body_of, checkpointed_layers
+from embedgrad_cli.core.kernels.float32_weights import float32_weights
 from embedgrad_cli.core.kernels.kv_cache import KeyValues, PackedCache, PrefixCache
 from embedgrad_cli.core.kernels.needed_positions import logits_only_at, mlp_only_at
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
@@ -31,11 +32,21 @@ from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 Sequences = Sequence[Sequence[int]]  # the tokens of each row
 
 
-def extend_cache(model: LanguageModel, sequences: Sequences, key_values: KeyValues, prompt: SoftPrompt) -> KeyValues:
-    """The keys and values of each row, extended by those of its new tokens."""
+def extend_cache(
+    model: LanguageModel,
+    sequences: Sequences,
+    key_values: KeyValues,
+    prompt: SoftPrompt,
+    dtype: torch.dtype | None = None,
+) -> KeyValues:
+    """The keys and values of each row, extended by those of its new tokens.
+
+    Args: dtype: float32 computes in it whatever the model's own is; `key_values` are in it too.
+    """
     # One position is as good as none, and all modules can take it.
-    prepared = _prepare(model, sequences, key_values, prompt, positions=[0])
-    with mlp_only_at(model.network, prepared.positions):
+    prepared = _prepare(model, sequences, key_values, prompt, positions=[0], dtype=dtype)
+    precision = float32_weights(model.network) if dtype == torch.float32 else nullcontext()
+    with precision, mlp_only_at(model.network, prepared.positions):
         body_of(model.network)(**prepared.inputs)
     return prepared.cache.extended()
 
@@ -99,6 +110,7 @@ def _prepare(
     prompt: SoftPrompt,
     positions: Sequence[int],
     read_only: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> _Prepared:
     """Args: read_only: nothing follows, so the cache need not be extended, and layers may run again."""
     batch = PackedBatch.of(sequences, model.device)
@@ -113,7 +125,7 @@ def _prepare(
         cache, tokens, attention_mask = PrefixCache(key_values, batch, read_only), batch.padded_tokens, mask.long()
         index = batch.token_index[index]
     inputs = {
-        "inputs_embeds": prompt.embed(tokens, model),
+        "inputs_embeds": prompt.embed(tokens, model, dtype),
         "attention_mask": attention_mask,
         "position_ids": position_ids,
         "past_key_values": cache,

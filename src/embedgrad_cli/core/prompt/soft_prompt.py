@@ -31,12 +31,13 @@ class SoftPrompt(nn.Module):
         with torch.no_grad():
             return cls(slots, model.embed(torch.tensor(slots.flat_ids, dtype=torch.long, device=model.device)))
 
-    def embed(self, tokens: Tensor, model: LanguageModel) -> Tensor:
+    def embed(self, tokens: Tensor, model: LanguageModel, dtype: torch.dtype | None = None) -> Tensor:
         """Embeddings of tokens as in `Example.tokens`: the model's own, and in slots these vectors.
 
-        Args: tokens `[batch, width]`. Returns: `[batch, width, hidden_size]` in the model's dtype.
+        Args: tokens `[batch, width]`. Returns: `[batch, width, hidden_size]` in this dtype, or the model's.
         """
         embeds = model.embed(tokens.clamp(min=0))
+        embeds = embeds if dtype is None else embeds.to(dtype)
         if not self.slots.num_tokens:
             return embeds
         # Not `self.vectors[...]`: on a CPU the threads of its backward pass add up in whatever order they come.
