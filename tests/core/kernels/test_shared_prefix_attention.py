@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from tests.conftest import make_network, make_tokenizer
+from tests.conftest import SHAPE, make_network, make_tokenizer
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from embedgrad_cli.core.kernels.kv_cache import KeyValues, PackedCache
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
@@ -74,6 +77,45 @@ def test_who_reads_a_shared_prefix_in_place(architecture: str, reads: bool) -> N
     network = make_network(architecture, 100)
     assert prepare_attention(network) is reads
     assert prepare_attention(network) is reads, "the same network once more"
+
+
+def test_rounding_of_half_precision_is_no_reason_against_it() -> None:
+    """A deep network that enlarges what bfloat16 rounds off, as SmolLM2 does."""
+    torch.manual_seed(0)
+    network = LlamaForCausalLM(LlamaConfig(**{**SHAPE, "num_hidden_layers": 24}, vocab_size=100)).eval()
+    with torch.no_grad():
+        for parameter in network.model.layers.parameters():
+            parameter *= 6 if parameter.dim() == 2 else 1
+    rounded = copy.deepcopy(network).bfloat16()
+    exact, coarse = (each.model(torch.arange(9)[None]).last_hidden_state for each in (network, rounded))
+    assert (coarse - exact).norm() > 0.1 * exact.norm(), "or this test says nothing"
+    assert prepare_attention(rounded)
+    assert rounded.dtype == torch.bfloat16
+    assert len(rounded.model.layers) == 24
+
+
+def test_half_precision_gives_the_gradients_of_float32() -> None:
+    """But for what bfloat16 rounds off in the values and in the gradients themselves."""
+    torch.manual_seed(0)
+    lengths = [4, 1, 6]
+    batch = PackedBatch.of([range(1, length + 1) for length in lengths], torch.device("cpu"))
+    shapes = [
+        (1, HEADS, 11, SIZE),
+        (1, KEY_HEADS, 11, SIZE),
+        (1, KEY_HEADS, 11, SIZE),
+        *[(1, KEY_HEADS, PREFIX, SIZE)] * 2,
+    ]
+    values, weights = [torch.randn(*shape).bfloat16().float() for shape in shapes], torch.randn(1, HEADS, 11, SIZE)
+
+    def gradients(dtype: torch.dtype) -> list[Tensor]:
+        query, keys, values_of, *prefix = inputs = [t.to(dtype).requires_grad_() for t in values]
+        cache = PackedCache(KeyValues([], torch.zeros(3, 0, dtype=torch.bool), [tuple(prefix)]), batch, dtype)
+        output, _ = attention(torch.nn.Module(), query, *cache.update(keys, values_of, 0), attention_mask=None)
+        return list(torch.autograd.grad((output.transpose(1, 2) * weights.to(dtype)).sum(), inputs))
+
+    for coarse, exact in zip(gradients(torch.bfloat16), gradients(torch.float32), strict=True):
+        assert coarse.dtype == torch.bfloat16
+        assert (coarse.float() - exact).norm() <= 2**-7 * exact.norm()
 
 
 def test_a_language_model_leaves_its_network_as_it_is() -> None:

@@ -15,8 +15,9 @@ from tests.core.passes.parity import encoded_rows, plain_gradient
 
 from embedgrad_cli.core.kernels.memory import OutOfMemory
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
+from embedgrad_cli.core.kernels.stand_in import layers_of_every_kind
 from embedgrad_cli.core.model.language_model import LanguageModel
-from embedgrad_cli.core.model.trial import layers_of_every_kind, trial_of
+from embedgrad_cli.core.model.trial import trial_of
 from embedgrad_cli.core.passes import trunk_check
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk

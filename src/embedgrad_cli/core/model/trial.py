@@ -1,97 +1,20 @@
-"""A small exact stand-in for a model, on which ways of computing are tried out before they are relied on.
-
-In half precision rounding hides what a wrong way of computing changes, and a whole model in float32 may not fit. So
-ways are compared on the model's first layers, as many as have every kind of layer, in float32.
-"""
+"""A model whose network is a small exact stand-in, on which ways of computing are tried out."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
-import torch
-from torch import nn
-
-from embedgrad_cli.core.kernels.activation_checkpointing import body_of, decoder_layers
+from embedgrad_cli.core.kernels.stand_in import stand_in_of
 from embedgrad_cli.core.model.language_model import LanguageModel
-
-MOST_LAYERS = 8
-NUMBERS_OF_A_LAYER = ("layer_idx", "layer_id", "layer_number", "block_idx", "training")  # do not make it another kind
 
 
 @contextmanager
 def trial_of(model: LanguageModel) -> Iterator[LanguageModel]:
-    """The model's first layers in float32, or all of them where it cannot do without the others.
+    """The model with `stand_in_of` its network. Meanwhile nothing else may use the model.
 
-    Meanwhile nothing else may use the model.
+    A new object even of the same network: what it finds out about the shortened one is not the model's.
     """
-    with ExitStack() as stack:
-        stack.enter_context(_first_layers(model.network, layers_of_every_kind(model.network)))
-        if not _runs(model):
-            stack.close()  # all layers are back
-        in_float32 = model.dtype == torch.float32
-        # A new object even of the same network: what it finds out about the shortened one is not the model's.
-        trial = replace(model, network=model.network if in_float32 else copy.deepcopy(model.network).float())
-        if not in_float32:
-            stack.close()
-        yield trial
-
-
-@torch.no_grad()
-def _runs(model: LanguageModel) -> bool:
-    """Whether the network takes tokens; some have tables for all of their layers together."""
-    try:
-        body_of(model.network)(input_ids=torch.arange(3, device=model.device)[None], use_cache=False)
-    except Exception:
-        return False
-    return True
-
-
-def layers_of_every_kind(network: Any) -> int:
-    """How many of the first layers there must be to have one of each kind.
-
-    A kind is what the modules of a layer are, and their settings: whether attention slides, where it has no positions.
-    """
-    kinds = [_kind(layer) for layer in decoder_layers(network)[: 4 * MOST_LAYERS]]
-    firsts = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
-    return min(max(firsts, default=0) + 2, MOST_LAYERS)  # and one more, so that something follows each
-
-
-def _kind(layer: nn.Module) -> tuple[Any, ...]:
-    return tuple(
-        (name, type(module).__name__, *sorted(_settings(module).items())) for name, module in layer.named_modules()
-    )
-
-
-def _settings(module: nn.Module) -> dict[str, str]:
-    return {
-        key: repr(value)
-        for key, value in vars(module).items()
-        if isinstance(value, bool | int | float | str | None) and key not in NUMBERS_OF_A_LAYER
-    }
-
-
-@contextmanager
-def _first_layers(network: Any, count: int) -> Iterator[None]:
-    """Take all other layers out, for as long as it lasts."""
-    layers, config = decoder_layers(network), network.config.get_text_config()
-    if len(layers) <= count:
-        yield
-        return
-    parent, name = next(
-        (module, name)
-        for module in network.modules()
-        for name, child in module.named_children()
-        if isinstance(child, nn.ModuleList) and list(child) == layers
-    )
-    whole, depth = getattr(parent, name), config.num_hidden_layers
-    setattr(parent, name, nn.ModuleList(layers[:count]))
-    config.num_hidden_layers = count
-    try:
-        yield
-    finally:
-        setattr(parent, name, whole)
-        config.num_hidden_layers = depth
+    with stand_in_of(model.network) as network:
+        yield replace(model, network=network)
