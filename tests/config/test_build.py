@@ -55,6 +55,7 @@ PLAIN: dict[str, Any] = {
         "stop": None,
         "too_long": "skip",
     },
+    "objective": {"name": None, "choice_weight": 1, "gold_weight": 0},
     "optimizer": {
         "name": "sgd",
         "lr": 1,

@@ -17,6 +17,7 @@ from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.kernels.memory import free_memory, peak_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.objectives import Objective, make_objective
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCache
@@ -69,7 +70,7 @@ class Training:
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
         self.overrides, self.digests, self.seen_rows = overrides, digests, RowFilter.of(splits)
         self.template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
-        self.encoded = self._encode(splits.train)
+        self.objective, self.encoded = self._encode(splits.train)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
         self.trust_region = TrustRegion(config.trust_region, model.embedding_rms)
         self.optimizer = make_optimizer(config.optimizer, self.prompt)
@@ -215,7 +216,8 @@ class Training:
         budget = int(SHARE_OF_FREE_MEMORY * free_memory(self.model.device)) if settings.cache_queries == "auto" else 0
         queries = QueryCache(budget) if budget else None
         checkpoints = settings.checkpoint_activations
-        return Forward(self.model, self.encoded.examples, self.shares_trunk, queries, checkpoints)
+        examples = self.encoded.examples
+        return Forward(self.model, examples, self.shares_trunk, queries, checkpoints, self.objective)
 
     def _validate(self, display: TrainingDisplay) -> None:
         """Measure validation accuracy and loss; keep the prompt if it is the best so far."""
@@ -232,20 +234,26 @@ class Training:
         display.validated(row)
         log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
 
-    def _encode(self, rows: list[Row]) -> Encoded:
+    def _encode(self, rows: list[Row]) -> tuple[Objective, Encoded]:
         prompt_template = PromptTemplate(
             self.template, list(seeds_of(self.config.prompt)), self.model.tokenizer, self.model.is_chat
         )
         task = self.config.task
+        objective = make_objective(self.config.objective, task, rows, prompt_template)
         encoded = encode(
-            rows, prompt_template, self.model, append_end_token=task.kind == "generation", too_long=task.too_long
+            rows,
+            prompt_template,
+            self.model,
+            append_end_token=task.kind == "generation",
+            reserve=objective.longest,
+            too_long=task.too_long,
         )
         if not encoded.examples:
             raise DataError(
                 f"task {task.name}: no training example fits the model's context of {self.model.max_length} tokens, so "
                 "there is nothing to train on. Take a model with a longer context, or shorter rows."
             )
-        return encoded
+        return objective, encoded
 
     def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:
         return build_arms(rows, self.model, self.template, self.config.task, prompts, with_targets=with_targets)
