@@ -282,6 +282,8 @@ def optimize_config(output_dir: Path, model_path: Path, data_dir: Path, **change
             eval_every=2,
             patience=None,
             checkpoint_every=1,
+            average=None,
+            token_dropout=None,
         ),
         evaluation=EvaluationConfig(batch_size=8, breakdown=None),
     )

@@ -77,6 +77,8 @@ PLAIN: dict[str, Any] = {
         "eval_every": 1,
         "patience": None,
         "checkpoint_every": 1,
+        "average": None,
+        "token_dropout": None,
     },
     "evaluation": {"batch_size": 1, "breakdown": None},
 }

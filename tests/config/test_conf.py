@@ -22,6 +22,7 @@ CHOICES = [
     path.relative_to(conf_dir()).with_suffix("").as_posix().split("/", 1) for path in FILES if path.parent != conf_dir()
 ]
 NEEDS = {"bbh": ["task.name=navigate"], "local": ["model.path=owner/name"], "custom": ["prompt.text=Think"]}
+NEEDS |= {"choice": ["task=reviews"]}
 
 
 @pytest.fixture(scope="module")

@@ -182,6 +182,15 @@ class TrainConfig:
     eval_every: int = setting("steps between validations", minimum=1)
     patience: int | None = setting("stop after so many validations without a better one", minimum=1)
     checkpoint_every: int = setting("steps between checkpoints", minimum=1)
+    average: float | None = setting(
+        "decay of the moving average of the vectors that is validated and saved; null: the last step's",
+        minimum=0,
+        maximum=0.9999,
+        default=None,
+    )
+    token_dropout: float | None = setting(
+        "probability that a prompt token is its seed's in a step; null: 0", minimum=0, maximum=0.9, default=None
+    )
 
 
 @dataclass

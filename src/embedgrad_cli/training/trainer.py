@@ -42,8 +42,11 @@ from embedgrad_cli.tasks.load import Row, Splits
 from embedgrad_cli.tasks.row_filter import RowFilter
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay, TrainingDisplay
+from embedgrad_cli.training.advice import advice_after
+from embedgrad_cli.training.averaging import Averaging
 from embedgrad_cli.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from embedgrad_cli.training.optimizer import learning_rate, make_optimizer
+from embedgrad_cli.training.token_dropout import TokenDropout
 from embedgrad_cli.training.trust_region import TrustRegion
 
 log = logging.getLogger(__name__)
@@ -74,6 +77,8 @@ class Training:
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
         self.trust_region = TrustRegion(config.trust_region, model.embedding_rms)
         self.optimizer = make_optimizer(config.optimizer, self.prompt)
+        self.averaging = Averaging(config.train.average)
+        self.token_dropout = TokenDropout(config.train.token_dropout, config.seed)
         self.state = TrainingState(best_vectors=self.prompt.seed.clone(), validation_due=True)
         self.shares_trunk = why_no_trunk(model, self.encoded.examples, self.prompt) is None
         self.forward = self._training_forward()
@@ -176,17 +181,20 @@ class Training:
             results,
             validation=self.state.validation,
             steps=self.state.step,
+            advice=advice_after(self.state.validation, self.state.step, self.config),
             drift=measure_drift(optimized, self.model),
             peak_memory_bytes=peak_memory(self.model.device),
             digests=self.digests,
         )
 
     def _step(self, batch: list[Example], display: TrainingDisplay) -> None:
-        """One optimiser step: gradient, clipping, update, trust region."""
+        """One optimiser step: gradient, clipping, update, trust region, average."""
         settings, started = self.config.optimizer, time.perf_counter()
         self.optimizer.zero_grad()
         size = self.config.train.micro_batch_size
-        loss = self.forward.accumulate_gradient(batch, self.prompt, size if isinstance(size, int) else None)
+        used = self.token_dropout.of(self.prompt, self.state.step)
+        loss = self.forward.accumulate_gradient(batch, used, size if isinstance(size, int) else None)
+        self.token_dropout.hand_back(used, self.prompt, self.state.step)
         self.trust_region.add_penalty_gradient(self.prompt)
         limit = settings.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.prompt.parameters(), limit)
@@ -197,6 +205,7 @@ class Training:
             group["lr"] = rate
         self.optimizer.step()
         self.trust_region.project(self.prompt)
+        self.state.average = self.averaging.updated(self.state.average, self.prompt)
         self.state.step += 1
         seconds = time.perf_counter() - started
         row = StepMetrics(
@@ -221,14 +230,15 @@ class Training:
 
     def _validate(self, display: TrainingDisplay) -> None:
         """Measure validation accuracy and loss; keep the prompt if it is the best so far."""
-        arm = replace(self.validation.arms[VALIDATION], prompt=self.prompt)
+        prompt = self.averaging.of(self.prompt, self.state.average, self.state.step)
+        arm = replace(self.validation.arms[VALIDATION], prompt=prompt)
         outcomes = answer_and_grade(arm, self.validation.rows, self.config.task, self.config.evaluation.batch_size)
         accuracy = sum(o.correct for o in outcomes) / len(outcomes)
-        loss = arm.forward.mean_loss(arm.examples, self.prompt, self.config.evaluation.batch_size)
-        better = self.state.update_best(accuracy, loss, self.prompt.vectors)
+        loss = arm.forward.mean_loss(arm.examples, prompt, self.config.evaluation.batch_size)
+        better = self.state.update_best(accuracy, loss, prompt.vectors)
         self.state.validation_due = False
         if better:
-            self._save_artifact(self.prompt, PromptMetrics(validation=self.state.validation))
+            self._save_artifact(prompt, PromptMetrics(validation=self.state.validation))
         row = ValidationMetrics(step=self.state.step, validation_accuracy=accuracy, validation_loss=loss, best=better)
         self.directory.append_metrics(row)
         display.validated(row)

@@ -33,7 +33,7 @@ class Choice:
     for a row x with the choices c_1, c_2, … of which c_g is right. So a choice wins in training by what it wins by in
     the test: `task.score` gives d_k (1; tokens; characters), and where a choice begins another all end with their turn.
 
-    The first term is T-Few's length-normalised loss (Liu et al. 2022, arXiv 2205.05638, equation 2), which has
+    The first term is T-Few's length-normalised loss (Liu et al. 2022, arXiv 2205.05638), which has
     d_k = |c_k| whatever the test ranks by. T-Few adds it to the gold loss and to one for unlikelihood, all with the
     weight 1, and trains weights; here the gold loss is optional, there is no unlikelihood, and a prompt is trained.
 
