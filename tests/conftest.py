@@ -32,6 +32,7 @@ from embedgrad_cli.config.schema import (
     HubConfig,
     Message,
     ModelConfig,
+    ObjectiveConfig,
     OptimizeConfig,
     OptimizerConfig,
     PromptConfig,
@@ -268,6 +269,7 @@ def optimize_config(output_dir: Path, model_path: Path, data_dir: Path, **change
             stop=None,
             too_long="error",
         ),
+        objective=ObjectiveConfig("gold", 1.0, 0.0),
         optimizer=OptimizerConfig("adamw", 0.1, [0.9, 0.999], 0.9, 0.0, "cosine", 2, 1.0),
         trust_region=TrustRegionConfig("ball", 0.5, 1.0),
         train=TrainConfig(
@@ -280,6 +282,8 @@ def optimize_config(output_dir: Path, model_path: Path, data_dir: Path, **change
             eval_every=2,
             patience=None,
             checkpoint_every=1,
+            average=None,
+            token_dropout=None,
         ),
         evaluation=EvaluationConfig(batch_size=8, breakdown=None),
     )

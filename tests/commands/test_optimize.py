@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,8 +87,16 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path, model_folder: Path, choice
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stop_after", "optimizer"),
-    [(1, "adamw"), (4, "adamw"), (5, "adamw"), (3, "sgd")],  # before, at and after the checkpoint of step 4
+    ("stop_after", "changes"),
+    [
+        (1, {}),  # before, at and after the checkpoint of step 4
+        (4, {}),
+        (5, {}),
+        (3, {"optimizer__name": "sgd"}),
+        (3, {"objective__name": "choice", "objective__gold_weight": 0.5}),
+        (3, {"train__average": 0.8, "train__token_dropout": 0.3}),
+    ],
+    ids=str,
 )
 def test_stopped_and_resumed_equals_uninterrupted(
     tmp_path: Path,
@@ -95,12 +104,10 @@ def test_stopped_and_resumed_equals_uninterrupted(
     choice_data: Path,
     monkeypatch: pytest.MonkeyPatch,
     stop_after: int,
-    optimizer: str,
+    changes: dict[str, Any],
 ) -> None:
     def config(name: str) -> object:
-        return optimize_config(
-            tmp_path / name, model_folder, choice_data, optimizer__name=optimizer, train__checkpoint_every=4
-        )
+        return optimize_config(tmp_path / name, model_folder, choice_data, train__checkpoint_every=4, **changes)
 
     optimize.run(config("whole"))  # type: ignore[arg-type]
     step = optimize.Training._step
@@ -117,7 +124,8 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert not (tmp_path / "parts/results.json").exists()
     optimize.run(config("parts"))  # type: ignore[arg-type]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert (whole / "prompt.safetensors").read_bytes() == (parts / "prompt.safetensors").read_bytes()
+    for file in ("prompt.safetensors", "checkpoint.safetensors"):
+        assert (whole / file).read_bytes() == (parts / file).read_bytes(), file
     assert losses(whole) == losses(parts)
 
 

@@ -55,6 +55,7 @@ PLAIN: dict[str, Any] = {
         "stop": None,
         "too_long": "skip",
     },
+    "objective": {"name": None, "choice_weight": 1, "gold_weight": 0},
     "optimizer": {
         "name": "sgd",
         "lr": 1,
@@ -76,6 +77,8 @@ PLAIN: dict[str, Any] = {
         "eval_every": 1,
         "patience": None,
         "checkpoint_every": 1,
+        "average": None,
+        "token_dropout": None,
     },
     "evaluation": {"batch_size": 1, "breakdown": None},
 }

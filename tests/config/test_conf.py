@@ -16,12 +16,13 @@ from embedgrad_cli.config.compose import Composer, Request, check_line, config_o
 from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.schema import EvaluateConfig, OptimizeConfig
 
-GROUPS = ("model", "template", "prompt", "task", "optimizer", "experiment")
+GROUPS = ("model", "template", "prompt", "task", "objective", "optimizer", "experiment")
 FILES = sorted(conf_dir().rglob("*.yaml"))
 CHOICES = [
     path.relative_to(conf_dir()).with_suffix("").as_posix().split("/", 1) for path in FILES if path.parent != conf_dir()
 ]
 NEEDS = {"bbh": ["task.name=navigate"], "local": ["model.path=owner/name"], "custom": ["prompt.text=Think"]}
+NEEDS |= {"choice": ["task=reviews"]}
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,7 @@ def test_the_groups_that_are_promised(composer: Composer) -> None:
     embedded = {"word-problems", "reviews", "causes"}
     real = {"gsm8k", "math", "sst2", "causal-judgement", "bbh"}
     assert set(groups["task"]) == embedded | real | {"recommend"}
+    assert set(groups["objective"]) == {"gold", "choice"}
     assert set(groups["optimizer"]) == {"adamw", "adam", "sgd"}
     assert set(groups["prompt"]) == {"step-by-step", "sentiment", "causal-judgement", "recommend", "custom"}
     lab = {f"lab/{task}" for task in embedded}

@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 from embedgrad_cli.config import checks
 from embedgrad_cli.config.evaluation_checks import check_arms
-from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, OptimizeConfig
+from embedgrad_cli.config.schema import OBJECTIVES, EvaluateConfig, ExportConfig, OptimizeConfig
 from embedgrad_cli.config.spelling import half_character, nearest_key, shown
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.structure import NOTHING, NotExpected, Problem, make_converter, structure, to_list
@@ -54,6 +54,8 @@ def build(command: str, plain: Json) -> tuple[Config | None, list[str]]:
         return None, sentences
     config: Config = schema(**vars(parts))
     _expand_home(config)
+    if isinstance(config, OptimizeConfig) and config.objective.name is None:
+        config.objective.name = OBJECTIVES[config.task.kind]  # recorded is what was minimised
     return config, []
 
 

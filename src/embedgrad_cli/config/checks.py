@@ -15,10 +15,12 @@ from embedgrad_cli.config.fields import QUERY_PLACE, as_texts, num_prompts, prom
 from embedgrad_cli.config.schema import (
     Message,
     ModelConfig,
+    ObjectiveConfig,
     OptimizerConfig,
     PromptConfig,
     SearchConfig,
     SeedConfig,
+    TaskConfig,
     TemplateConfig,
 )
 from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_revision, check_task
@@ -133,6 +135,16 @@ def check_optimizer(optimizer: OptimizerConfig) -> list[str]:
     return [f"optimizer.betas: {optimizer.betas} are not two numbers from 0 up to but not including 1."]
 
 
+def check_objective(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
+    """Choices can only be ranked where there are choices."""
+    if objective.name != "choice" or task.kind == "choice":
+        return []
+    return [
+        f"objective: choice ranks the choices of a row, but the answers of task {task.name} are generated "
+        f"(task.kind={task.kind}). Leave it out, or give objective=gold; where rows have choices, task.kind=choice."
+    ]
+
+
 def check_device(device: str) -> list[str]:
     """The name only; whether the device is there is known once torch is loaded."""
     if DEVICE.fullmatch(device):
@@ -187,6 +199,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("evaluation", "task"), check_breakdown),
     (("generation", "task"), check_generation),
     (("optimizer",), check_optimizer),
+    (("objective", "task"), check_objective),
     (("format",), check_format),
     (("search", "format"), check_search),
     (("data_dir", "format"), check_data_dir),

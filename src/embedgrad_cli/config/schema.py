@@ -154,6 +154,17 @@ class OptimizerConfig:
 
 
 @dataclass
+class ObjectiveConfig:
+    name: Literal["gold", "choice"] | None = setting("what is minimised; null: what suits the task's kind")
+    choice_weight: float = setting("choice: weight of the softmax over the choices' scores", above=0)
+    gold_weight: float = setting("choice: weight of the gold choice's loss per token", minimum=0)
+
+
+# What is minimised where nothing is chosen.
+OBJECTIVES: dict[str, Literal["gold", "choice"]] = {"choice": "gold", "generation": "gold"}
+
+
+@dataclass
 class TrustRegionConfig:
     kind: Literal["ball", "none", "penalty"] = setting("how the prompt is kept near its seed")
     radius: float = setting("ball: largest distance per token, in RMS x sqrt(hidden size)", above=0)
@@ -171,6 +182,15 @@ class TrainConfig:
     eval_every: int = setting("steps between validations", minimum=1)
     patience: int | None = setting("stop after so many validations without a better one", minimum=1)
     checkpoint_every: int = setting("steps between checkpoints", minimum=1)
+    average: float | None = setting(
+        "decay of the moving average of the vectors that is validated and saved; null: the last step's",
+        minimum=0,
+        maximum=0.9999,
+        default=None,
+    )
+    token_dropout: float | None = setting(
+        "probability that a prompt token is its seed's in a step; null: 0", minimum=0, maximum=0.9, default=None
+    )
 
 
 @dataclass
@@ -197,6 +217,7 @@ class OptimizeConfig:
     template: TemplateConfig = setting("where prompt and query stand in the conversation")
     prompt: PromptConfig = setting("the seed prompt")
     task: TaskConfig = setting("data, splits and grading")
+    objective: ObjectiveConfig = setting("what is minimised")
     optimizer: OptimizerConfig = setting("how the vectors move")
     trust_region: TrustRegionConfig = setting("how far the vectors move")
     train: TrainConfig = setting("how long and how much at once")

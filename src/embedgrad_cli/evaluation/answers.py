@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.core.objectives.score_rule import Rule
 from embedgrad_cli.core.passes.generation import widest
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches_by_length
 from embedgrad_cli.core.text.encoding import Choices, Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.evaluation.arms import Arm, ArmSet
-from embedgrad_cli.evaluation.ranking import Rule, likeliest
+from embedgrad_cli.evaluation.ranking import likeliest
 from embedgrad_cli.storage.interrupts import stop_if_asked
 from embedgrad_cli.storage.run_records import Ending
 

@@ -7,9 +7,9 @@ of a longer one can only lower it; a mean favours those whose later tokens follo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
-Rule = Literal["sum", "mean", "normalized"]
+from embedgrad_cli.core.objectives.score_rule import Rule, divisor
+
 WORDS: dict[str, str] = {
     "sum": "the sum of their tokens' log-likelihoods",
     "mean": "their log-likelihood per token",
@@ -25,9 +25,4 @@ def likeliest(scores: Mapping[str, float], num_tokens: Mapping[str, int], rule: 
         num_tokens: how many these are.
     """
 
-    def value(name: str) -> float:
-        if rule == "sum":
-            return scores[name]
-        return scores[name] / (num_tokens[name] if rule == "mean" else len(name))
-
-    return max(scores, key=value)
+    return max(scores, key=lambda name: scores[name] / divisor(name, num_tokens, rule))

@@ -120,6 +120,8 @@ def read_settings(file: Path) -> Json:
     settings = read_yaml(file)
     if isinstance(settings.get("task"), dict):
         settings["task"].setdefault("score", "sum")
+    if "optimizer" in settings:  # an optimisation's
+        settings.setdefault("objective", {"name": "gold", "choice_weight": 1.0, "gold_weight": 0.0})
     if "generation" in settings:  # an evaluation's
         settings["generation"].setdefault("seed", settings["seed"])
         settings["task"].setdefault("overlap", "error")

@@ -223,8 +223,8 @@ class Results(Record):
     `comparisons` has all of them. `test_hash` names the rows of the split that were answered, `split_hash` those of
     all splits; `digests` is what a run that goes on is checked against. `stop` are the strings at which answers end.
     `slow_arms` says of arms that share no trunk why not. `rendered` shows the first row under every arm. `overlap` is
-    None where no artifact was evaluated, or none knows its rows. What follows `breakdowns` is there where a command
-    knows it.
+    None where no artifact was evaluated, or none knows its rows. `advice` is what an optimisation's course says of the
+    next one's settings. What follows `breakdowns` is there where a command knows it.
     """
 
     task: str
@@ -246,6 +246,7 @@ class Results(Record):
     breakdowns: dict[str, dict[str, Breakdown]] | None = None
     validation: Validation | None = None
     steps: int | None = None
+    advice: str | None = None
     artifact: str | None = None
     drift: Drift | None = None
     peak_memory_bytes: int | None = None

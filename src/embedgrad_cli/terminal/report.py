@@ -52,6 +52,7 @@ def results(
         )
     _print_scoring(console, summary)
     _print_overlap(console, summary)
+    _print_advice(console, summary)
     if summary.num_skipped:
         console.print(f"{summary.num_skipped} examples were too long for the model and left out of every arm.")
     console.print(f"Written to {escape(str(output_dir))}", soft_wrap=True)
@@ -64,6 +65,7 @@ def already_finished(output_dir: Path, summary: Results) -> None:
     _print_tables(console, summary)
     _print_scoring(console, summary)
     _print_overlap(console, summary)
+    _print_advice(console, summary)
 
 
 def answered(output_dir: Path) -> None:
@@ -140,6 +142,11 @@ def _print_overlap(console: Console, summary: Results) -> None:
     else:
         said = f"{of_all} trained or selected a prompt{by_chance}; what it achieves there says nothing of new ones."
     console.print(said, soft_wrap=True)
+
+
+def _print_advice(console: Console, summary: Results) -> None:
+    if summary.advice:
+        console.print(Text(summary.advice), soft_wrap=True)
 
 
 def _table(title: str, left: str, *right: str) -> Table:

@@ -25,11 +25,13 @@ STATE, DIGESTS = "embedgrad_checkpoint", "digests"  # the metadata key, and a ke
 class TrainingState:
     """Where a run stands: steps done, and the best prompt so far by validation accuracy, then loss.
 
+    `average` is what averaged vectors are made of (`averaging.Average`), None where nothing is averaged.
     `validation_due` says that the validation after `step` has not been made; `accuracy` is the last one's.
     The order of examples follows from the seed and the step, so no random state is kept.
     """
 
     best_vectors: Tensor
+    average: Tensor | None = None
     step: int = 0
     best_accuracy: float | None = None
     best_loss: float | None = None
@@ -68,10 +70,11 @@ def save_checkpoint(
 ) -> None:
     """Write state, prompt, the optimiser's moments and what the run works on, whole or not at all."""
     tensors = {"vectors": prompt.vectors.detach(), "best_vectors": state.best_vectors}
+    tensors |= {} if state.average is None else {"average": state.average}
     for key, value in optimizer.state_dict()["state"].get(0, {}).items():
         if value is not None:
             tensors[f"optimizer.{key}"] = torch.as_tensor(value)
-    content = {key: value for key, value in vars(state).items() if key != "best_vectors"}
+    content = {key: value for key, value in vars(state).items() if key not in ("best_vectors", "average")}
     content[DIGESTS] = None if digests is None else digests.to_json()
     # One metadata key: safetensors writes several in an order of chance, and equal runs are equal in every byte.
     write_atomically(path, save({k: t.cpu().contiguous() for k, t in tensors.items()}, {STATE: json.dumps(content)}))
@@ -111,7 +114,9 @@ def load_checkpoint(path: Path, prompt: SoftPrompt, optimizer: torch.optim.Optim
     moments = {k.removeprefix("optimizer."): t for k, t in tensors.items() if k.startswith("optimizer.")}
     if moments:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: moments}})
-    return TrainingState(best_vectors=tensors["best_vectors"].to(prompt.vectors.device), **numbers)
+    device = prompt.vectors.device
+    average = tensors["average"].to(device) if "average" in tensors else None
+    return TrainingState(best_vectors=tensors["best_vectors"].to(device), average=average, **numbers)
 
 
 def _unusable(path: Path, error: Exception) -> ArtifactError:

@@ -17,6 +17,7 @@ from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.kernels.memory import free_memory, peak_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.objectives import Objective, make_objective
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCache
@@ -41,8 +42,11 @@ from embedgrad_cli.tasks.load import Row, Splits
 from embedgrad_cli.tasks.row_filter import RowFilter
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay, TrainingDisplay
+from embedgrad_cli.training.advice import advice_after
+from embedgrad_cli.training.averaging import Averaging
 from embedgrad_cli.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from embedgrad_cli.training.optimizer import learning_rate, make_optimizer
+from embedgrad_cli.training.token_dropout import TokenDropout
 from embedgrad_cli.training.trust_region import TrustRegion
 
 log = logging.getLogger(__name__)
@@ -69,10 +73,12 @@ class Training:
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
         self.overrides, self.digests, self.seen_rows = overrides, digests, RowFilter.of(splits)
         self.template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
-        self.encoded = self._encode(splits.train)
+        self.objective, self.encoded = self._encode(splits.train)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
         self.trust_region = TrustRegion(config.trust_region, model.embedding_rms)
         self.optimizer = make_optimizer(config.optimizer, self.prompt)
+        self.averaging = Averaging(config.train.average)
+        self.token_dropout = TokenDropout(config.train.token_dropout, config.seed)
         self.state = TrainingState(best_vectors=self.prompt.seed.clone(), validation_due=True)
         self.shares_trunk = why_no_trunk(model, self.encoded.examples, self.prompt) is None
         self.forward = self._training_forward()
@@ -175,17 +181,20 @@ class Training:
             results,
             validation=self.state.validation,
             steps=self.state.step,
+            advice=advice_after(self.state.validation, self.state.step, self.config),
             drift=measure_drift(optimized, self.model),
             peak_memory_bytes=peak_memory(self.model.device),
             digests=self.digests,
         )
 
     def _step(self, batch: list[Example], display: TrainingDisplay) -> None:
-        """One optimiser step: gradient, clipping, update, trust region."""
+        """One optimiser step: gradient, clipping, update, trust region, average."""
         settings, started = self.config.optimizer, time.perf_counter()
         self.optimizer.zero_grad()
         size = self.config.train.micro_batch_size
-        loss = self.forward.accumulate_gradient(batch, self.prompt, size if isinstance(size, int) else None)
+        used = self.token_dropout.of(self.prompt, self.state.step)
+        loss = self.forward.accumulate_gradient(batch, used, size if isinstance(size, int) else None)
+        self.token_dropout.hand_back(used, self.prompt, self.state.step)
         self.trust_region.add_penalty_gradient(self.prompt)
         limit = settings.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.prompt.parameters(), limit)
@@ -196,6 +205,7 @@ class Training:
             group["lr"] = rate
         self.optimizer.step()
         self.trust_region.project(self.prompt)
+        self.state.average = self.averaging.updated(self.state.average, self.prompt)
         self.state.step += 1
         seconds = time.perf_counter() - started
         row = StepMetrics(
@@ -215,37 +225,45 @@ class Training:
         budget = int(SHARE_OF_FREE_MEMORY * free_memory(self.model.device)) if settings.cache_queries == "auto" else 0
         queries = QueryCache(budget) if budget else None
         checkpoints = settings.checkpoint_activations
-        return Forward(self.model, self.encoded.examples, self.shares_trunk, queries, checkpoints)
+        examples = self.encoded.examples
+        return Forward(self.model, examples, self.shares_trunk, queries, checkpoints, self.objective)
 
     def _validate(self, display: TrainingDisplay) -> None:
         """Measure validation accuracy and loss; keep the prompt if it is the best so far."""
-        arm = replace(self.validation.arms[VALIDATION], prompt=self.prompt)
+        prompt = self.averaging.of(self.prompt, self.state.average, self.state.step)
+        arm = replace(self.validation.arms[VALIDATION], prompt=prompt)
         outcomes = answer_and_grade(arm, self.validation.rows, self.config.task, self.config.evaluation.batch_size)
         accuracy = sum(o.correct for o in outcomes) / len(outcomes)
-        loss = arm.forward.mean_loss(arm.examples, self.prompt, self.config.evaluation.batch_size)
-        better = self.state.update_best(accuracy, loss, self.prompt.vectors)
+        loss = arm.forward.mean_loss(arm.examples, prompt, self.config.evaluation.batch_size)
+        better = self.state.update_best(accuracy, loss, prompt.vectors)
         self.state.validation_due = False
         if better:
-            self._save_artifact(self.prompt, PromptMetrics(validation=self.state.validation))
+            self._save_artifact(prompt, PromptMetrics(validation=self.state.validation))
         row = ValidationMetrics(step=self.state.step, validation_accuracy=accuracy, validation_loss=loss, best=better)
         self.directory.append_metrics(row)
         display.validated(row)
         log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
 
-    def _encode(self, rows: list[Row]) -> Encoded:
+    def _encode(self, rows: list[Row]) -> tuple[Objective, Encoded]:
         prompt_template = PromptTemplate(
             self.template, list(seeds_of(self.config.prompt)), self.model.tokenizer, self.model.is_chat
         )
         task = self.config.task
+        objective = make_objective(self.config.objective, task, rows, prompt_template)
         encoded = encode(
-            rows, prompt_template, self.model, append_end_token=task.kind == "generation", too_long=task.too_long
+            rows,
+            prompt_template,
+            self.model,
+            append_end_token=task.kind == "generation",
+            reserve=objective.longest,
+            too_long=task.too_long,
         )
         if not encoded.examples:
             raise DataError(
                 f"task {task.name}: no training example fits the model's context of {self.model.max_length} tokens, so "
                 "there is nothing to train on. Take a model with a longer context, or shorter rows."
             )
-        return encoded
+        return objective, encoded
 
     def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:
         return build_arms(rows, self.model, self.template, self.config.task, prompts, with_targets=with_targets)

@@ -26,20 +26,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from embedgrad_cli.core.kernels.float32_weights import HALF
-from embedgrad_cli.core.kernels.frozen_head_loss import frozen_head_losses
 from embedgrad_cli.core.kernels.kv_cache import KeyValues, Layers
 from embedgrad_cli.core.kernels.memory import OutOfMemory, RowsThatFit, is_out_of_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.objectives import Gold, Labels, Objective
 from embedgrad_cli.core.passes.batching import split_by_length, split_packed
-from embedgrad_cli.core.passes.network_pass import extend_cache, hidden_states_at, logits_and_cache, logits_at
+from embedgrad_cli.core.passes.choice_scores import choice_scores, pad_scores
+from embedgrad_cli.core.passes.network_pass import extend_cache, logits_and_cache, losses_at
 from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.passes.query_cache import QueryCache
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
@@ -57,6 +58,7 @@ _OUT_OF_MEMORY = (
 # A batch's own trunk costs one more forward pass, so it must save some.
 WORTH_SHARING = 8  # tokens
 LOSS_SCALE = 1024.0  # of float16, to begin with
+GOLD = Gold()
 
 
 class Forward:
@@ -73,6 +75,7 @@ class Forward:
         shares_trunk: False computes every example in full.
         queries: keeps what examples hold before their first slot; None computes it anew in every step.
         checkpoint_activations: compute activations again in the backward pass instead of keeping them.
+        objective: what `accumulate_gradient` goes down.
     """
 
     def __init__(
@@ -82,8 +85,9 @@ class Forward:
         shares_trunk: bool = True,
         queries: QueryCache | None = None,
         checkpoint_activations: bool = False,
+        objective: Objective = GOLD,
     ) -> None:
-        self.model, self.shares_trunk, self.queries = model, shares_trunk, queries
+        self.model, self.shares_trunk, self.queries, self.objective = model, shares_trunk, queries, objective
         self.checkpoint_activations = checkpoint_activations
         self.trunk = examples[0].tokens[: trunk_length(examples)] if shares_trunk and examples else ()
         self.max_micro_batch: int | None = None
@@ -93,7 +97,7 @@ class Forward:
     def accumulate_gradient(
         self, batch: Sequence[Example], prompt: SoftPrompt, micro_batch_size: int | None = None
     ) -> Tensor:
-        """Add the gradient of the batch's loss, the mean over its target tokens, to the prompt's.
+        """Add the gradient of the batch's loss, see `core.objectives`, to the prompt's.
 
         Args:
             micro_batch_size: examples per forward pass at most; None decides by length, and takes half of it
@@ -128,16 +132,16 @@ class Forward:
 
     def _accumulate(self, batch: Sequence[Example], prompt: SoftPrompt, micro_batch_size: int | None) -> Tensor:
         """Set the prompt's gradient; a loss scale that is too large for float16 is made smaller."""
-        num_targets = sum(len(example.target) for example in batch)
+        num_terms = self.objective.num_terms(batch)
         while True:
             prompt.vectors.grad = None
             total = self._backward(batch, prompt, micro_batch_size)
             gradient = prompt.vectors.grad
             if gradient is None:
-                return total / num_targets
-            gradient /= num_targets * self.loss_scale
+                return total / num_terms
+            gradient /= num_terms * self.loss_scale
             if self.loss_scale == 1 or gradient.isfinite().all() or not total.isfinite():
-                return total / num_targets
+                return total / num_terms
             self.loss_scale /= 4
 
     def _backward(self, batch: Sequence[Example], prompt: SoftPrompt, micro_batch_size: int | None) -> Tensor:
@@ -145,13 +149,14 @@ class Forward:
         trunk = self.compute_trunk(prompt, batch)
         carries_gradient = any(k.requires_grad for k, _ in trunk.layers)
         leaves = [(_leaf(k, carries_gradient), _leaf(v, carries_gradient)) for k, v in trunk.layers]
-        lengths = [example.length - trunk.width for example in batch]
+        lengths = [len(row.tokens) - trunk.width + self.objective.num_tokens(row) for row in batch]
         total = torch.zeros((), device=self.model.device)
         split = split_packed if self._reads_in_place else split_by_length
         for rows in split(lengths, micro_batch_size):
             stop_if_asked()
             layers = [(k.to(self.model.dtype), v.to(self.model.dtype)) for k, v in leaves]
-            loss = self._losses([batch[i] for i in rows], prompt, KeyValues(layers, trunk.mask)).sum()
+            micro_batch = _MicroBatch(self, [batch[i] for i in rows], prompt, KeyValues(layers, trunk.mask))
+            loss = self.objective.total(micro_batch.rows, micro_batch)
             (loss * self.loss_scale).backward()
             total += loss.detach()
         if carries_gradient:
@@ -174,12 +179,13 @@ class Forward:
         return total / count
 
     def _losses(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues) -> Tensor:
+        """Negative log-likelihood of every target token, example by example: `[total target length]`, float32."""
         if self.shares_trunk:
             return self.target_losses(batch, prompt, trunk)
         return plain_losses(self.model, batch, prompt)
 
     def target_losses(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues) -> Tensor:
-        """Negative log-likelihood of every target token, example by example: `[total target length]`, float32."""
+        """`_losses` by the trunk."""
         key_values, branches = self.compute_before_slot(batch, prompt, trunk)
         sequences = [[*branch, *example.target[:-1]] for branch, example in zip(branches, batch, strict=True)]
         ends = accumulate(len(sequence) for sequence in sequences)
@@ -188,11 +194,32 @@ class Forward:
             for end, example in zip(ends, batch, strict=True)
             for position in range(end - len(example.target), end)
         ]
-        targets = torch.tensor([token for example in batch for token in example.target], device=self.model.device)
-        work = (self.model, sequences, key_values, prompt, positions, self.checkpoint_activations)
-        if self.model.has_plain_head:
-            return frozen_head_losses(hidden_states_at(*work), self.model.network.get_output_embeddings(), targets)
-        return cross_entropy(logits_at(*work).float(), targets, reduction="none")
+        targets = [token for example in batch for token in example.target]
+        work = (self.model, sequences, key_values, prompt, positions, targets)
+        return losses_at(*work, self.checkpoint_activations)
+
+    def choice_scores(
+        self,
+        batch: Sequence[Example],
+        prompt: SoftPrompt,
+        trunk: KeyValues,
+        labels: Sequence[Labels],
+        absolute: bool,
+    ) -> Tensor:
+        """As `objectives.Passes.choice_scores`, by the trunk where the choices can share their row's conversation."""
+        longest = max(len(ids) for of_row in labels for ids in of_row)
+        if self.shares_trunk and not self.checkpoint_activations:
+            # Whether padding may stand inside of the rows depends on what comes after: as much as the longest choice.
+            as_long = [replace(example, target=(0,) * longest) for example in batch]
+            key_values, branches = self.compute_before_slot(as_long, prompt, trunk)
+            lengths = [len(branch) for branch in branches]
+            if longest == 1 or self.allows_gaps(lengths, key_values.width + max(lengths) + longest - 1):
+                return choice_scores(self.model, branches, key_values, prompt, labels, absolute)
+        answered = [
+            replace(example, target=ids) for example, of_row in zip(batch, labels, strict=True) for ids in of_row
+        ]
+        losses = self._losses(answered, prompt, trunk).split([len(example.target) for example in answered])
+        return pad_scores(-torch.stack([of_choice.sum() for of_choice in losses]), labels)
 
     @cached_property
     def frozen_trunk(self) -> KeyValues:
@@ -278,6 +305,22 @@ class Forward:
         self, key_values: KeyValues, sequence: Sequence[int], prompt: SoftPrompt, dtype: torch.dtype | None
     ) -> KeyValues:
         return extend_cache(self.model, [sequence], key_values, prompt, dtype) if sequence else key_values
+
+
+@dataclass(frozen=True)
+class _MicroBatch:
+    """Some rows of a batch as an objective sees them: `objectives.Passes`."""
+
+    forward: Forward
+    rows: Sequence[Example]
+    prompt: SoftPrompt
+    trunk: KeyValues
+
+    def target_losses(self) -> Tensor:
+        return self.forward._losses(self.rows, self.prompt, self.trunk)
+
+    def choice_scores(self, labels: Sequence[Labels], absolute: bool) -> Tensor:
+        return self.forward.choice_scores(self.rows, self.prompt, self.trunk, labels, absolute)
 
 
 def _first_slot(tokens: Sequence[int]) -> int:

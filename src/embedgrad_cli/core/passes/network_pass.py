@@ -1,11 +1,13 @@
 """One forward pass of the network over some tokens of each row, after what has been computed of these rows.
 
-It comes in four forms, by what is wanted of it:
+It comes in six forms, by what is wanted of it:
 
-    extend_cache         the keys and values alone
-    logits_and_cache     logits at some positions, and the keys and values
-    logits_at            logits at some positions; nothing follows
-    hidden_states_at     the last hidden states at some positions; nothing follows
+    extend_cache              the keys and values alone
+    logits_and_cache          logits at some positions, and the keys and values
+    hidden_states_and_cache   the last hidden states at some positions, and the keys and values
+    logits_at                 logits at some positions; nothing follows
+    hidden_states_at          the last hidden states at some positions; nothing follows
+    losses_at                 negative log-likelihoods of what follows some positions
 
 Positions number the tokens of all rows one after the other. Where the rows have a shared prefix (trunk) in front of
 them they are packed, else padded.
@@ -20,9 +22,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from embedgrad_cli.core.kernels.activation_checkpointing import body_of, checkpointed_layers
 from embedgrad_cli.core.kernels.float32_weights import float32_weights
+from embedgrad_cli.core.kernels.frozen_head_loss import frozen_head_losses
 from embedgrad_cli.core.kernels.kv_cache import KeyValues, PackedCache, PrefixCache
 from embedgrad_cli.core.kernels.needed_positions import logits_only_at, mlp_only_at
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
@@ -61,6 +65,15 @@ def logits_and_cache(
     return logits, prepared.cache.extended()
 
 
+def hidden_states_and_cache(
+    model: LanguageModel, sequences: Sequences, key_values: KeyValues, prompt: SoftPrompt, positions: Sequence[int]
+) -> tuple[Tensor, KeyValues]:
+    """Returns: last hidden states `[len(positions), hidden_size]`, and the keys and values as `extend_cache`."""
+    prepared = _prepare(model, sequences, key_values, prompt, positions)
+    with mlp_only_at(model.network, prepared.positions):
+        return _hidden_states(model, prepared), prepared.cache.extended()
+
+
 def logits_at(
     model: LanguageModel,
     sequences: Sequences,
@@ -90,8 +103,24 @@ def hidden_states_at(
     """The last hidden states `[len(positions), hidden_size]`, which the output layer takes; else as `logits_at`."""
     prepared = _prepare(model, sequences, key_values, prompt, positions, read_only=True)
     with _saving(model, prepared, checkpoint_activations):
-        hidden = body_of(model.network)(**prepared.inputs).last_hidden_state
-    return hidden.flatten(0, 1)[prepared.positions]
+        return _hidden_states(model, prepared)
+
+
+def losses_at(
+    model: LanguageModel,
+    sequences: Sequences,
+    key_values: KeyValues,
+    prompt: SoftPrompt,
+    positions: Sequence[int],
+    targets: Sequence[int],
+    checkpoint_activations: bool = False,
+) -> Tensor:
+    """Negative log-likelihood of a target after each position, `[len(positions)]` float32; else as `logits_at`."""
+    work = (model, sequences, key_values, prompt, positions, checkpoint_activations)
+    wanted = torch.tensor(targets, device=model.device)
+    if model.has_plain_head:
+        return frozen_head_losses(hidden_states_at(*work), model.network.get_output_embeddings(), wanted)
+    return cross_entropy(logits_at(*work).float(), wanted, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -132,6 +161,11 @@ def _prepare(
         "use_cache": True,
     }
     return _Prepared(inputs, cache, index)
+
+
+def _hidden_states(model: LanguageModel, prepared: _Prepared) -> Tensor:
+    hidden = body_of(model.network)(**prepared.inputs).last_hidden_state
+    return hidden.flatten(0, 1)[prepared.positions]
 
 
 def _logits(model: LanguageModel, prepared: _Prepared) -> Tensor:

@@ -1,0 +1,24 @@
+"""What is minimised: a short module per objective, with its equation. What they need is computed in `core.passes`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from embedgrad_cli.config.schema import ObjectiveConfig, TaskConfig
+from embedgrad_cli.core.objectives.choice import Choice, row_choices
+from embedgrad_cli.core.objectives.gold import Gold
+from embedgrad_cli.core.objectives.objective import Labels, Objective, Passes
+from embedgrad_cli.core.text.encoding import Row, encode_choices
+from embedgrad_cli.core.text.template import PromptTemplate
+
+__all__ = ["Choice", "Gold", "Labels", "Objective", "Passes", "make_objective"]
+
+
+def make_objective(
+    config: ObjectiveConfig, task: TaskConfig, rows: Sequence[Row], prompt_template: PromptTemplate
+) -> Objective:
+    """The objective that these settings name, for the training rows."""
+    if config.name != "choice":
+        return Gold()
+    choices = {names: encode_choices(names, prompt_template) for names in {row.choices for row in rows}}
+    return Choice(row_choices(rows, choices, task.score), config.choice_weight, config.gold_weight)
