@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from tests.conftest import PLACEMENTS, ROWS, SEEDS
 
@@ -15,9 +17,11 @@ from embedgrad_cli.core.text.template import PromptTemplate
 ARCHITECTURES = ["qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gpt2"]
 
 
-def encoded_rows(model: LanguageModel, placement: str) -> Encoded:
+def encoded_rows(model: LanguageModel, placement: str, times: int = 1) -> Encoded:
+    """Args: times: so many rows of each, no two of them alike."""
     prompt_template = PromptTemplate(PLACEMENTS[placement], SEEDS, model.tokenizer, model.is_chat)
-    return encode(ROWS, prompt_template, model, append_end_token=True)
+    more = [replace(row, query=f"{row.query} {number}") for number in range(1, times) for row in ROWS]
+    return encode([*ROWS, *more], prompt_template, model, append_end_token=True)
 
 
 def moved_prompt(encoded: Encoded, model: LanguageModel) -> SoftPrompt:
