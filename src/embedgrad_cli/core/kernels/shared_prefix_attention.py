@@ -71,9 +71,12 @@ class _SharedPrefixAttention(torch.autograd.Function):
         mask: Tensor | None,
         scale: float | None,
     ) -> Tensor:
+        kept, dtype = (query, prefix_keys, prefix_values, keys, values), query.dtype
+        # In float32, so that half precision rounds the sum of both parts once, as it rounds attention elsewhere.
+        query, prefix_keys, prefix_values, keys, values = (tensor.float() for tensor in kept)
         heads, group = keys.shape[1], query.shape[1] // keys.shape[1]
         causal = mask is None and batch.mask.shape[1] > 1
-        mask = None if mask is None else mask.repeat_interleave(heads, 0)
+        mask = None if mask is None else mask.float().repeat_interleave(heads, 0)
         by_prefix, prefix_norm = attend(_as_one_row(query, heads), prefix_keys, prefix_values, scale=scale)
         by_suffix, suffix_norm = attend(
             _grouped(batch.pad(query), heads),
@@ -86,10 +89,10 @@ class _SharedPrefixAttention(torch.autograd.Function):
         prefix_norm = prefix_norm.reshape(*query.shape[:3], 1)
         suffix_norm = batch.unpad(_ungrouped(suffix_norm.unsqueeze(-1), heads))
         norm = torch.logaddexp(prefix_norm, suffix_norm)
-        output = by_prefix.float().reshape(query.shape) * (prefix_norm - norm).exp_()
+        output = by_prefix.reshape(query.shape) * (prefix_norm - norm).exp_()
         output += batch.unpad(_ungrouped(by_suffix, heads)) * (suffix_norm - norm).exp_()
-        output = output.to(query.dtype)
-        ctx.save_for_backward(query, prefix_keys, prefix_values, keys, values, output, norm, mask)
+        output = output.to(dtype)
+        ctx.save_for_backward(*kept, output, norm, mask)
         ctx.batch, ctx.causal, ctx.scale = batch, causal, scale
         return output
 
@@ -99,7 +102,6 @@ class _SharedPrefixAttention(torch.autograd.Function):
         dtype, batch = saved[0].dtype, ctx.batch
         # In half precision this kernel takes up to five times as long as in float32, where rows are short.
         gradient, query, prefix_keys, prefix_values, keys, values, output = (t.float() for t in (*gradients, *saved))
-        mask = None if mask is None or mask.dtype == torch.bool else mask.float()
         heads, group = keys.shape[1], query.shape[1] // keys.shape[1]
         of_query, of_prefix_keys, of_prefix_values = _attend_backward(
             _as_one_row(gradient, heads),
