@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from embedgrad_cli.config.build import build, check_value
-from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.config.schema import OBJECTIVES, OptimizeConfig
 from embedgrad_cli.config.spelling import nearest_key
 
 PLAIN: dict[str, Any] = {
@@ -123,6 +123,11 @@ def test_a_right_config_becomes_typed_dataclasses() -> None:
         ("optimizer__betas", [0.9]),
         ("optimizer__betas", [0.9, 1.0]),
         ("optimizer__name", "adamww"),
+        ("objective__name", "golden"),
+        ("objective__choice_weight", 0),
+        ("objective__gold_weight", -0.5),
+        ("train__average", 1.0),
+        ("train__token_dropout", -0.1),
         ("model__trust_remote_code", "yes"),
         ("model__path", "./nowhere"),
         ("model__path", "a/b/c"),
@@ -196,6 +201,22 @@ def test_all_problems_come_at_once() -> None:
     wrong = ["train.steps", "optimizer.lr", "evaluation.batch_size", "evaluation.breakdown"]
     wrong += ["device", "template.text", "task.choices"]
     assert sorted(p.partition(":")[0] for p in problems) == sorted(wrong)
+
+
+@pytest.mark.parametrize("kind", ["choice", "generation"])
+def test_an_objective_that_is_left_open_is_the_kind_s(kind: Literal["choice", "generation"]) -> None:
+    config, problems = build("optimize", with_values(task__kind=kind))
+    assert problems == []
+    assert isinstance(config, OptimizeConfig)
+    assert config.objective.name == OBJECTIVES[kind]
+
+
+def test_choices_are_not_ranked_where_answers_are_generated() -> None:
+    _, (problem,) = build("optimize", with_values(objective__name="choice", task__kind="generation"))
+    assert problem.startswith("objective: ")
+    assert "task.kind=generation" in problem
+    assert "objective=gold" in problem
+    assert build("optimize", with_values(objective__name="choice"))[1] == []
 
 
 def test_only_the_form_of_the_template_in_use_is_checked() -> None:

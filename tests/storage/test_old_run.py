@@ -15,6 +15,7 @@ import pytest
 from embedgrad_cli.cli.main import main
 from embedgrad_cli.comparison.runs import read_run
 from embedgrad_cli.core.prompt.artifact import load_artifact, recorded_template
+from embedgrad_cli.storage.run_directory import read_settings
 from embedgrad_cli.storage.run_records import Results
 
 OLD_RUN = Path(__file__).parent / "old_run"
@@ -65,6 +66,15 @@ def test_an_evaluation_repeats_its_test(tmp_path: Path, monkeypatch: pytest.Monk
     assert known_then == old.arms
     assert new.test_hash == old.test_hash
     assert "another template" not in (tmp_path / "out/embedgrad.log").read_text()
+
+
+def test_it_was_trained_on_gold_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(OLD_RUN, tmp_path / "run")
+    settings = read_settings(tmp_path / "run" / "config.yaml")
+    assert settings["objective"]["name"] == "gold"
+    words = ["experiment=debug", "task.fewshot=1", "train.steps=1", "objective.gold_weight=1"]
+    assert main(["optimize", *words, f"output_dir={tmp_path}/run"]) == 2
+    assert "objective.gold_weight" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

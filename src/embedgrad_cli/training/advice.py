@@ -15,13 +15,14 @@ def advice_after(best: Validation, last_step: int, config: OptimizeConfig) -> st
     """
     settings, rate = config.train, config.optimizer.lr
     slower = f"a smaller rate (optimizer.lr={rate / 3:.2g})"
+    if settings.eval_every > 1:
+        slower += f", more validations (train.eval_every={max(settings.eval_every // 5, 1)})"
     if not last_step or best.accuracy == 1.0:
         return None
     if best.step == 0:
         return (
             f"No validation up to step {last_step} was better than the seed's, so the seed's vectors are saved. The "
-            f"learning rate was too high, or these examples taught nothing: try {slower}, more validations "
-            f"(train.eval_every={max(settings.eval_every // 5, 1)}) or more examples."
+            f"learning rate was too high, or these examples taught nothing: try {slower}, or more examples."
         )
     if best.step == last_step == settings.steps:
         return (
@@ -31,7 +32,6 @@ def advice_after(best: Validation, last_step: int, config: OptimizeConfig) -> st
     if best.step == settings.eval_every and last_step >= 3 * settings.eval_every:
         return (
             f"The best validation was the first one after the seed's, at step {best.step} of {last_step}: the learning "
-            f"rate may be too high, or the examples too few. Try {slower}, or more validations "
-            f"(train.eval_every={max(settings.eval_every // 5, 1)})."
+            f"rate may be too high, or the examples too few: try {slower}, or more examples."
         )
     return None
