@@ -22,6 +22,7 @@ from embedgrad_cli.config.schema import (
     TemplateConfig,
 )
 from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_revision, check_task
+from embedgrad_cli.storage.gguf_files import gguf_in, named_gguf
 
 ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
@@ -78,12 +79,18 @@ def _check_model_path(path: str) -> list[str]:
     if path.startswith(assets.PREFIX):
         return check_embedded("model.path", path)
     folder = Path(path).expanduser()
+    if named_gguf(path):
+        return []
+    if several := gguf_in(folder):
+        return [
+            f"model.path: the folder {path!r} has {len(several)} GGUF files. Give one of them: model.path={several[0]}."
+        ]
     if folder.is_dir():
         if (folder / "config.json").is_file():
             return []
         return [f"model.path: the folder {path!r} has no config.json. Give the folder that a model was saved into."]
     if folder.exists():
-        return [f"model.path: {path!r} is a file. Give the folder that a model was saved into."]
+        return [f"model.path: {path!r} is a file, but no .gguf. Give one, or the folder that a model was saved into."]
     # A hub id is NAME or OWNER/NAME.
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or not path.strip():
         return [

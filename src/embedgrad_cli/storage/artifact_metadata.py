@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from embedgrad_cli.storage.gguf_files import GgufRecord
 from embedgrad_cli.storage.record import CONVERTER, Json, Record
 from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Validation
 from embedgrad_cli.storage.structure import dataclass_hook
@@ -49,12 +50,16 @@ class Fingerprint(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecord(Record):
-    """`chat_template_date` is the day that the chat template was told; None where it writes no date."""
+    """`chat_template_date` is the day that the chat template was told; None where it writes no date.
+
+    `gguf` is the file that the weights came from, if they came from a GGUF file.
+    """
 
     path: str
     revision: str | None
     fingerprint: Fingerprint
     chat_template_date: str | None = None
+    gguf: GgufRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedgrad_cli import assets
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
 from embedgrad_cli.core.model.pinned_template import original_of, pinned_day
 from embedgrad_cli.core.model.shards import read_index
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, find_turn_end, from_pretrained, load_tokenizer, loading
+from embedgrad_cli.core.model.unpacked_gguf import gguf_record, place_of
 from embedgrad_cli.errors import ModelError, UserError
 from embedgrad_cli.storage.artifact_metadata import Fingerprint
+from embedgrad_cli.storage.gguf_files import GgufRecord
 from embedgrad_cli.storage.hub_access import COMMIT
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class LanguageModel:
         is_chat: whether conversations are rendered with the tokenizer's chat template.
         reads_trunk_in_place: whether its attention reads a shared prefix (trunk) without a copy for each row, as
             `prepare_attention` said when it was given the network.
+        gguf: the GGUF file that it was unpacked from, if it was.
     """
 
     network: Any
@@ -60,6 +62,7 @@ class LanguageModel:
     revision: str | None
     is_chat: bool
     reads_trunk_in_place: bool = False
+    gguf: GgufRecord | None = None
 
     @property
     def model_tokenizer(self) -> ModelTokenizer:
@@ -189,7 +192,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
-    """Load a model and its tokenizer from a hub id or a local folder, freeze it, and prepare its attention.
+    """Load a model and tokenizer from a hub id, a local folder or a GGUF file, freeze it, and prepare its attention.
 
     Raises:
         ModelError: it cannot be found, read, or is not a causal LM with a fast tokenizer.
@@ -207,8 +210,9 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     kind = "chat" if known.is_chat else "plain"
     revision = _commit(config)
     source = f"{config.path}@{revision}" if revision else config.path
+    gguf = gguf_record(config.path)
     log.info("model %s: %s on %s, %s template", source, network.dtype, device, kind)
-    return LanguageModel(network, known.tokenizer, config.path, revision, known.is_chat, reads_trunk_in_place)
+    return LanguageModel(network, known.tokenizer, config.path, revision, known.is_chat, reads_trunk_in_place, gguf)
 
 
 def _attention(config: ModelConfig) -> str | None:
@@ -270,7 +274,8 @@ def load_outline(config: ModelConfig) -> tuple[LanguageModel, Path]:
             network = AutoModelForCausalLM.from_config(from_pretrained(AutoConfig, local), trust_remote_code=trusts)
         if (folder / "generation_config.json").is_file():
             network.generation_config = GenerationConfig.from_pretrained(folder)
-    return LanguageModel(network, known.tokenizer, config.path, _commit(config), known.is_chat), folder
+    gguf = gguf_record(config.path)
+    return LanguageModel(network, known.tokenizer, config.path, _commit(config), known.is_chat, gguf=gguf), folder
 
 
 def _check_files(config: ModelConfig) -> None:
@@ -281,7 +286,7 @@ def _check_files(config: ModelConfig) -> None:
     """
     from transformers.utils import find_adapter_config_file
 
-    path = assets.resolve(config.path)
+    path = place_of(config.path)
     if find_adapter_config_file(path, revision=config.revision) is not None:
         raise ModelError(
             f"model.path={config.path} is an adapter (it has an adapter_config.json) of another model. Merge the two, "
@@ -293,7 +298,7 @@ def _check_files(config: ModelConfig) -> None:
 
 def _commit(config: ModelConfig) -> str | None:
     """The commit that a model of the hub was just read at, as the hub's cache has it; a folder has none."""
-    if Path(assets.resolve(config.path)).is_dir():
+    if Path(place_of(config.path)).is_dir():
         return config.revision
     from huggingface_hub import try_to_load_from_cache
 
@@ -304,7 +309,7 @@ def _commit(config: ModelConfig) -> str | None:
 
 def _folder_of(config: ModelConfig) -> Path:
     """The model's own folder, or the snapshot of a hub id, downloaded if it is not in the cache."""
-    path = Path(assets.resolve(config.path))
+    path = Path(place_of(config.path))
     if path.is_dir():
         return path
     from huggingface_hub import snapshot_download

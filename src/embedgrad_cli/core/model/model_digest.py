@@ -3,7 +3,7 @@
 It sees every byte of `config.json`, `generation_config.json`, Python code that may run, and weight files of up to 256
 MiB. Of a larger weight file it sees the size, the header (names, types and shapes of the tensors) and 64 KiB in every
 16 MiB. So further training shows, because it moves nearly all numbers; a change of a few numbers between the samples
-does not.
+does not. A GGUF file is read whole.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from embedgrad_cli import assets
 from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.storage.gguf_files import named_gguf, sha256_of
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 READ_WHOLE = 256 << 20  # bytes
@@ -22,6 +23,9 @@ BLOCK, STRIDE = 64 << 10, 16 << 20  # bytes
 
 def model_digest(config: ModelConfig) -> str | None:
     """A sha256 of the model's files; None if they are not on this machine. Where they lie makes no difference."""
+    gguf = named_gguf(config.path)
+    if gguf is not None:
+        return sha256_of(gguf)
     folder = _folder(config)
     if folder is None:
         return None

@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from embedgrad_cli import assets
 from embedgrad_cli.core.model.language_model import TABLE_CHUNK
 from embedgrad_cli.core.model.shards import read_index
+from embedgrad_cli.core.model.unpacked_gguf import place_of
 from embedgrad_cli.errors import ModelError, UserError
 from embedgrad_cli.storage.files import stays_below
 
@@ -61,7 +61,7 @@ def nearest_tokens(
 def find_model_folder(path: str, revision: str | None) -> Path | None:
     """The folder of a model on this machine: local, embedded, or in the hub's cache. Nothing is downloaded."""
     try:
-        folder = Path(assets.resolve(path)).expanduser()
+        folder = Path(place_of(path)).expanduser()
     except UserError:  # embedded in another version
         return None
     if folder.is_dir():

@@ -10,9 +10,9 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from embedgrad_cli import assets
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.model.pinned_template import pin
+from embedgrad_cli.core.model.unpacked_gguf import place_of
 from embedgrad_cli.errors import ModelError
 from embedgrad_cli.storage.hub_access import offline_if_out_of_reach
 
@@ -105,7 +105,7 @@ def from_pretrained(loader: Any, config: ModelConfig, **settings: Any) -> Any:
     """
     settings |= {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     with loading(config):
-        return loader.from_pretrained(assets.resolve(config.path), **settings)
+        return loader.from_pretrained(place_of(config.path), **settings)
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def loading(config: ModelConfig) -> Iterator[None]:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    is_here = Path(assets.resolve(config.path)).is_dir()
+    is_here = Path(place_of(config.path)).is_dir()
     try:
         with nullcontext() if is_here else offline_if_out_of_reach():
             yield

@@ -45,6 +45,7 @@ from embedgrad_cli.tasks.row_filter import RowFilter
 log = logging.getLogger(__name__)
 
 SEED_ROWS = "embedding rows of the seed's tokens"
+GGUF_FILE = "the GGUF file that the weights are from"
 SEEN_ROWS = "seen_rows"  # the tensor
 LIBRARIES = ("embedgrad", "torch", "transformers")
 
@@ -88,6 +89,7 @@ def artifact_metadata(
             revision=model.revision,
             fingerprint=fingerprint,
             chat_template_date=model.chat_template_date,
+            gguf=model.gguf,
         ),
         task=config.task.name,
         split_hash=split_hash,
@@ -191,7 +193,7 @@ def warn_undated(artifact: Artifact, model: LanguageModel, path: str) -> None:
 def refuse_other_model(artifact: Artifact, model: LanguageModel, path: str, differs: list[str]) -> None:
     """Raise `ArtifactError` with both identities if something differs."""
     if differs:
-        here = ModelRecord(path=model.path, revision=model.revision, fingerprint=model.fingerprint)
+        here = ModelRecord(path=model.path, revision=model.revision, fingerprint=model.fingerprint, gguf=model.gguf)
         raise ArtifactError(
             f"artifact={path} was made for the model {identity(artifact.metadata.model)}, but the model here is "
             f"{identity(here)}; "
@@ -201,16 +203,18 @@ def refuse_other_model(artifact: Artifact, model: LanguageModel, path: str, diff
 
 
 def differences(artifact: Artifact, model: LanguageModel) -> list[str]:
-    """What differs between a model and the one the artifact was made for, weights left aside."""
+    """What differs between a model and the one the artifact was made for; of its weights, only their GGUF file."""
     made_for = artifact.metadata.model.fingerprint
-    return [key for key in ("config", "tokenizer") if getattr(made_for, key) != getattr(model.fingerprint, key)]
+    keys = [key for key in ("config", "tokenizer") if getattr(made_for, key) != getattr(model.fingerprint, key)]
+    return keys + ([GGUF_FILE] if artifact.metadata.model.gguf != model.gguf else [])
 
 
 def identity(model: ModelRecord) -> str:
     """A model's name, revision and the beginning of its fingerprint, for people to compare."""
     revision = f"@{model.revision}" if model.revision else ""
     prints = model.fingerprint
-    return f"{model.path}{revision} (config {prints.config[:8]}, tokenizer {prints.tokenizer[:8]})"
+    file = f"{model.gguf.quantization} file {model.gguf.sha256[:8]}, " if model.gguf else ""
+    return f"{model.path}{revision} ({file}config {prints.config[:8]}, tokenizer {prints.tokenizer[:8]})"
 
 
 def _same_rows(prompt: SoftPrompt, model: LanguageModel) -> bool:
