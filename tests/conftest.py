@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,6 +210,16 @@ def make_model(architecture: str = "qwen2", chat: bool = True) -> LanguageModel:
 @pytest.fixture
 def model() -> LanguageModel:
     return make_model()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unpacked_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where GGUF files are unpacked: nothing of a test stays in the user's cache."""
+    from huggingface_hub import constants
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HOME", str(tmp_path_factory.mktemp("hub")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -141,7 +141,9 @@ class Prompt:
         is_chat = bool(tokenizer.chat_template) if kind == "auto" else kind == "chat"
         if self._checked is None or (self._checked[0]() is not model or self._checked[1]() is not tokenizer):
             self._tokenizer = self._told_as_in_training(tokenizer) if is_chat else tokenizer
-            language_model = LanguageModel(model, self._tokenizer, path, None, is_chat)
+            # A network in memory does not say which GGUF file it came from, so that is not compared.
+            gguf = self._artifact.metadata.model.gguf
+            language_model = LanguageModel(model, self._tokenizer, path, None, is_chat, gguf=gguf)
             check_fingerprint(self._artifact, language_model, self._path)
             _warn_of_settings(model)
             warn_undated(self._artifact, language_model, self._path)

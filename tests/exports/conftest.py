@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import PLACEMENTS, SEEDS, Row, make_network, make_tokenizer, optimize_config, save_prompt
+from tests.gguf_models import write_gguf
 from torch import Tensor
 
 from embedgrad_cli.cli.main import main
@@ -66,17 +67,25 @@ def make_case(
     spare_rows: int = 0,
     stop: list[str] | None = None,
     told: dict[str, Any] | None = None,
+    gguf: str | None = None,
     **saving: Any,
 ) -> Case:
-    """Save a random model and an artifact whose vectors lie well away from any token's."""
+    """Save a random model and an artifact whose vectors lie well away from any token's.
+
+    `gguf` names the quantisation of a GGUF file that it is saved in.
+    """
     tokenizer = tokenizer or make_tokenizer(chat)
     network: Any = make_network(architecture, len(tokenizer) + spare_rows)
     if tied and not network.config.tie_word_embeddings:
         network.config.tie_word_embeddings = True
         network.tie_weights()
     assert network.config.tie_word_embeddings is tied
-    network.to(dtype).save_pretrained(folder / "base", **saving)
-    tokenizer.save_pretrained(folder / "base")
+    if gguf:
+        (folder / "base").mkdir()
+        write_gguf(folder / "base/tiny.gguf", network, tokenizer, gguf)
+    else:
+        network.to(dtype).save_pretrained(folder / "base", **saving)
+        tokenizer.save_pretrained(folder / "base")
     config = ModelConfig(str(folder / "base"), None, "auto", "auto", False, told)
     model = load_model(config, torch.device("cpu"))
     template = PLACEMENTS[placement]

@@ -22,7 +22,7 @@ from embedgrad_cli.config.schema import (
     TemplateConfig,
 )
 from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_revision, check_task
-from embedgrad_cli.storage.gguf_files import gguf_in, named_gguf
+from embedgrad_cli.storage.gguf_files import SUFFIX, gguf_in, named_gguf
 
 ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
@@ -91,6 +91,11 @@ def _check_model_path(path: str) -> list[str]:
         return [f"model.path: the folder {path!r} has no config.json. Give the folder that a model was saved into."]
     if folder.exists():
         return [f"model.path: {path!r} is a file, but no .gguf. Give one, or the folder that a model was saved into."]
+    if path.lower().endswith(SUFFIX):
+        return [
+            f"model.path: there is no file {path!r}. Give an existing one; a GGUF file of the hub has to be downloaded "
+            "first: hf download OWNER/NAME FILE.gguf --local-dir DIR"
+        ]
     # A hub id is NAME or OWNER/NAME.
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or not path.strip():
         return [

@@ -12,6 +12,7 @@ from embedgrad_cli import assets
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.evaluation.significance import verdict
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata, ModelRecord, PromptMetrics, RecordedTask
+from embedgrad_cli.storage.gguf_files import SUFFIX
 from embedgrad_cli.storage.run_records import ArmSummary
 
 LICENCE = "# license: yours to choose, and the base model's may bind you; embedgrad sets none"
@@ -137,10 +138,13 @@ def _called(model: ModelRecord) -> str:
         return f"`{model.path}`{revision}"
     if model.path.startswith(assets.PREFIX):
         return "the model that is embedded in embedgrad"
+    if model.gguf:
+        sha256, kind = model.gguf.sha256, model.gguf.quantization
+        return f"a model in a GGUF file ({kind}, sha256 `{sha256}`), `{Path(model.path).name}`"
     return f"a local model, `{Path(model.path).name}`"
 
 
 def hub_id(path: str) -> str | None:
-    """A model's name on the hub; None for a folder of this machine and for an embedded model."""
-    is_local = path.startswith((".", "/", "~", assets.PREFIX)) or path.count("/") > 1 or Path(path).is_dir()
-    return None if is_local else path
+    """A model's name on the hub; None for a folder or file of this machine and for an embedded model."""
+    is_place = path.startswith((".", "/", "~", assets.PREFIX)) or path.lower().endswith(SUFFIX)
+    return None if is_place or path.count("/") > 1 or Path(path).is_dir() else path

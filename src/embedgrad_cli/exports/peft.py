@@ -129,7 +129,7 @@ def _adapter_config(source: Source, num_virtual_tokens: int) -> Json:
     return {
         "peft_type": "PROMPT_TUNING",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": source.model.path,
+        "base_model_name_or_path": str(source.folder) if source.model.gguf else source.model.path,  # PEFT reads no GGUF
         "revision": source.model.revision,
         "inference_mode": True,
         "num_virtual_tokens": num_virtual_tokens,

@@ -12,7 +12,7 @@ import logging
 import shutil
 import tempfile
 from collections import Counter
-from contextlib import redirect_stderr, suppress
+from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,11 @@ def _unpacked(file: Path) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root) as partial:
             written = _unpack(file, Path(partial))
-            with suppress(OSError):  # another process was faster
+            try:
                 written.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster
+                    raise
     except OSError as error:
         raise ModelError(
             f"model.path={file} cannot be unpacked into {root}: {error.strerror or error}. Give a folder on a disk "
@@ -128,28 +131,37 @@ def _load(folder: Path, file: Path) -> tuple[Any, Any]:
     """Network and tokenizer as transformers reads them from a folder with nothing but the GGUF file.
 
     Raises:
-        ModelError: it cannot, or leaves weights packed.
+        ModelError: it cannot, leaves weights packed, or does not find all of them.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    settings = {"gguf_file": file.name, "dtype": torch.float32, "output_loading_info": True, **_dequantised()}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
-        network: Any = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=file.name, dtype=torch.float32, **_dequantised()
-        )
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **settings)
     except Exception as error:  # an unknown architecture, type or key: each reader has exceptions of its own
         raise _unreadable(file, error) from error
-    packed = sorted({str(p.dtype) for p in network.state_dict().values() if not p.is_floating_point()})
-    if packed or any(type(module).__name__.startswith("Gguf") for module in network.modules()):
-        raise ModelError(
-            f"model.path={file}: this transformers leaves weights packed ({', '.join(packed)}), and no gradient comes "
-            "back through packed weights. Upgrade: pip install -U transformers; or give the model's own folder."
-        )
+    network, report = loaded
+    if missing := sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}):
+        # transformers would fill them with random numbers
+        raise _unreadable(file, LookupError(f"it has no fitting tensor for {', '.join(missing[:3])}."))
+    _check_dense(network, file)
     if hasattr(network.config, "quantization_config"):  # it is dense now, and is to be saved
         del network.config.quantization_config
     network.hf_quantizer = None
     return network, tokenizer
+
+
+def _check_dense(network: Any, file: Path) -> None:
+    packed = {type(module).__name__ for module in network.modules() if type(module).__name__.startswith("Gguf")}
+    packed |= {str(weight.dtype) for weight in network.parameters() if not weight.is_floating_point()}
+    if packed:
+        raise ModelError(
+            f"model.path={file}: this transformers leaves weights packed ({', '.join(sorted(packed))}), and no "
+            "gradient comes back through packed weights. Upgrade: pip install -U transformers; or give the folder of a "
+            "model that was saved as safetensors."
+        )
 
 
 def _dequantised() -> dict[str, Any]:
