@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import make_network, make_tokenizer
 from tests.docs.snippets import Snippet, fences, words_of
+from tests.gguf_models import write_gguf
 
 from embedgrad_cli import assets
 from embedgrad_cli.cli.main import main
@@ -112,8 +114,10 @@ def filled(words: Sequence[str]) -> list[str]:
 
 
 def furnish(folder: Path) -> None:
-    """A model called MODEL, rows for every task whose data the pages call DIR, and the tasks that they define."""
+    """MODEL, MODEL.gguf, rows for every task whose data the pages call DIR, and the tasks that they define."""
     shutil.copytree(assets.resolve("embedded:tiny"), folder / "MODEL")
+    tokenizer = make_tokenizer()
+    write_gguf(folder / "MODEL.gguf", make_network("qwen2", len(tokenizer)), tokenizer)
     data, numbers = folder / "data", range(NUM_ROWS)
     for split in ("train", "test"):
         rows = [{"question": f"In {split}, what is {n} + {n}?", "answer": f"#### {2 * n}"} for n in numbers]

@@ -38,8 +38,8 @@ def parser() -> FlagParser:
     flags.add_argument(
         "--verify",
         metavar="MODEL",
-        help="load this model (a folder, hub id or embedded:tiny) and check that the prompt was made for it; the exit "
-        "code is 2 if it was not",
+        help="load this model (a folder, GGUF file, hub id or embedded:tiny) and check that the prompt was made for "
+        "it; the exit code is 2 if it was not",
     )
     flags.add_argument("--format", default="table", metavar="FORMAT", help="table (the default) or json")
     return flags

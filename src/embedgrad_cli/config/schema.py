@@ -44,7 +44,7 @@ class Message:
 
 @dataclass
 class ModelConfig:
-    path: str = setting("hub id, local folder, or embedded:tiny")
+    path: str = setting("hub id, local folder, GGUF file, or embedded:tiny")
     revision: str | None = setting("hub revision (branch, tag or commit)")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("precision of the frozen weights")
     template: Literal["auto", "chat", "plain"] = setting("chat template, plain text, or what the tokenizer has")
