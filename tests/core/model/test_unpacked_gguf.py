@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import gguf
@@ -141,6 +141,13 @@ def test_packed_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_missing_package_is_named_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpacked_gguf, "find_spec", lambda name: None if name == "gguf" else name)
     assert "embedgrad[gguf]" in fail(make_file(tmp_path))
+
+
+def test_want_of_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    message = fail(make_file(tmp_path))
+    assert "1,000" in message
+    assert "HF_HOME" in message
 
 
 def test_transformers_without_the_setting_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:

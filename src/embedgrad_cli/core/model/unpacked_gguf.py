@@ -1,8 +1,8 @@
 """GGUF files as ordinary model folders: transformers dequantises a file once, and the folder is kept in its cache.
 
 So everything else reads safetensors, a tokenizer and a config, whatever the model came from, and only the first command
-waits for the unpacking (it takes transformers and `gguf` most of a minute for a vocabulary of 150,000 tokens). Packed
-weights would not do: a kernel that multiplies with them returns no gradient.
+waits: `gguf` takes seconds to read a large vocabulary, and is made to read it several times. Packed weights would not
+do: a kernel that multiplies with them returns no gradient.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _unpacked(file: Path) -> Path:
 
 
 def _unpack(file: Path, beside: Path) -> Path:
-    """Write the model in float32, in which dequantised numbers are exact. Returns: the folder, in `beside`."""
+    """Write the model in float32, in which its numbers are computed from the packed ones. Returns: the folder."""
     alone, folder = beside / "file", beside / "folder"
     alone.mkdir()
     folder.mkdir()
