@@ -5,8 +5,8 @@ BIN := .venv/bin
 LM_EVAL := .venv-lm-eval
 SERVING := .venv-serving
 
-.PHONY: setup demo lab compare-methods test test-fast test-lm-eval test-serving lint bench bench-step bench-parts bench-evaluation
-.PHONY: bench-trainer bench-growth train-tiny clean
+.PHONY: setup demo real lab compare-methods test test-fast test-real test-lm-eval test-serving test-serving-real lint
+.PHONY: bench bench-step bench-parts bench-evaluation bench-trainer bench-growth train-tiny clean
 
 setup: .venv/.installed
 
@@ -19,6 +19,13 @@ setup: .venv/.installed
 demo: setup
 	@rm -rf outputs/demo
 	$(BIN)/embedgrad optimize output_dir=outputs/demo
+
+# A real pretrained model, SmolLM2-135M-Instruct: fetched once, into MODEL_CACHE=DIR if that is given (docs/real-models.md).
+# On the embedded reviews, or with SST2=DIR (train.tsv and validation.tsv) on SST-2.
+real: setup
+	model=$$($(BIN)/python scripts/fetch_smollm2.py) && rm -rf outputs/real && \
+	$(BIN)/embedgrad optimize model=local "model.path='$$model'" model.dtype=float32 prompt=sentiment \
+	  $(if $(SST2),task=sst2 "task.data_dir='$(SST2)'",task=reviews) output_dir=outputs/real
 
 # Three embedded tasks x three placements x three trust regions; the same command again goes on where it stopped.
 lab: setup
@@ -41,6 +48,10 @@ test: setup
 test-fast: setup
 	$(PYTEST) -q -m 'not slow'
 
+# Twenty steps on the same real model; skipped, with the reason, where it cannot be fetched.
+test-real: setup
+	$(BIN)/python -m pytest -m real tests/real
+
 # Choices against lm-evaluation-harness, row by row, then an exported model in the harness by itself; with SST2=DIR and
 # BBH=DIR on their files as well.
 test-lm-eval: setup $(LM_EVAL)/.installed
@@ -62,6 +73,12 @@ $(LM_EVAL)/.installed: constraints.txt constraints-lm-eval.txt
 # your package index has only CUDA builds of torch, name one with CPU builds in PIP_EXTRA_INDEX_URL.
 test-serving: setup $(SERVING)/.installed
 	$(BIN)/python scripts/serve_check.py --serving-python $(SERVING)/bin/python
+
+# The same on SmolLM2-135M-Instruct in float32: one prompt, 50 answers of up to 64 tokens by every route.
+test-serving-real: setup $(SERVING)/.installed
+	model=$$($(BIN)/python scripts/fetch_smollm2.py) && \
+	$(BIN)/python scripts/serve_check.py --serving-python $(SERVING)/bin/python --model "$$model" --placements system \
+	  --examples 50 --steps 10 --out outputs/serving-real train.batch_size=8 task.max_new_tokens=64
 
 $(SERVING)/.installed: constraints-serving.txt
 	$(PYTHON) -m venv $(SERVING)

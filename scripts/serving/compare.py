@@ -19,7 +19,11 @@ TIE = 1e-3  # logits this close may change places in float32: engines add number
 
 @dataclass(frozen=True)
 class Reference:
-    """What embedgrad itself answers, as token ids; `reported` of the answers are correct by results.json."""
+    """What embedgrad itself answers, as token ids.
+
+    `reported` of the answers are correct by results.json; None where the results count something else: the choices of a
+    task whose labels are scored, or answers that a stop string ended.
+    """
 
     rows: Sequence[Row]
     examples: Sequence[Example]
@@ -27,7 +31,7 @@ class Reference:
     model: LanguageModel
     prompt: SoftPrompt
     grader: Grader
-    reported: int
+    reported: int | None
 
     @property
     def queries(self) -> list[str]:
@@ -50,7 +54,7 @@ class Comparison:
     prompt: str
     total: int
     correct: int
-    reported: int
+    reported: int | None
     differences: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -60,9 +64,9 @@ class Comparison:
     @property
     def is_explained(self) -> bool:
         """Whether every difference begins with a tie, and these alone change the accuracy."""
-        return self.correct - self.reported == sum(one["correct"] for one in self.differences) and all(
-            one["gap"] < TIE for one in self.differences
-        )
+        changed = sum(one["correct"] for one in self.differences)
+        by_ties = all(one["gap"] < TIE for one in self.differences)
+        return by_ties and (self.reported is None or self.correct - self.reported == changed)
 
 
 def compare(route: str, prompt: str, found: Sequence[Sequence[int]], reference: Reference) -> Comparison:

@@ -33,5 +33,7 @@ def reference_of(folder: Path) -> Reference:
     arm = build_arms(splits.test, model, template, config.task, prompts).arms["optimized"]
     answers = generate(arm.forward, arm.examples, prompt, config.task.max_new_tokens, config.evaluation.batch_size)
     grader = graders.get(config.task.grader, config.task.choices)
-    reported = json.loads((folder / "results.json").read_text())["arms"]["optimized"]["correct"]
+    reported = None
+    if config.task.kind == "generation" and not config.task.stop:
+        reported = json.loads((folder / "results.json").read_text())["arms"]["optimized"]["correct"]
     return Reference(splits.test, arm.examples, [answer for (answer,) in answers], model, prompt, grader, reported)

@@ -25,6 +25,7 @@ NOT_RUN = {
     "pip install *": "installs packages",
     "eval *": "changes the shell; tests/cli/test_main.py runs it in one",
     "python scripts/bench_*": "needs a GPU and the configs of large models",
+    "python scripts/fetch_smollm2.py": "fetches a model",
     "vllm serve *": SERVER,
     "curl *": SERVER,
     "python embeds/client.py *": SERVER,

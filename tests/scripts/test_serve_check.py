@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from tests.exports.conftest import QUERIES, make_case
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
+import serve_check as script
+from embedgrad_cli import assets
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.load import Row
 from serving.compare import TIE, Reference, compare
@@ -76,3 +79,29 @@ def test_a_tie_that_changes_a_grade_explains_it(reference: Reference) -> None:
     assert found.is_explained
     found.reported = 1
     assert not found.is_explained
+
+
+def test_where_the_results_count_other_answers_ties_alone_explain(reference: Reference) -> None:
+    """The choices of a task whose labels are scored are not the answers that engines give."""
+    unreported = replace(reference, reported=None)
+    assert compare("route", "system", reference.answers, unreported).is_explained
+    other = [[*reference.answers[0][:1], 5], *reference.answers[1:]]
+    assert not compare("route", "system", other, unreported).is_explained
+
+
+@pytest.mark.slow
+def test_another_model_and_task_without_vllm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model that keeps float16 is compared in float32, by the routes that this environment has."""
+    words = ["--model", str(assets.resolve("embedded:tiny")), "--placements", "system", "--steps", "1"]
+    words += ["--examples", "4", "--out", str(tmp_path), "task=reviews", "prompt=sentiment", "train.batch_size=2"]
+    monkeypatch.setattr(sys, "argv", ["serve_check.py", *words])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert script.main() == 0
+    assert json.loads((tmp_path / "base/config.json").read_text())["dtype"] == "float32"
+    routes = json.loads((tmp_path / "serve_check.json").read_text())["routes"]
+    assert [(one["route"], one["equal"], one["reported"]) for one in routes] == [
+        ("transformers + model", 4, None),
+        ("PEFT + peft", 4, None),
+    ]
