@@ -29,7 +29,8 @@ lab: setup
 
 # Peers on the same tasks, rows, batches and learning-rate sweeps (about half an hour).
 compare-methods: setup
-	$(BIN)/python scripts/compare_methods.py --out outputs/methods --markdown outputs/methods/table.md
+	$(BIN)/python scripts/compare_methods.py --out outputs/methods --markdown outputs/methods/table.md \
+	  --only none seed embedgrad embedgrad-free peft-text peft-random lora
 
 # One process per core; a file's tests stay together, because they share what is costly to make.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
