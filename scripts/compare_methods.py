@@ -157,9 +157,10 @@ def tables(cells: Sequence[Cell]) -> list[tuple[str, list[Finished]]]:
 
 def show(title: str, finished: Sequence[Finished]) -> str:
     """Print a table. Returns: the same as Markdown."""
-    rows, console = rows_of(arms_of(finished)), Console(highlight=False)
-    if not rows:
+    arms, console = arms_of(finished), Console(highlight=False)
+    if not arms:
         return ""
+    rows = rows_of(arms, finished[0].series.kind)
     table, console.width = Table(title=title), max(console.width, TABLE_WIDTH)
     for index, name in enumerate(HEADS):
         table.add_column(name, justify="right" if index else "left")
@@ -167,7 +168,7 @@ def show(title: str, finished: Sequence[Finished]) -> str:
         table.add_row(*cells_of(row))
     notes = [frozen_note(finished), *at_end_note(rows)]
     console.print(table, *notes, sep="\n", markup=False)
-    return "\n\n".join([f"{title}:", markdown(rows).rstrip(), *notes]) + "\n"
+    return "\n\n".join([f"{title}:", markdown(rows).rstrip(), *(note.replace("*:", "\\*:") for note in notes)]) + "\n"
 
 
 def main(arguments: Sequence[str]) -> int:

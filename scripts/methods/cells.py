@@ -23,8 +23,19 @@ from embedgrad_cli.storage.files import write_json
 
 from .answers import tested
 from .problem import Method, Problem, model_digest
-from .records import CELL, PROBLEM, SERIES, TEST, TRIAL, CellRecord, ProblemRecord, SeriesRecord, TestRecord, Trial
-from .untrained import VALIDATED
+from .records import (
+    CELL,
+    PROBLEM,
+    SERIES,
+    TEST,
+    TRIAL,
+    VALIDATED,
+    CellRecord,
+    ProblemRecord,
+    SeriesRecord,
+    TestRecord,
+    Trial,
+)
 
 SECONDS = "seconds.txt"  # a line per process that worked in the folder, stopped ones included
 SHARED_ANSWERS = "answers.jsonl"
@@ -177,6 +188,8 @@ def describe(cell: Cell, title: str) -> None:
     """Write down what the series and the problem of a cell are."""
     problem, splits = cell.problem, cell.problem.splits
     cell.problem_folder.mkdir(parents=True, exist_ok=True)
+    file, command = cell.problem_folder.parent / SERIES, shlex.join(["python", *sys.argv])
+    earlier = SeriesRecord.read(file).commands or [] if file.exists() else []
     series = SeriesRecord(
         model=title,
         task=problem.name,
@@ -185,9 +198,10 @@ def describe(cell: Cell, title: str) -> None:
         settings=problem.settings,
         model_digest=model_digest(problem.config.model),
         versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        command=shlex.join(["python", *sys.argv]),
+        command=command,
+        commands=[*(one for one in earlier if one != command), command],
     )
-    write_json(cell.problem_folder.parent / SERIES, series)
+    write_json(file, series)
     counts = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
     fold, seed = problem.config.task.fold, problem.config.seed
     record = ProblemRecord(seed=seed, fold=fold, counts=counts, split_hash=splits.hash)

@@ -20,6 +20,7 @@ from embedgrad_cli.training.trainer import NonFiniteLoss, Training
 from .memory import StepMemory
 from .problem import Method, Problem, weights_hash
 from .records import Trial
+from .settings import variant_of
 
 
 class MeasuredTraining(Training):
@@ -43,15 +44,7 @@ class EmbedGrad(Method):
         return config if self.trust_region else replace(config, trust_region=replace(config.trust_region, kind="none"))
 
     def variant(self, problem: Problem) -> str | None:
-        """Trust region and objective in full, because the product's defaults may become others."""
-        config = self.config(problem)
-        region, objective = config.trust_region, getattr(config, "objective", None)
-        parts = {"ball": [f"ball {region.radius:g}"], "penalty": [f"penalty {region.weight:g}"], "none": []}[
-            region.kind
-        ]
-        if objective is not None and config.task.kind == "choice" and objective.name != "gold":
-            parts.append(f"choice {objective.choice_weight:g}, gold {objective.gold_weight:g}")
-        return ", ".join(parts) or None
+        return variant_of(self.config(problem), problem.config.task.kind)
 
     def folder(self, problem: Problem) -> str:
         return "-".join([self.name, *(self.variant(problem) or "").replace(",", "").split()])

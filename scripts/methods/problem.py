@@ -12,31 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from embedgrad_cli import assets
-from embedgrad_cli.config.build import build
-from embedgrad_cli.config.compose import Composer
-from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.schema import ModelConfig, OptimizeConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.errors import ConfigError, UserError
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.tasks.load import Row, Splits, load
 
 from .records import Trial
+from .settings import compose, model_choice, prompt_choice
 
-SEED_PROMPTS = {
-    "word-problems": "step-by-step",
-    "reviews": "sentiment",
-    "causes": "causal-judgement",
-    "recommend": "recommend",
-    "sst2": "sentiment",
-    "causal-judgement": "causal-judgement",
-    "gsm8k": "step-by-step",
-    "math": "step-by-step",
-}
 EMBEDDED = ("word-problems", "reviews", "causes", "recommend")
 # They change no number: neither where things lie, nor how much is computed at once.
 WITHOUT_EFFECT = {
@@ -111,33 +97,6 @@ def _without_nothing(value: Any) -> Any:
     return {key: _without_nothing(one) for key, one in value.items() if one}
 
 
-def model_choice(model: str) -> list[str]:
-    """Overrides for a choice of `conf/model`, or for a folder, a GGUF file or a hub id."""
-    if (conf_dir() / "model" / f"{model}.yaml").exists():
-        return [f"model={model}"]
-    path = Path(model).expanduser()
-    return ["model=local", f"model.path={quoted(str(path.resolve()) if path.exists() else model)}"]
-
-
-def prompt_choice(task: str, prompt: str | None) -> list[str]:
-    """Overrides for a choice of `conf/prompt`, a text, or the one that belongs to the task.
-
-    Raises:
-        UserError: none was given, and none belongs to the task.
-    """
-    name = SEED_PROMPTS.get(task) if prompt is None else prompt
-    if name is None:
-        raise UserError(f"task={task} has no seed prompt of its own here. Give one: --prompt 'TEXT', or a choice.")
-    if (conf_dir() / "prompt" / f"{name}.yaml").exists():
-        return [f"prompt={name}"]
-    return ["prompt=custom", f"prompt.text={quoted(name)}"]
-
-
-def quoted(text: str) -> str:
-    """As a value in Hydra's grammar."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def model_digest(config: ModelConfig) -> str:
     """A sha256 over a model's files; of one that is on the hub, its name and revision."""
     path = Path(assets.resolve(config.path))
@@ -184,24 +143,6 @@ class Method(ABC):
     @abstractmethod
     def arm(self, problem: Problem, folder: Path, rows: Sequence[Row]) -> Arm:
         """What `train` left in the folder, ready to answer rows."""
-
-
-def compose(overrides: Sequence[str]) -> OptimizeConfig:
-    """What `embedgrad optimize` would run with these overrides. Raises `ConfigError`."""
-    config = compose_command("optimize", ["output_dir=unused", *overrides])
-    assert isinstance(config, OptimizeConfig)
-    return config
-
-
-def compose_command(command: str, overrides: Sequence[str]) -> Any:
-    """The settings of a command with these overrides. Raises `ConfigError`."""
-    cfg = Composer().compose(command, list(overrides))
-    settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    plain: Any = OmegaConf.to_container(settings, resolve=True)
-    config, problems = build(command, plain)
-    if config is None:
-        raise ConfigError(problems)
-    return config
 
 
 def weights_hash(network: torch.nn.Module) -> str:

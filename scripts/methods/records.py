@@ -13,11 +13,12 @@ from pathlib import Path
 from embedgrad_cli.storage.record import Json, Record
 
 SERIES, PROBLEM, CELL, TRIAL, TEST = "series.json", "problem.json", "cell.json", "trial.json", "test.json"
+VALIDATED = "validated.json"  # the texts that a method chose among, the best first
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesRecord(Record):
-    """A model and a task under the settings that all methods share. `command` is the last that worked on it."""
+    """A model and a task under the settings that all methods share. `command` is the last of the `commands`."""
 
     model: str
     task: str
@@ -27,6 +28,7 @@ class SeriesRecord(Record):
     model_digest: str
     versions: dict[str, str]
     command: str
+    commands: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from embedgrad_cli.evaluation.significance import (
 )
 
 from .records import CellRecord, Finished, Trial
+from .settings import compose, variant_of
 
 TITLES = {
     "none": "no prompt",
@@ -44,6 +45,7 @@ HEADS = [
     *("training s", "all s", "peak MB"),
 ]
 NOT_RUN = "not run"
+NOT_IN_THE_TABLE = "peft-vocab"  # unless it was run
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,12 @@ class Arm:
     """A method on one training size: the finished cells of each seed, all folds of it."""
 
     method: str
-    title: str
+    variant: str | None
     by_seed: dict[int, list[CellRecord]]
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.method] + (f" ({self.variant})" if self.variant else "")
 
     @property
     def cells(self) -> list[CellRecord]:
@@ -94,9 +100,8 @@ def arms_of(finished: Sequence[Finished]) -> list[Arm]:
     arms = []
     for (method, variant), seeds in groups.items():
         whole = {seed: cells for seed, cells in sorted(seeds.items()) if len(cells) == folds_of(finished[0])}
-        title = TITLES.get(method, method) + (f" ({variant})" if variant else "")
         if whole:
-            arms.append(Arm(method, title, whole))
+            arms.append(Arm(method, variant, whole))
     return sorted(arms, key=lambda arm: list(TITLES).index(arm.method))
 
 
@@ -105,9 +110,16 @@ def folds_of(one: Finished) -> int:
     return one.series.settings["task"]["split"].get("folds", 1)
 
 
-def rows_of(arms: Sequence[Arm]) -> list[Row]:
-    """A row per arm, compared with the first arm named `REFERENCE` on the same rows of the same seeds."""
-    reference = next((arm for arm in arms if arm.method == REFERENCE), None)
+def rows_of(arms: Sequence[Arm], kind: str) -> list[Row]:
+    """A row per arm, compared with embedgrad under the product's defaults on the same rows of the same seeds.
+
+    `kind` is the task's, on which defaults may depend.
+    """
+    ours = [arm for arm in arms if arm.method == REFERENCE]
+    if len(ours) > 1:
+        default = variant_of(compose([]), kind)
+        ours.sort(key=lambda arm: arm.variant != default)
+    reference = ours[0] if ours else None
     rows = [_row(arm, reference) for arm in arms]
     corrected = iter(holm([row.p for row in rows if row.p is not None]))
     return [row if row.p is None else replace(row, holm_p=next(corrected)) for row in rows]
@@ -141,9 +153,9 @@ def cells_of(row: Row) -> list[str]:
     """A row of the table as text, in the order of `HEADS`."""
     arm, seeds = row.arm, len(row.arm.by_seed)
     low, high = row.interval
-    accuracy = f"{row.accuracy:.1%}"
+    accuracy = percent(row.accuracy)
     if seeds > 1:
-        accuracy += f" ({min(row.accuracies):.1%} to {max(row.accuracies):.1%})"
+        accuracy += f" ({percent(min(row.accuracies))} to {percent(max(row.accuracies))}, {seeds} seeds)"
     difference = ""
     if row.difference is not None and row.difference_interval is not None:
         least, most = (100 * limit for limit in row.difference_interval)
@@ -153,7 +165,7 @@ def cells_of(row: Row) -> list[str]:
         rates_of(arm),
         f"{arm.chosen[0].parameters:,}" if arm.chosen else "0",
         accuracy,
-        f"{low:.1%} to {high:.1%}",
+        f"{percent(low)} to {percent(high)}",
         difference,
         "" if row.p is None else show_p(row.p),
         "" if row.holm_p is None else show_p(row.holm_p),
@@ -161,6 +173,10 @@ def cells_of(row: Row) -> list[str]:
         f"{sum(cell.seconds for cell in arm.cells) / seeds:.0f}",
         f"{max(trial.peak_bytes or 0 for trial in arm.chosen) / 1e6:,.0f}" if arm.chosen else "",
     ]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def rates_of(arm: Arm) -> str:
@@ -172,13 +188,15 @@ def rates_of(arm: Arm) -> str:
     return f"{', '.join(f'{lr:g}' for lr in chosen)}{'*' * at_end} of {len(tried)}"
 
 
-def missing_of(arms: Sequence[Arm]) -> list[str]:
-    """The titles of the methods that are not among the arms; PEFT's third way to begin is not one of the table's."""
-    run = {arm.method for arm in arms}
-    return [title for name, title in TITLES.items() if name not in run and name != "peft-vocab"]
+def markdown(rows: Sequence[Row], with_missing: bool = False) -> str:
+    """The table. `with_missing`: methods that were not run have a row that says so."""
+    lines = [(row.arm.method, cells_of(row)) for row in rows]
+    if with_missing:
+        missing = set(TITLES) - {row.arm.method for row in rows} - {NOT_IN_THE_TABLE}
+        lines += [(name, [TITLES[name], *[""] * 2, NOT_RUN, *[""] * (len(HEADS) - 4)]) for name in missing]
+    ordered = [line for _, line in sorted(lines, key=lambda line: list(TITLES).index(line[0]))]
+    return markdown_table([HEADS, ["---"] + ["---:"] * (len(HEADS) - 1), *ordered])
 
 
-def markdown(rows: Sequence[Row], missing: Sequence[str] = ()) -> str:
-    lines = [HEADS, ["---"] + ["---:"] * (len(HEADS) - 1), *map(cells_of, rows)]
-    lines += [[title, *[""] * 2, NOT_RUN, *[""] * (len(HEADS) - 4)] for title in missing]
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(cell.replace('*', chr(92) + '*') for cell in line)} |\n" for line in lines)

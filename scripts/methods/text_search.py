@@ -18,8 +18,9 @@ from embedgrad_cli.tasks.load import Row
 
 from .memory import StepMemory
 from .ours import EmbedGrad, arm_of
-from .problem import Method, Problem, compose_command, weights_hash
-from .records import CELL, CellRecord, Trial
+from .problem import Method, Problem, weights_hash
+from .records import CELL, VALIDATED, CellRecord, Trial, TriedText
+from .settings import compose_command
 
 FOUND = "search.json"
 
@@ -56,6 +57,8 @@ class Searched(Method):
             found = TextSearch(measurement, config.search, config.seed).run(starts)
         write_json(folder / FOUND, found)
         best = max(found.history, key=lambda tried: tried.rank)
+        text = TriedText(text=" | ".join(found.texts), accuracy=best.accuracy, loss=best.loss)
+        write_json(folder / VALIDATED, {"texts": [text.to_json()]})
         return Trial(
             lr=None,
             accuracy=best.accuracy,

@@ -20,10 +20,9 @@ from embedgrad_cli.tasks.load import Row
 from .answers import graded
 from .ours import arm_of
 from .problem import Method, Problem
-from .records import Trial, TriedText
+from .records import VALIDATED, Trial, TriedText
 
 INSTRUCTIONS = Path(__file__).with_name("instructions.yaml")
-VALIDATED = "validated.json"
 
 
 class Untrained(Method):
