@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -39,6 +41,7 @@ from .records import (
 
 SECONDS = "seconds.txt"  # a line per process that worked in the folder, stopped ones included
 SHARED_ANSWERS = "answers.jsonl"
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 LIBRARIES = ("torch", "transformers", "peft")
 
 Execute = Callable[..., None]
@@ -171,6 +174,8 @@ def _clocked(folder: Path) -> Iterator[None]:
 
 def _guarded(work: Callable[..., None], cell: Cell, name: str | None) -> None:
     os.setsid()  # Ctrl-C is for the parent, which passes one signal on
+    with suppress(OSError, AttributeError):  # and where the parent is killed (Linux), nothing goes on behind its back
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
     try:
         work(cell, name)
     except EmbedgradError as error:

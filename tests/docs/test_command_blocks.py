@@ -25,6 +25,8 @@ NOT_RUN = {
     "pip install *": "installs packages",
     "eval *": "changes the shell; tests/cli/test_main.py runs it in one",
     "python scripts/bench_*": "needs a GPU and the configs of large models",
+    "python scripts/compare_methods.py *": "needs a real model and its data; tests/scripts has it with a tiny one",
+    "python scripts/results_page.py *": "needs finished cells; tests/scripts has some",
     "vllm serve *": SERVER,
     "curl *": SERVER,
     "python embeds/client.py *": SERVER,
