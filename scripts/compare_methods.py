@@ -116,7 +116,7 @@ def cells_in_order(args: argparse.Namespace) -> list[Cell]:
     ]
 
 
-def run(cells: Sequence[Cell], title: str, minutes: float | None = None, execute: Execute = in_own_process) -> int:
+def run(cells: Sequence[Cell], title: str, execute: Execute, minutes: float | None = None) -> int:
     """Run what is not finished. Returns how many cells failed."""
     started, failed = time.monotonic(), 0
     for number, cell in enumerate(cells, 1):
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     title = args.title or Path(args.model).stem
     with sigterm_interrupts():
-        failed = run(cells, title, args.minutes)
+        failed = run(cells, title, in_own_process, args.minutes)
     texts = [show(*table) for table in tables(cells)]
     if args.markdown:
         write_atomically(args.markdown, "\n".join(texts).encode())

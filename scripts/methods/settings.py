@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
 from embedgrad_cli.config.build import build
@@ -68,7 +69,7 @@ def prompt_choice(task: str, prompt: str | None) -> list[str]:
 
 def quoted(text: str) -> str:
     """As a value in Hydra's grammar."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return QuotedString(text=text, quote=Quote.single).with_quotes()
 
 
 def variant_of(config: OptimizeConfig, kind: str) -> str | None:
