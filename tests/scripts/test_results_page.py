@@ -135,10 +135,10 @@ def test_seeds_are_averaged_and_their_p_combined(work: Work) -> None:
 
 def test_only_rows_and_seeds_that_both_have_are_compared(work: Work) -> None:
     work.add("embedgrad", RIGHT, seed=0)
-    work.add("lora", HALF, seed=0)
+    work.add("lora", [*HALF, True, True], seed=0)
     work.add("lora", RIGHT, seed=1)
     (_, row) = rows_of(arms_of(read_work(work.folder)), "choice")
-    assert row.accuracy == pytest.approx(0.75)
+    assert row.accuracies == pytest.approx([12 / 22, 1])
     assert row.difference == pytest.approx(-0.5)
 
 
@@ -160,7 +160,7 @@ def test_it_says_where_embedgrad_loses_and_what_was_not_run(work: Work) -> None:
 def test_the_reference_is_embedgrad_as_it_is_by_default(work: Work) -> None:
     work.add("embedgrad", HALF, variant="ball 0.25")
     (work.folder / "sst2-A-Model" / "n64-seed0-None" / "embedgrad").rename(
-        work.folder / "sst2-A-Model" / "n64-seed0-None" / "embedgrad-other"
+        work.folder / "sst2-A-Model" / "n64-seed0-None" / "earlier"
     )
     from methods.settings import compose, variant_of
 
