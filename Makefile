@@ -34,9 +34,10 @@ lab: setup
 	  'trust_region={kind: none},{radius: 0.25},{radius: 0.5}'
 	$(BIN)/embedgrad compare outputs/lab --mixed
 
-# Peers on the same tasks, rows, batches and learning-rate sweeps (about half an hour).
+# Peers on the same tasks, rows, batches and learning-rate sweeps; each of some hundred parts is a process of its own.
 compare-methods: setup
-	$(BIN)/python scripts/compare_methods.py --out outputs/methods --markdown outputs/methods/table.md
+	$(BIN)/python scripts/compare_methods.py --out outputs/methods --markdown outputs/methods/table.md \
+	  --only none seed embedgrad embedgrad-free peft-text peft-random lora
 
 # One process per core; a file's tests stay together, because they share what is costly to make.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile

@@ -1,27 +1,31 @@
-"""One table: embedgrad, PEFT's prompt tuning and LoRA on the embedded model and its tasks.
+"""One table: embedgrad beside PEFT's prompt tuning, LoRA, a text search and hand-written instructions.
 
-    python scripts/compare_methods.py [--tasks reviews causes] [--methods embedgrad lora] [--out DIR] [--markdown FILE]
+    python scripts/compare_methods.py                                  # the embedded model and its tasks
+    python scripts/compare_methods.py --model DIR --title SmolLM2-135M --task sst2 \\
+        --set task.data_dir=DIR --seeds 0 1 2 --out WORK                # any model, any task
+    python scripts/compare_methods.py … --list                         # what is finished, what is missing
+    python scripts/compare_methods.py … --only embedgrad lora --rates lora=3e-4,1e-3 --minutes 60
+    python scripts/compare_methods.py … --examples 16 64 256 1024      # learning curves
+    python scripts/compare_methods.py … --folds 5                      # all folds, pooled
 
-Every method gets the same rows, batches in the same order, steps, AdamW settings, clipping, schedule and number of
-learning rates. The step of a training and the learning rate of a method are chosen by validation accuracy, then loss;
-only the chosen one answers the test split, once. What is finished is kept in the work folder and not done again; other
-settings, rows or weights have folders of their own. With several seeds (of subset, order and initial values)
-accuracies, differences and seconds are means, intervals are of a test set of this size at the mean accuracy, and p is
-the largest of the seeds', because repeated questions are not new ones.
+Every method gets the same rows, batches in the same order, steps, AdamW settings, clipping, schedule and, unless
+--rates says otherwise, number of learning rates. The step of a training and the learning rate of a method are chosen
+by validation accuracy, then loss; only the chosen one answers the test split, once.
+
+A cell is one method on one task, size, seed and fold. What is finished is kept in the work folder and not done again: a
+cell's folder changes with settings, rows and weights, not with places, names or the learning rates of others. Every
+training and every test runs in a process of its own, one at a time, the cheapest first. A stopped training of embedgrad
+and every stopped test go on where they were; PEFT's trainings begin again. `results_page.py` makes a page of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -29,207 +33,165 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from rich.console import Console
 from rich.table import Table
 
-from embedgrad_cli.config.fields import seeds_of
-from embedgrad_cli.errors import EmbedgradError
-from embedgrad_cli.evaluation.arms import Arm, ArmPrompt
-from embedgrad_cli.evaluation.outcomes import answer_and_grade
-from embedgrad_cli.evaluation.significance import paired_difference, wilson_interval
-from embedgrad_cli.storage.files import write_atomically, write_json
-from methods.ours import EmbedGrad, arm_of
-from methods.peft_methods import Peft, lora, prompt_tuning
-from methods.problem import SEED_PROMPTS, Method, Problem, Trial
+from embedgrad_cli.errors import EmbedgradError, UserError
+from embedgrad_cli.storage.files import write_atomically
+from embedgrad_cli.storage.interrupts import sigterm_interrupts
+from methods.cells import Cell, CellFailed, Execute, describe, in_own_process
+from methods.page import at_end_note, frozen_note, size_title
+from methods.problem import EMBEDDED, Problem
+from methods.records import Finished, read_work
+from methods.registry import METHODS, NOT_BY_DEFAULT, chosen_methods
+from methods.table import HEADS, arms_of, cells_of, markdown, rows_of
 
-PROMPT_RATES = (0.03, 0.1, 0.3, 1.0)  # in units of the embedding table's RMS
-LORA_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-METHODS: dict[str, Method] = {
-    "embedgrad": EmbedGrad("embedgrad", PROMPT_RATES),
-    "embedgrad-free": EmbedGrad("embedgrad, no trust region", PROMPT_RATES, trust_region=False),
-    "peft-text": Peft("PEFT prompt tuning, TEXT", PROMPT_RATES, partial(prompt_tuning, init="TEXT")),
-    "peft-random": Peft("PEFT prompt tuning, RANDOM", PROMPT_RATES, partial(prompt_tuning, init="RANDOM")),
-    "peft-vocab": Peft("PEFT prompt tuning, SAMPLE_VOCAB", PROMPT_RATES, partial(prompt_tuning, init="SAMPLE_VOCAB")),
-    "lora": Peft("LoRA r=8", LORA_RATES, lora),
-}
-DEFAULT_METHODS = [name for name in METHODS if name != "peft-vocab"]
-UNTRAINED = {"none": "no prompt", "seed": "seed prompt"}
-COLUMNS = ["task", "method", "lr", "trained", "accuracy", "95 % interval", "vs embedgrad", "p", "seconds"]
-TABLE_WIDTH = 140
-AT_END = "*: the smallest or largest learning rate that was tried; a better one may lie beyond."
+TABLE_WIDTH = 160
+EMBEDDED_TEST_ROWS = 500
 
 progress = Console(stderr=True, highlight=False)
 
 
-def sweep(method: Method, problem: Problem, folder: Path) -> list[Trial]:
-    """One trial per learning rate; those in the folder are read."""
-    trials = []
-    for lr in method.rates:
-        run = folder / f"lr-{lr:g}"
-        file = run / "trial.json"
-        if not file.exists():
-            run.mkdir(parents=True, exist_ok=True)
-            progress.print(f"{problem.key} · {method.title} · lr {lr:g}", soft_wrap=True)
-            write_json(file, asdict(method.train(problem, lr, run)))
-        trials.append(Trial(**json.loads(file.read_text())))
-        progress.print(f"  lr {lr:g}: validation {trials[-1].accuracy:.1%}, loss {trials[-1].loss:.3f}")
-    return trials
-
-
-def choose(trials: Sequence[Trial]) -> Trial:
-    return min(trials, key=lambda trial: (-trial.accuracy, trial.loss))
-
-
-def answers(file: Path, problem: Problem, arm: Arm | None) -> list[bool]:
-    """Whether each test row is answered rightly: from the file, or by the arm (None: it must be in the file)."""
-    if arm is not None:
-        config = problem.config
-        outcomes = answer_and_grade(arm, problem.splits.test, config.task, config.evaluation.batch_size)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lines = [
-            {"id": o.answer.id, "output": o.output, "extracted": o.extracted, "correct": o.correct} for o in outcomes
-        ]
-        write_json(file, {"answers": lines})
-    return [answer["correct"] for answer in json.loads(file.read_text())["answers"]]
-
-
-def compare(problem: Problem, names: Sequence[str], work: Path) -> dict[str, dict[str, Any]]:
-    """Train and test what is not in the work folder yet. Returns: a record per arm, the untrained ones first."""
-    folder, test = work / problem.key, problem.splits.test
-    records: dict[str, dict[str, Any]] = {}
-    for name, title in UNTRAINED.items():
-        file, arm = folder / f"test-{name}.json", None
-        if not file.exists():
-            seeds = None if name == "none" else seeds_of(problem.config.prompt)
-            arm = arm_of(problem, test, ArmPrompt(seeds))
-        records[name] = {"title": title, "correct": answers(file, problem, arm)}
-    for name in names:
-        method = METHODS[name]
-        trials = sweep(method, problem, folder / name)
-        chosen = choose(trials)
-        run = folder / name / f"lr-{chosen.lr:g}"
-        file = run / "test.json"
-        arm = None if file.exists() else method.arm(problem, run, test)
-        correct = answers(file, problem, arm)
-        records[name] = {"title": method.title, **asdict(chosen), "correct": correct}
-        records[name]["sweep"] = [asdict(trial) for trial in trials]
-        records[name]["at_end"] = chosen.lr in (method.rates[0], method.rates[-1])
-    return records
-
-
-def summarise(records: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
-    """One arm over all seeds, and its difference to the reference arm on the same questions."""
-    size = len(records[0]["correct"])
-    accuracies = [sum(r["correct"]) / size for r in records]
-    row: dict[str, Any] = {
-        "title": records[0]["title"],
-        "lr": sorted({r["lr"] for r in records if "lr" in r}),
-        "at_end": any(r.get("at_end") for r in records),
-        "trained": records[0].get("parameters", 0),
-        "accuracy": mean(accuracies),
-        "accuracies": accuracies,
-        "ci95": wilson_interval(round(mean(accuracies) * size), size),
-        "seconds": mean(r["seconds"] for r in records) if "seconds" in records[0] else None,
-    }
-    if reference is not None and reference is not records:
-        pairs = [paired_difference(a["correct"], b["correct"]) for a, b in zip(reference, records, strict=True)]
-        row["difference"] = mean(pair.difference for pair in pairs)
-        row["mcnemar_p"] = max(pair.mcnemar_p for pair in pairs)
-    return row
-
-
-def cells(task: str, row: dict[str, Any]) -> list[str]:
-    """A row of the table as text, in the order of `COLUMNS`."""
-    low, high = row["ci95"]
-    accuracy = f"{row['accuracy']:.1%}"
-    if len(row["accuracies"]) > 1:
-        accuracy += f" ({min(row['accuracies']):.1%} to {max(row['accuracies']):.1%})"
-    difference, p = row.get("difference"), row.get("mcnemar_p")
-    return [
-        task,
-        row["title"],
-        ", ".join(f"{lr:g}" for lr in row["lr"]) + "*" * row["at_end"],
-        f"{row['trained']:,}" if row["trained"] else "0",
-        accuracy,
-        f"{low:.1%} to {high:.1%}",
-        "" if difference is None else f"{100 * difference:+.1f} points",
-        "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
-        "" if row["seconds"] is None else f"{row['seconds']:.1f}",
-    ]
-
-
-def markdown(title: str, lines: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
-    rows = [COLUMNS, ["---"] * 2 + ["---:"] * (len(COLUMNS) - 2), *lines]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return "\n\n".join([f"{title}:", table.rstrip(), *notes]).replace("*:", "\\*:") + "\n"
-
-
-def show(title: str, lines: Sequence[Sequence[str]], notes: Sequence[str]) -> None:
-    table, console = Table(title=title), Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)
-    for index, name in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if index < 2 else "right")
-    for line in lines:
-        table.add_row(*line)
-    console.print(table, *notes, sep="\n")
-
-
-def frozen_line(results: dict[str, list[dict[str, dict[str, Any]]]]) -> str:
-    """Whether the base weights' hash was the same before and after embedgrad's trainings, and all others."""
-    trials = {
-        name: [trial for seeds in results.values() for records in seeds for trial in records[name]["sweep"]]
-        for name in next(iter(results.values()))[0]
-        if name not in UNTRAINED
-    }
-    changed = [name for name, runs in trials.items() if any(t["weights_before"] != t["weights_after"] for t in runs)]
-    if changed:
-        return f"The base weights CHANGED under: {', '.join(changed)}."
-    prefixes = sorted({trial["weights_before"][:12] for runs in trials.values() for trial in runs})
-    return (
-        f"Base weights, sha256 {', '.join(prefixes)}…: the same before and after every training of {', '.join(trials)}."
-    )
+def rates(argument: str) -> tuple[str, tuple[float, ...]]:
+    """`lora=3e-4,1e-3`"""
+    name, _, values = argument.partition("=")
+    return name, tuple(float(value) for value in values.split(","))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Compare methods on the embedded model and its tasks.")
-    parser.add_argument("--tasks", nargs="+", choices=list(SEED_PROMPTS), default=list(SEED_PROMPTS))
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=DEFAULT_METHODS)
-    parser.add_argument("--examples", type=int, default=64, metavar="N", help="training rows (default 64)")
-    parser.add_argument("--steps", type=int, default=50, metavar="N", help="optimiser steps (default 50)")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows per step (default 16)")
-    parser.add_argument("--test", type=int, default=500, metavar="N", help="test rows (default 500)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0 alone")
-    parser.add_argument("--out", type=Path, default=Path("outputs/compare"), help="work folder (default %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table's numbers to this file")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--model", default="tiny", metavar="NAME|PATH", help="a choice of conf/model, a folder, a GGUF file, a hub id")
+    add("--title", metavar="TEXT", help="what tables call the model (default: the name, or the folder's)")
+    add("--task", "--tasks", dest="tasks", nargs="+", default=list(EMBEDDED), metavar="TASK")
+    add("--prompt", metavar="NAME|TEXT", help="seed prompt (default: the one that belongs to the task)")
+    add("--instructions", type=Path, metavar="FILE", help="a YAML list of instructions of your own")
+    add("--set", dest="overrides", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as for optimize")
+    every = [name for name in METHODS if name not in NOT_BY_DEFAULT]
+    add("--only", "--methods", dest="methods", nargs="+", choices=list(METHODS), default=every, metavar="METHOD")
+    add("--rates", nargs="+", type=rates, default=[], metavar="METHOD=LR,LR", help="other learning rates of a method")
+    add("--search-budget", type=int, default=10_000, metavar="N", help="forward evaluations of text-search (10,000)")
+    add("--examples", nargs="+", type=int, default=[64], metavar="N", help="training rows (default 64)")
+    add("--steps", type=int, default=50, metavar="N", help="optimiser steps (default 50)")
+    add("--batch-size", type=int, default=16, metavar="N", help="rows per step (default 16)")
+    add("--test", type=int, metavar="N", help="test rows (embedded tasks: 500; others: as the task says)")
+    add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0 alone")
+    add("--folds", type=int, metavar="N", help="cut the rows into N folds, each of which is the test set once")
+    add("--out", type=Path, default=Path("outputs/compare"), metavar="DIR", help="work folder (default %(default)s)")
+    add("--minutes", type=float, metavar="N", help="begin no further cell after so many minutes")
+    add("--list", action="store_true", help="say which cells are finished, and run none")
+    add("--markdown", type=Path, metavar="FILE", help="also write the tables as Markdown")
     return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str]) -> None:
-    args = parse(arguments)
-    sizes = [
-        f"task.split.num_train={args.examples}",
-        f"task.split.num_test={args.test}",
-        f"train.steps={args.steps}",
-        f"train.batch_size={args.batch_size}",
+def problems_of(args: argparse.Namespace) -> list[Problem]:
+    """Seed by seed, so that a table fills with whole seeds; the smaller sizes first."""
+    problems = []
+    for seed in args.seeds:
+        for size in sorted(args.examples):
+            for task in args.tasks:
+                lines = [
+                    f"seed={seed}",
+                    f"task.split.num_train={size}",
+                    f"train.steps={args.steps}",
+                    f"train.batch_size={args.batch_size}",
+                ]
+                test = args.test or (EMBEDDED_TEST_ROWS if task in EMBEDDED else None)
+                lines += [f"task.split.num_test={test}"] if test else []
+                for fold in range(args.folds or 1):
+                    cut = [f"task.split.folds={args.folds}", f"task.fold={fold}"] if args.folds else []
+                    problems.append(Problem.compose(task, [*lines, *cut, *args.overrides], args.model, args.prompt))
+    return problems
+
+
+def cells_in_order(args: argparse.Namespace) -> list[Cell]:
+    """Of every seed, the cells of the cheapest method first."""
+    given = chosen_methods(args.methods, dict(args.rates), args.model == "tiny", args.instructions, args.search_budget)
+    problems = problems_of(args)
+    return [
+        Cell(problem, method, args.out)
+        for seed in args.seeds
+        for method in given
+        for problem in problems
+        if problem.config.seed == seed
     ]
-    problems = {task: [Problem.compose(task, [*sizes, f"seed={seed}"]) for seed in args.seeds] for task in args.tasks}
-    results = {task: [compare(p, args.methods, args.out) for p in seeds] for task, seeds in problems.items()}
-    table = {}
-    for task, seeds in results.items():
-        arms = {name: [records[name] for records in seeds] for name in seeds[0]}
-        table[task] = {name: summarise(records, arms.get("embedgrad")) for name, records in arms.items()}
-    lines = [cells(task, row) for task, rows in table.items() for row in rows.values()]
-    title = f"{args.examples} training rows, {args.steps} steps of {args.batch_size}, {args.test} test rows"
-    notes = [frozen_line(results), AT_END]
-    show(title, lines, notes)
-    if args.json:
-        content = {"settings": {**vars(args), "out": None, "json": None, "markdown": None}, "table": table}
-        write_json(args.json, {**content, "results": results})
+
+
+def run(cells: Sequence[Cell], title: str, execute: Execute, minutes: float | None = None) -> int:
+    """Run what is not finished. Returns how many cells failed."""
+    started, failed = time.monotonic(), 0
+    for number, cell in enumerate(cells, 1):
+        if cell.finished():
+            continue
+        if minutes is not None and time.monotonic() - started > 60 * minutes:
+            progress.print(f"{minutes:g} minutes are over; {len(cells) - number + 1} cells were not begun")
+            break
+        progress.print(f"[{number}/{len(cells)}] {cell.name}", markup=False, soft_wrap=True)
+        try:
+            describe(cell, title)
+            record = cell.run(execute)
+        except (CellFailed, UserError) as error:
+            failed += 1
+            progress.print(f"  {error}", markup=False, soft_wrap=True)
+            continue
+        accuracy = sum(record.correct.values()) / len(record.correct)
+        progress.print(f"  {accuracy:.1%} of {len(record.correct)}, {record.seconds:.0f} s", soft_wrap=True)
+    return failed
+
+
+def show_cells(cells: Sequence[Cell]) -> None:
+    for cell in cells:
+        record, missing = cell.finished(), cell.missing()
+        state = "finished" if record else f"missing: {', '.join([*missing, 'test'])}"
+        print(f"{cell.name:60} {state:40} {cell.folder}")
+
+
+def tables(cells: Sequence[Cell]) -> list[tuple[str, list[Finished]]]:
+    """The title and the finished cells of each table, of the series and sizes that these cells belong to."""
+    found: dict[str, list[Finished]] = {}
+    wanted = {(cell.problem.series, len(cell.problem.splits.train)) for cell in cells}
+    for one in read_work(cells[0].work):
+        if (one.series_key, one.problem.counts["train"]) in wanted:
+            found.setdefault(size_title(one), []).append(one)
+    return list(found.items())
+
+
+def show(title: str, finished: Sequence[Finished]) -> str:
+    """Print a table. Returns: the same as Markdown."""
+    arms, console = arms_of(finished), Console(highlight=False)
+    if not arms:
+        return ""
+    rows = rows_of(arms, finished[0].series.kind)
+    table, console.width = Table(title=title), max(console.width, TABLE_WIDTH)
+    for index, name in enumerate(HEADS):
+        table.add_column(name, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*cells_of(row))
+    notes = [frozen_note(finished), *at_end_note(rows)]
+    console.print(table, *notes, sep="\n", markup=False)
+    return "\n\n".join([f"{title}:", markdown(rows).rstrip(), *(note.replace("*:", "\\*:") for note in notes)]) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    args = parse(arguments)
+    cells = cells_in_order(args)
+    if args.list:
+        show_cells(cells)
+        return 0
+    title = args.title or Path(args.model).stem
+    with sigterm_interrupts():
+        failed = run(cells, title, in_own_process, args.minutes)
+    texts = [show(*table) for table in tables(cells)]
     if args.markdown:
-        write_atomically(args.markdown, markdown(title, lines, notes).encode())
+        write_atomically(args.markdown, "\n".join(texts).encode())
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
-    except EmbedgradError as error:  # such as Ctrl-C in a training; the next run goes on from there
-        progress.print(f"compare_methods: {error}", markup=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        sys.exit(main(sys.argv[1:]))
+    except EmbedgradError as problem:
+        progress.print(f"compare_methods: {problem}", markup=False, soft_wrap=True)
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        progress.print("compare_methods: stopped; the same command goes on from there")
+        sys.exit(130)

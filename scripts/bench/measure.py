@@ -108,11 +108,11 @@ def added_memory(function: Callable[[], Any], device: str) -> int:
         function()
         return torch.cuda.max_memory_allocated() - before
     _return_free_memory()
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     with suppress(OSError):  # where it may not be reset, the peak is that of the whole process
         Path("/proc/self/clear_refs").write_text(RESET_PEAK)
     function()
-    return max(_resident("VmHWM") - before, 0)
+    return max(resident("VmHWM") - before, 0)
 
 
 def unless_out_of_memory(function: Callable[[], T]) -> T | None:
@@ -158,7 +158,7 @@ def _return_free_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """`VmRSS` (now) or `VmHWM` (peak) in bytes; without /proc the peak stands for both."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
 from torch.nn.utils.rnn import pad_sequence
 
-from embedgrad_cli import assets
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.batching import training_batches
@@ -35,7 +35,9 @@ from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.training.checkpoint import TrainingState
 from embedgrad_cli.training.optimizer import learning_rate, make_optimizer
 
-from .problem import Method, Problem, Trial, weights_hash
+from .memory import StepMemory
+from .problem import Method, Problem, weights_hash
+from .records import Trial
 
 IGNORED = -100  # the label of a place without a loss
 
@@ -94,29 +96,32 @@ class Learner:
         return Arm("peft", Forward(self.model, examples), examples, options, choices, self.prompt())
 
 
-def prompt_tuning(problem: Problem, init: str) -> Learner:
-    """As many virtual tokens as the seed prompt has, where PEFT puts them: in front of the whole sequence."""
+def prompt_tuning(problem: Problem, init: str, num_tokens: int | None = None) -> Learner:
+    """Virtual tokens where PEFT puts them, in front of the whole sequence; None: as many as the seed prompt has."""
     model, config = problem.fresh_model(), problem.config
     (text,) = seeds_of(config.prompt)
-    with_prompt = PromptTemplate(config.template, [text], model.tokenizer, model.is_chat)
-    num_tokens = encode(problem.splits.train[:1], with_prompt, model, append_end_token=False).slots.num_tokens
-    peft_config = PromptTuningConfig(
-        task_type=TaskType.CAUSAL_LM,
-        num_virtual_tokens=num_tokens,
-        prompt_tuning_init=init,
-        prompt_tuning_init_text=text,
-        tokenizer_name_or_path=assets.resolve(config.model.path),
-    )
-    torch.manual_seed(config.seed)
-    wrapped = get_peft_model(model.network, peft_config)
-    without_prompt = PromptTemplate(config.template, None, model.tokenizer, model.is_chat)
+    if num_tokens is None:
+        with_prompt = PromptTemplate(problem.template, [text], model.tokenizer, model.is_chat)
+        num_tokens = encode(problem.splits.train[:1], with_prompt, model, append_end_token=False).slots.num_tokens
+    with TemporaryDirectory() as folder:  # where PEFT reads the tokenizer from, also that of a GGUF file
+        model.tokenizer.save_pretrained(folder)
+        peft_config = PromptTuningConfig(
+            task_type=TaskType.CAUSAL_LM,
+            num_virtual_tokens=num_tokens,
+            prompt_tuning_init=init,
+            prompt_tuning_init_text=text,
+            tokenizer_name_or_path=folder,
+        )
+        torch.manual_seed(config.seed)
+        wrapped = get_peft_model(model.network, peft_config)
+    without_prompt = PromptTemplate(problem.template, None, model.tokenizer, model.is_chat)
     return Learner(problem, model, wrapped, without_prompt, model.embedding_rms, num_tokens)
 
 
 def lora(problem: Problem) -> Learner:
     """Low-rank updates of all linear layers, with the seed prompt as text."""
     model, config = problem.fresh_model(), problem.config
-    prompt_template = PromptTemplate(config.template, list(seeds_of(config.prompt)), model.tokenizer, model.is_chat)
+    prompt_template = PromptTemplate(problem.template, list(seeds_of(config.prompt)), model.tokenizer, model.is_chat)
     peft_config = LoraConfig(
         task_type=TaskType.CAUSAL_LM, r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear"
     )
@@ -126,22 +131,23 @@ def lora(problem: Problem) -> Learner:
 
 @dataclass(frozen=True)
 class Peft(Method):
-    make: Callable[[Problem], Learner]
+    make: Callable[[Problem], Learner] = lora
 
-    def train(self, problem: Problem, lr: float, folder: Path) -> Trial:
+    def train(self, problem: Problem, lr: float | None, folder: Path) -> Trial:
+        assert lr is not None
         learner = self.make(problem)
         before = weights_hash(learner.model.network)
-        state, seconds = fit(learner, lr)
+        state, seconds, memory = fit(learner, lr)
         save_file({"trained": state.best_vectors}, folder / "trained.safetensors")
-        assert state.best_accuracy is not None
-        assert state.best_loss is not None
+        best = state.validation
         return Trial(
             lr=lr,
-            accuracy=state.best_accuracy,
-            loss=state.best_loss,
-            step=state.best_step,
+            accuracy=best.accuracy,
+            loss=best.loss,
+            step=best.step,
             parameters=state.best_vectors.numel(),
             seconds=seconds,
+            peak_bytes=memory.peak,
             weights_before=before,
             weights_after=weights_hash(learner.model.network),
         )
@@ -152,30 +158,37 @@ class Peft(Method):
         return learner.arm(rows)
 
 
-def fit(learner: Learner, lr: float) -> tuple[TrainingState, float]:
-    """`Training.fit` with PEFT's gradient: the best of the validations, and the seconds that the steps took."""
+def fit(learner: Learner, lr: float) -> tuple[TrainingState, float, StepMemory]:
+    """`Training.fit` with PEFT's gradient: the best of the validations, what the steps took in seconds and memory."""
     config, parameters = learner.problem.config, learner.parameters
     settings, train = replace(config.optimizer, lr=lr), config.train
     optimizer = make_optimizer(settings, cast(Any, nn.ParameterList(parameters)))
-    batches = training_batches(learner.encode(learner.problem.splits.train), train.batch_size, config.seed, 0)
-    state, seconds = TrainingState(best_vectors=parameters_to_vector(parameters)), 0.0
+    batches = training_batches(
+        learner.encode(learner.problem.splits.train), train.batch_size, config.seed, 0, train.tokens_per_batch, _length
+    )
+    state, seconds, memory = TrainingState(best_vectors=parameters_to_vector(parameters)), 0.0, StepMemory()
     validate(learner, state)
-    while state.step < train.steps:
+    while state.step < train.steps and not (train.patience and state.validations_since_best >= train.patience):
         batch, started = next(batches), time.perf_counter()
-        optimizer.zero_grad()
-        loss = learner.loss(batch)
-        loss.backward()
-        norm = clip_grad_norm_(parameters, settings.max_grad_norm or math.inf)
-        if not math.isfinite(loss.item() + norm.item()):
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, state.step, train.steps) * learner.lr_unit
-        optimizer.step()
+        with memory:
+            optimizer.zero_grad()
+            loss = learner.loss(batch)
+            loss.backward()
+            norm = clip_grad_norm_(parameters, settings.max_grad_norm or math.inf)
+            if not math.isfinite(loss.item() + norm.item()):
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, state.step, train.steps) * learner.lr_unit
+            optimizer.step()
         state.step += 1
         seconds += time.perf_counter() - started
         if state.step % train.eval_every == 0 or state.step == train.steps:
             validate(learner, state)
-    return state, seconds
+    return state, seconds, memory
+
+
+def _length(example: Example) -> int:
+    return example.length
 
 
 def validate(learner: Learner, state: TrainingState) -> None:

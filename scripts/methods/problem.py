@@ -5,100 +5,144 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
-from embedgrad_cli.config.build import build
-from embedgrad_cli.config.compose import Composer
-from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli import assets
+from embedgrad_cli.config.schema import ModelConfig, OptimizeConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model
-from embedgrad_cli.errors import ConfigError
+from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.tasks.load import Row, Splits, load
 
-SEED_PROMPTS = {
-    "word-problems": "step-by-step",
-    "reviews": "sentiment",
-    "causes": "causal-judgement",
-    "recommend": "recommend",
+from .records import Trial
+from .settings import compose, model_choice, prompt_choice
+
+EMBEDDED = ("word-problems", "reviews", "causes", "recommend")
+# They change no number: neither where things lie, nor how much is computed at once.
+WITHOUT_EFFECT = {
+    "model": ("path", "revision", "trust_remote_code", "attention"),
+    "task": ("data_dir", "hub", "fold", "broken", "too_long", "keep"),
+    "optimizer": ("lr",),
+    "train": ("micro_batch_size", "cache_queries", "checkpoint_activations", "checkpoint_every"),
 }
+OTHER_GROUPS = ("output_dir", "device", "log_level", "seed", "evaluation")
+OURS = ("trust_region", "objective")  # they concern embedgrad alone, and name its folder
+MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A task under one seed, with the product's own settings: `Problem.compose("reviews", ["seed=1"])`."""
+    """A task under one seed and one model, with the product's own settings: `Problem.compose("reviews", ["seed=1"])`.
+
+    `prompt` is a choice of `conf/prompt`, or a text of one's own.
+    """
 
     config: OptimizeConfig
     splits: Splits
 
     @classmethod
-    def compose(cls, task: str, overrides: Sequence[str]) -> Problem:
-        """The task with its seed prompt as the system turn. Raises `ConfigError` or `DataError`."""
-        choices = [f"task={task}", f"prompt={SEED_PROMPTS[task]}", "template=system", "device=cpu"]
-        config = compose([*choices, *overrides])
+    def compose(cls, task: str, overrides: Sequence[str], model: str = "tiny", prompt: str | None = None) -> Problem:
+        """The task with its seed prompt as the system turn. Raises `ConfigError`, `UserError` or `DataError`."""
+        groups = {"template": "template=system", "device": "device=cpu"}
+        named = {override.partition("=")[0] for override in overrides}
+        defaults = [line for key, line in groups.items() if key not in named]
+        config = compose([*model_choice(model), f"task={task}", *prompt_choice(task, prompt), *defaults, *overrides])
         return cls(config, load(config.task, config.seed))
 
     @property
     def name(self) -> str:
         return self.config.task.name
 
+    @property
+    def template(self) -> TemplateConfig:
+        """With the task's worked examples."""
+        return with_examples(self.config.template, self.splits.fewshot, self.config.task.fewshot_style)
+
     def fresh_model(self) -> LanguageModel:
         """Loaded anew for every trial, so that none can leave anything to the next."""
         return load_model(self.config.model, torch.device(self.config.device))
 
     @cached_property
+    def series(self) -> str:
+        """A folder's name that changes with whatever a number depends on, apart from seed, fold and training size."""
+        content = json.dumps([self.settings, model_digest(self.config.model)], sort_keys=True)
+        return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+
+    @cached_property
     def key(self) -> str:
-        """A folder's name that changes with anything a result depends on: settings, rows, weights."""
-        settings = {**asdict(self.config), "output_dir": None}
-        parts = [json.dumps(settings, sort_keys=True), self.splits.hash, weights_hash(self.fresh_model().network)]
-        return f"{self.name}-seed{self.config.seed}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:10]}"
+        """The folder's name below that of the series, for one seed, fold and training size."""
+        fold = "" if self.config.task.fold is None else f"-fold{self.config.task.fold}"
+        return f"n{len(self.splits.train)}-seed{self.config.seed}{fold}-{self.splits.content_digest[:8]}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What numbers depend on. A setting that is nothing (null, 0, false) is as if it were not there."""
+        groups = {key: value for key, value in asdict(self.config).items() if key not in (*OTHER_GROUPS, *OURS)}
+        groups["task"]["split"].pop("num_train")
+        for group, names in WITHOUT_EFFECT.items():
+            for name in names:
+                groups[group].pop(name)
+        return _without_nothing(groups)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One training: its best validation, at which step, what it trained, and the seconds its steps took."""
+def _without_nothing(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_nothing(one) for key, one in value.items() if one}
 
-    lr: float
-    accuracy: float
-    loss: float
-    step: int
-    parameters: int
-    seconds: float
-    weights_before: str
-    weights_after: str
+
+def model_digest(config: ModelConfig) -> str:
+    """A sha256 over a model's files; of one that is on the hub, its name and revision."""
+    path = Path(assets.resolve(config.path))
+    if not path.exists():
+        return f"{config.path}@{config.revision}"
+    files = [path] if path.is_file() else sorted(file for names in MODEL_FILES for file in path.glob(names))
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            total.update(file.name.encode() if path.is_dir() else b"")
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
 
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """One way to adapt the model, and the learning rates to try."""
+    """One way to adapt the model, and the learning rates to try. `name` is that of the command line.
 
+    `shares_answers`: what it answers follows from what the model reads, so other seeds with the same rows need not ask
+    again. Not so where the weights differ.
+    """
+
+    name: str
     title: str
-    rates: tuple[float, ...]
+    rates: tuple[float, ...] = ()
+    shares_answers = False
+
+    def tries(self) -> Mapping[str, float | None]:
+        """The trainings, by the name of their folder."""
+        return {f"lr-{lr:g}": lr for lr in self.rates}
+
+    def folder(self, problem: Problem) -> str:
+        """The name of its folder; it changes with what this method alone depends on."""
+        return self.name
+
+    def variant(self, problem: Problem) -> str | None:
+        """What is said of it beside its title: what else its folder's name depends on."""
+        return None
 
     @abstractmethod
-    def train(self, problem: Problem, lr: float, folder: Path) -> Trial:
+    def train(self, problem: Problem, lr: float | None, folder: Path) -> Trial:
         """Train, and leave the best of the validations in the folder, which exists."""
 
     @abstractmethod
     def arm(self, problem: Problem, folder: Path, rows: Sequence[Row]) -> Arm:
         """What `train` left in the folder, ready to answer rows."""
-
-
-def compose(overrides: Sequence[str]) -> OptimizeConfig:
-    """What `embedgrad optimize` would run with these overrides. Raises `ConfigError`."""
-    cfg = Composer().compose("optimize", ["output_dir=unused", *overrides])
-    settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    plain: Any = OmegaConf.to_container(settings, resolve=True)
-    config, problems = build("optimize", plain)
-    if not isinstance(config, OptimizeConfig):
-        raise ConfigError(problems)
-    return config
 
 
 def weights_hash(network: torch.nn.Module) -> str:

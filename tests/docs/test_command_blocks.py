@@ -26,6 +26,8 @@ NOT_RUN = {
     "eval *": "changes the shell; tests/cli/test_main.py runs it in one",
     "python scripts/bench_*": "needs a GPU and the configs of large models",
     "python scripts/fetch_smollm2.py": "fetches a model",
+    "python scripts/compare_methods.py *": "needs a real model and its data; tests/scripts has it with a tiny one",
+    "python scripts/results_page.py *": "needs finished cells; tests/scripts has some",
     "vllm serve *": SERVER,
     "curl *": SERVER,
     "python embeds/client.py *": SERVER,

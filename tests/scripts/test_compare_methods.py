@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from functools import partial
@@ -22,15 +23,17 @@ from safetensors.torch import load_file  # noqa: E402
 from tests.conftest import SEEDS, optimize_config  # noqa: E402
 
 import compare_methods  # noqa: E402
-from compare_methods import choose, compare  # noqa: E402
 from embedgrad_cli.config.fields import seeds_of  # noqa: E402
 from embedgrad_cli.config.schema import SplitConfig  # noqa: E402
 from embedgrad_cli.evaluation.arms import ArmPrompt  # noqa: E402
 from embedgrad_cli.evaluation.outcomes import answer_and_grade  # noqa: E402
 from embedgrad_cli.tasks.load import load  # noqa: E402
+from methods.cells import Cell, choose, in_place  # noqa: E402
 from methods.ours import EmbedGrad, arm_of  # noqa: E402
 from methods.peft_methods import Learner, Peft, lora, prompt_tuning  # noqa: E402
-from methods.problem import SEED_PROMPTS, Problem, Trial, weights_hash  # noqa: E402
+from methods.problem import EMBEDDED, Problem, weights_hash  # noqa: E402
+from methods.records import Trial  # noqa: E402
+from methods.untrained import Untrained  # noqa: E402
 
 MAKERS = {"text": partial(prompt_tuning, init="TEXT"), "random": partial(prompt_tuning, init="RANDOM"), "lora": lora}
 QUERIES = ["Tom has 3 apples.", "How many?", "Ana read 4 pages a day for 7 days, then 9 more pages. How many?"]
@@ -124,7 +127,7 @@ def test_where_the_placement_is_the_same_embedgrad_and_peft_train_alike(ragged: 
         train=replace(config.train, batch_size=2),
     )
     problem, trials = Problem(front, ragged.splits), []
-    for method in (EmbedGrad("", (), trust_region=False), Peft("", (), MAKERS["text"])):
+    for method in (EmbedGrad("", "", trust_region=False), Peft("", "", make=MAKERS["text"])):
         folder = tmp_path / type(method).__name__
         folder.mkdir()
         trials.append(method.train(problem, 0.3, folder))
@@ -138,52 +141,85 @@ def test_where_the_placement_is_the_same_embedgrad_and_peft_train_alike(ragged: 
 
 
 def trial(lr: float, accuracy: float, loss: float) -> Trial:
-    return Trial(lr, accuracy, loss, 0, 1, 1.0, "hash", "hash")
+    return Trial(
+        lr=lr,
+        accuracy=accuracy,
+        loss=loss,
+        step=0,
+        parameters=1,
+        seconds=1.0,
+        peak_bytes=None,
+        weights_before="hash",
+        weights_after="hash",
+    )
 
 
 def test_validation_chooses_and_its_loss_breaks_ties() -> None:
-    assert choose([trial(1, 0.5, 0.1), trial(2, 0.7, 0.9), trial(3, 0.7, 0.8), trial(4, 0.7, 0.8)]).lr == 3
+    trials = {"a": trial(1, 0.5, 0.1), "b": trial(2, 0.7, 0.9), "c": trial(3, 0.7, 0.8), "d": trial(4, 0.7, 0.8)}
+    assert choose(trials) == "c"
 
 
 def test_only_the_chosen_answer_the_test_and_a_restart_does_nothing_again(
     problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    methods = {
-        "embedgrad": EmbedGrad("embedgrad", (0.1, 0.3)),
-        "text": Peft("text", (0.1, 0.3), MAKERS["text"]),
-        "lora": Peft("lora", (1e-3, 1e-2), lora),
-    }
-    monkeypatch.setattr(compare_methods, "METHODS", methods)
-    first = compare(problem, ["embedgrad"], tmp_path)
-    second = compare(problem, list(methods), tmp_path)
-    for name in methods:
-        tested = list((tmp_path / problem.key / name).glob("*/test.json"))
-        assert [file.parent.name for file in tested] == [f"lr-{second[name]['lr']:g}"]
-        assert second[name]["lr"] == choose([Trial(**t) for t in second[name]["sweep"]]).lr
-        assert all(t["weights_before"] == t["weights_after"] for t in second[name]["sweep"])
-        assert len(second[name]["correct"]) == len(problem.splits.test)
-    assert second["embedgrad"] == first["embedgrad"]
+    methods = [
+        Untrained("none", "no prompt"),
+        EmbedGrad("embedgrad", "embedgrad", (0.1, 0.3)),
+        Peft("text", "text", (0.1, 0.3), MAKERS["text"]),
+        Peft("lora", "lora", (1e-3, 1e-2), lora),
+    ]
+    cells = [Cell(problem, method, tmp_path) for method in methods]
+    assert compare_methods.run(cells, "a model", execute=in_place) == 0
+    for cell in cells[1:]:
+        record = cell.finished()
+        assert record is not None
+        assert record.chosen is not None
+        assert [file.parent.name for file in cell.folder.glob("*/test.json")] == [f"lr-{record.chosen.lr:g}"]
+        assert record.chosen in record.trials
+        assert all(t.weights_before == t.weights_after for t in record.trials)
+        assert all(t.peak_bytes is not None and t.peak_bytes > 1e8 for t in record.trials)
+        assert list(record.correct) == [row.id for row in problem.splits.test]
+        assert record.seconds > record.chosen.seconds > 0
 
     def refuse(*_: Any) -> None:
         raise AssertionError("this was done before")
 
-    for kind in (EmbedGrad, Peft):
-        monkeypatch.setattr(kind, "train", refuse)
-        monkeypatch.setattr(kind, "arm", refuse)
-    assert compare(problem, list(methods), tmp_path) == second
+    before = [cell.finished() for cell in cells]
+    assert compare_methods.run(cells, "a model", execute=refuse) == 0
+    # One rate fewer: nothing is trained again, and another one may be the chosen.
+    narrowed = Cell(problem, replace(methods[1], rates=(0.1,)), tmp_path)
+    assert narrowed.finished() is None
+    assert narrowed.missing() == []
+    assert [cell.finished() for cell in cells] == before
 
 
-def test_what_a_result_depends_on_names_its_folder(problem: Problem) -> None:
+def test_what_a_result_depends_on_names_its_folder(problem: Problem, model_folder: Path, tmp_path: Path) -> None:
     config = problem.config
     more_steps = replace(config, train=replace(config.train, steps=7))
     fewer_rows = replace(config.task, split=SplitConfig(["train"], ["validation"], ["test"], 4, None, None, None))
+    other_model = tmp_path / "other"
+    shutil.copytree(model_folder, other_model)
+    same_model = Problem(replace(config, model=replace(config.model, path=str(other_model))), problem.splits)
+    assert (same_model.series, same_model.key) == (problem.series, problem.key)
+    (other_model / "generation_config.json").write_text('{"eos_token_id": 7}')
     others = [
         Problem(more_steps, problem.splits),
         Problem(replace(config, task=fewer_rows), load(fewer_rows, config.seed)),
         Problem(replace(config, seed=1), problem.splits),
+        Problem(replace(config, model=replace(config.model, path=str(other_model))), problem.splits),
     ]
-    assert len({one.key for one in [problem, *others]}) == 4
-    assert Problem(replace(config, output_dir="elsewhere"), problem.splits).key == problem.key
+    assert len({(one.series, one.key) for one in [problem, *others]}) == 5
+    assert others[1].series == others[2].series == problem.series, "size and seed are one series' own"
+    unchanged = [
+        replace(config, output_dir="elsewhere", device="cuda"),
+        replace(config, evaluation=replace(config.evaluation, batch_size=3)),
+        replace(config, optimizer=replace(config.optimizer, lr=0.7)),
+        replace(config, trust_region=replace(config.trust_region, radius=0.7)),
+        replace(config, task=replace(config.task, data_dir="elsewhere")),
+    ]
+    assert {Problem(one, problem.splits).series for one in unchanged} == {problem.series}
+    ours = EmbedGrad("embedgrad", "embedgrad")
+    assert ours.folder(Problem(unchanged[3], problem.splits)) != ours.folder(problem), "a matter of this method alone"
 
 
 def test_the_weights_hash_notices_a_change_and_overlooks_lora(ragged: Problem) -> None:
@@ -195,30 +231,8 @@ def test_the_weights_hash_notices_a_change_and_overlooks_lora(ragged: Problem) -
     assert weights_hash(network) != before
 
 
-@pytest.mark.parametrize("task", SEED_PROMPTS)
+@pytest.mark.parametrize("task", EMBEDDED)
 def test_every_task_composes_with_its_seed_prompt(task: str) -> None:
     problem = Problem.compose(task, ["task.split.num_train=8", "task.split.num_test=20", "train.steps=1"])
     assert (len(problem.splits.train), len(problem.splits.test)) == (8, 20)
     assert problem.config.trust_region.kind == "ball"
-
-
-def test_a_row_of_the_table_over_two_seeds() -> None:
-    reference = [{"title": "a", "correct": [True] * 4}, {"title": "a", "correct": [True] * 4}]
-    records = [
-        {"title": "b", "correct": [True, True, False, False], "lr": 0.1, "parameters": 1000, "seconds": 1.0},
-        {
-            "title": "b",
-            "correct": [True, True, True, True],
-            "lr": 0.3,
-            "parameters": 1000,
-            "seconds": 3.0,
-            "at_end": True,
-        },
-    ]
-    row = compare_methods.summarise(records, reference)
-    assert row["mcnemar_p"] == 1.0
-    assert compare_methods.cells("task", row) == [
-        "task", "b", "0.1, 0.3*", "1,000", "75.0% (50.0% to 100.0%)", "30.1% to 95.4%", "-25.0 points", "1.000", "2.0"
-    ]  # fmt: skip
-    *_, line, _, note = compare_methods.markdown("title", [["x"] * 9], ["note"]).splitlines()
-    assert (line, note) == ("| x | x | x | x | x | x | x | x | x |", "note")

@@ -1,0 +1,49 @@
+"""docs/results.md from the finished cells of `compare_methods.py`, with a picture of every learning curve beside it.
+
+    python scripts/results_page.py WORK_DIR… --out docs/results.md
+
+The models stand in the order of the work folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from embedgrad_cli.errors import EmbedgradError, UserError
+from embedgrad_cli.storage.files import write_atomically
+from methods.page import Section, page
+from methods.records import read_work
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, nargs="+", metavar="WORK_DIR", help="folders of compare_methods.py --out")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page; pictures go beside it")
+    args = parser.parse_args(arguments)
+    finished = [one for folder in args.work for one in read_work(folder)]
+    if not finished:
+        raise UserError(f"no finished cell below {', '.join(map(str, args.work))}: run compare_methods.py first.")
+
+    def draw(section: Section) -> str | None:
+        if not section.curves:
+            return None
+        from methods.curves import plot_curves  # needs matplotlib, which nothing else here does
+
+        name = re.sub(r"\W+", "-", f"results-{section.series.model}-{section.key}".lower()) + ".svg"
+        plot_curves(section, args.out.parent / name)
+        return name
+
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(args.out, page(finished, draw).encode())
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except EmbedgradError as problem:
+        print(f"results_page: {problem}", file=sys.stderr)
+        sys.exit(problem.exit_code)
