@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from embedgrad_cli.config.build import build
 from embedgrad_cli.config.compose import Composer
 from embedgrad_cli.config.schema import OptimizeConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model
+from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.tasks.load import Row, Splits, load
@@ -41,7 +41,12 @@ class Problem:
     def compose(cls, task: str, overrides: Sequence[str]) -> Problem:
         """The task with its seed prompt as the system turn. Raises `ConfigError` or `DataError`."""
         choices = [f"task={task}", f"prompt={SEED_PROMPTS[task]}", "template=system", "device=cpu"]
-        config = compose([*choices, *overrides])
+        return cls.of([*choices, *overrides])
+
+    @classmethod
+    def of(cls, overrides: Sequence[str]) -> Problem:
+        """What `embedgrad optimize` would run with these overrides. Raises `ConfigError` or `DataError`."""
+        config = compose(overrides)
         return cls(config, load(config.task, config.seed))
 
     @property
@@ -50,7 +55,7 @@ class Problem:
 
     def fresh_model(self) -> LanguageModel:
         """Loaded anew for every trial, so that none can leave anything to the next."""
-        return load_model(self.config.model, torch.device(self.config.device))
+        return load_model(self.config.model, pick_device(self.config.device))
 
     @cached_property
     def key(self) -> str:

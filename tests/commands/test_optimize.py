@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from embedgrad_cli.storage.interrupts import Stopped
 from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.terminal.report import took
+from embedgrad_cli.training import trainer
 from embedgrad_cli.training.trainer import NonFiniteLoss
 
 FILES = [
@@ -34,6 +36,11 @@ FILES = [
     "samples.jsonl",
     "config.yaml",
 ]
+
+
+def validation_losses(run: Path) -> list[float]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["validation_loss"] for row in rows if "validation_loss" in row]
 
 
 def losses(run: Path) -> dict[int, float]:
@@ -95,6 +102,26 @@ def test_training_rows_are_rendered_once(
     config = optimize_config(tmp_path, model_folder, choice_data)
     optimize.run(config)
     assert {rendered[row.query] for row in load(config.task, config.seed).train} == {1}
+
+
+def test_choices_that_are_scored_need_no_pass_for_their_loss(
+    tmp_path: Path, model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    mean_loss = forward.Forward.mean_loss
+
+    def counted(self: forward.Forward, *work: Any) -> float:
+        passes.append(1)
+        return mean_loss(self, *work)
+
+    monkeypatch.setattr(forward.Forward, "mean_loss", counted)
+    optimize.run(optimize_config(tmp_path / "scores", model_folder, choice_data))
+    assert not passes
+    monkeypatch.setattr(trainer, "loss_by_scores", lambda *_: None)
+    optimize.run(optimize_config(tmp_path / "passes", model_folder, choice_data))
+    by_scores, by_passes = validation_losses(tmp_path / "scores"), validation_losses(tmp_path / "passes")
+    assert len(passes) == len(by_passes) > 1
+    assert by_scores == pytest.approx(by_passes, rel=1e-5)
 
 
 @pytest.mark.slow

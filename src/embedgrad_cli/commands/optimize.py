@@ -68,7 +68,8 @@ def _train(config: OptimizeConfig, directory: RunDirectory, log: RunLog, overrid
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     seed = PromptTemplate(template, list(seeds_of(config.prompt)), known.tokenizer, known.is_chat)
     renderings = Renderings(seed)  # the digests read all rows that training reads
-    digests: RunDigests | None = (now := _digests(replace(config, model=told), known, splits, renderings))
+    now = replace(_digests(replace(config, model=told), known, splits, renderings), dtype=model.dtype_name)
+    digests: RunDigests | None = now
     if resumes:
         digests = check_digests(before, now, directory.path)
     training = Training(config, model, splits, directory, overrides, digests, renderings, stopwatch)

@@ -63,10 +63,12 @@ def digests_of(
 def dated(model: ModelConfig, before: RunDigests | None) -> ModelConfig:
     """The settings of a model with the day that a run's chat template is told: a setting, or that of the run so far.
 
-    If there is neither, it is today: the same day wherever the run renders, also after midnight.
+    If there is neither, it is today: the same day wherever the run renders, also after midnight. In the same way
+    `dtype=auto` is what it came to when the run began.
     """
     day = model.chat_template_date or (before.chat_template_date if before else None)
-    return replace(model, chat_template_date=day or today().isoformat())
+    dtype = before.dtype if before and before.dtype and model.dtype == "auto" else model.dtype
+    return replace(model, chat_template_date=day or today().isoformat(), dtype=dtype)
 
 
 def _rendering(

@@ -29,7 +29,7 @@ from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError, EmbedgradError
 from embedgrad_cli.evaluation.answers import AnswerLog, Progress, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
-from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers
+from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers, loss_by_scores
 from embedgrad_cli.evaluation.results import Outcomes, results_of, sample_lines
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
 from embedgrad_cli.storage.files import write_json, write_json_lines
@@ -246,7 +246,9 @@ class Training:
         arm = replace(self.validation.arms[VALIDATION], prompt=self.prompt)
         outcomes = answer_and_grade(arm, self.validation.rows, self.config.task, self.config.evaluation.batch_size)
         accuracy = sum(o.correct for o in outcomes) / len(outcomes)
-        loss = arm.forward.mean_loss(arm.examples, self.prompt, self.config.evaluation.batch_size)
+        loss = loss_by_scores(arm, self.validation.rows, outcomes)
+        if loss is None:
+            loss = arm.forward.mean_loss(arm.examples, self.prompt, self.config.evaluation.batch_size)
         better = self.state.update_best(accuracy, loss, self.prompt.vectors)
         self.state.validation_due = False
         if better:

@@ -49,6 +49,10 @@ class Choices:
     ids: tuple[tuple[int, ...], ...]
     with_end: bool
 
+    @property
+    def pairs(self) -> list[tuple[str, tuple[int, ...]]]:
+        return list(zip(self.names, self.ids, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
