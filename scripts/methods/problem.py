@@ -15,7 +15,7 @@ import torch
 
 from embedgrad_cli import assets
 from embedgrad_cli.config.schema import ModelConfig, OptimizeConfig, TemplateConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model
+from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.tasks.load import Row, Splits, load
@@ -52,7 +52,12 @@ class Problem:
         groups = {"template": "template=system", "device": "device=cpu"}
         named = {override.partition("=")[0] for override in overrides}
         defaults = [line for key, line in groups.items() if key not in named]
-        config = compose([*model_choice(model), f"task={task}", *prompt_choice(task, prompt), *defaults, *overrides])
+        return cls.of([*model_choice(model), f"task={task}", *prompt_choice(task, prompt), *defaults, *overrides])
+
+    @classmethod
+    def of(cls, overrides: Sequence[str]) -> Problem:
+        """What `embedgrad optimize` would run with these overrides. Raises `ConfigError` or `DataError`."""
+        config = compose(overrides)
         return cls(config, load(config.task, config.seed))
 
     @property
@@ -66,7 +71,7 @@ class Problem:
 
     def fresh_model(self) -> LanguageModel:
         """Loaded anew for every trial, so that none can leave anything to the next."""
-        return load_model(self.config.model, torch.device(self.config.device))
+        return load_model(self.config.model, pick_device(self.config.device))
 
     @cached_property
     def series(self) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,13 @@ from tests.conftest import PLACEMENTS, SEEDS, optimize_config
 
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.core.passes import forward
+from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.errors import ArtifactError, UserError
 from embedgrad_cli.storage.interrupts import Stopped
+from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.tasks.load import load
+from embedgrad_cli.terminal.report import took
+from embedgrad_cli.training import trainer
 from embedgrad_cli.training.trainer import NonFiniteLoss
 
 FILES = [
@@ -30,6 +36,11 @@ FILES = [
     "samples.jsonl",
     "config.yaml",
 ]
+
+
+def validation_losses(run: Path) -> list[float]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["validation_loss"] for row in rows if "validation_loss" in row]
 
 
 def losses(run: Path) -> dict[int, float]:
@@ -60,6 +71,57 @@ def test_a_run_leaves_everything_behind(tmp_path: Path, model_folder: Path, choi
         assert file.get_tensor("soft_prompt").dtype == torch.float32
     assert metadata["seed"]["text"] == SEEDS[0]
     assert metadata["split_hash"] == results["split_hash"]
+
+
+def test_where_the_time_went_is_written_and_said(
+    tmp_path: Path, model_folder: Path, choice_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = time.perf_counter()
+    optimize.run(optimize_config(tmp_path, model_folder, choice_data))
+    whole = time.perf_counter() - started
+    timing = Results.read(tmp_path / "results.json").timing
+    assert timing is not None
+    assert 0.8 * whole <= timing.total <= whole
+    assert all(seconds > 0 for seconds in timing.phases.values())
+    assert set(timing.test) == {"none", "seed", "optimized"}
+    steps = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert timing.training >= 0.99 * sum(row["seconds"] for row in steps if "loss" in row)
+    assert took(timing) in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_training_rows_are_rendered_once(
+    tmp_path: Path, model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered, render = Counter[str](), PromptTemplate.render
+
+    def counted(self: PromptTemplate, query: str) -> Rendered:
+        rendered[query] += 1
+        return render(self, query)
+
+    monkeypatch.setattr(PromptTemplate, "render", counted)
+    config = optimize_config(tmp_path, model_folder, choice_data)
+    optimize.run(config)
+    assert {rendered[row.query] for row in load(config.task, config.seed).train} == {1}
+
+
+def test_choices_that_are_scored_need_no_pass_for_their_loss(
+    tmp_path: Path, model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    mean_loss = forward.Forward.mean_loss
+
+    def counted(self: forward.Forward, *work: Any) -> float:
+        passes.append(1)
+        return mean_loss(self, *work)
+
+    monkeypatch.setattr(forward.Forward, "mean_loss", counted)
+    optimize.run(optimize_config(tmp_path / "scores", model_folder, choice_data))
+    assert not passes
+    monkeypatch.setattr(trainer, "loss_by_scores", lambda *_: None)
+    optimize.run(optimize_config(tmp_path / "passes", model_folder, choice_data))
+    by_scores, by_passes = validation_losses(tmp_path / "scores"), validation_losses(tmp_path / "passes")
+    assert len(passes) == len(by_passes) > 1
+    assert by_scores == pytest.approx(by_passes, rel=1e-5)
 
 
 @pytest.mark.slow

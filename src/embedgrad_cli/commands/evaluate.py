@@ -146,7 +146,8 @@ def _prepare(config: EvaluateConfig, directory: RunDirectory) -> _Evaluation:
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     _check_artifacts(config, artifacts, model, template, has_day)
     prompts = _prompts(config, artifacts)
-    digests: RunDigests | None = (now := _digests(config, model.model_tokenizer, splits, prompts))
+    now = replace(_digests(config, model.model_tokenizer, splits, prompts), dtype=model.dtype_name)
+    digests: RunDigests | None = now
     if resumes:
         digests = check_digests(before, now, directory.path)
     arm_set = build_arms(rows, model, template, config.task, prompts)

@@ -18,7 +18,9 @@ from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig
 from embedgrad_cli.core.model.language_model import load_model, pick_device
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
+from embedgrad_cli.core.text.encoding import Renderings
 from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.digests import dated, digests_of
 from embedgrad_cli.storage.logs import RunLog
@@ -26,6 +28,7 @@ from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_un
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_lock import lock_run
 from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.stopwatch import Stopwatch
 from embedgrad_cli.tasks.load import Splits, load
 from embedgrad_cli.terminal import report
 from embedgrad_cli.training.checkpoint import read_digests
@@ -52,15 +55,24 @@ def run(config: OptimizeConfig, overrides: Sequence[str] | None = None) -> float
 
 
 def _train(config: OptimizeConfig, directory: RunDirectory, log: RunLog, overrides: Sequence[str] | None) -> float:
+    stopwatch = Stopwatch()
+    stopwatch.begin("reading")
     splits = load(config.task, config.seed)
+    stopwatch.begin("loading")
     resumes = directory.checkpoint.exists()
     before = read_digests(directory.checkpoint) if resumes else None
     told = dated(config.model, before)
     model = load_model(told, pick_device(config.device))
-    digests: RunDigests | None = (now := _digests(replace(config, model=told), model.model_tokenizer, splits))
+    stopwatch.begin("encoding")
+    known = model.model_tokenizer
+    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    seed = PromptTemplate(template, list(seeds_of(config.prompt)), known.tokenizer, known.is_chat)
+    renderings = Renderings(seed)  # the digests read all rows that training reads
+    now = replace(_digests(replace(config, model=told), known, splits, renderings), dtype=model.dtype_name)
+    digests: RunDigests | None = now
     if resumes:
         digests = check_digests(before, now, directory.path)
-    training = Training(config, model, splits, directory, overrides, digests)
+    training = Training(config, model, splits, directory, overrides, digests, renderings, stopwatch)
     directory.create()  # not before everything the user gave has been looked at
     log.write_to(directory.log)
     training.fit()
@@ -83,8 +95,10 @@ def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:
     return results.validation.accuracy if results.validation else results.primary_accuracy
 
 
-def _digests(config: OptimizeConfig, known: ModelTokenizer, splits: Splits) -> RunDigests:
+def _digests(
+    config: OptimizeConfig, known: ModelTokenizer, splits: Splits, renderings: Renderings | None = None
+) -> RunDigests:
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds_of(config.prompt))}
     rows = {"none": splits.test, "seed": [*splits.train, *splits.validation, *splits.test]}
-    return digests_of(config.model, known, template, splits, rows, prompts)
+    return digests_of(config.model, known, template, splits, rows, prompts, renderings)

@@ -66,6 +66,21 @@ def answer_and_grade(arm: Arm, rows: Sequence[Row], task: TaskConfig, batch_size
     return [outcome for (outcome,) in grade_answers(rows, answers, task)]
 
 
+def loss_by_scores(arm: Arm, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> float | None:
+    """The mean loss over all target tokens, as `Forward.mean_loss` gives it, from what the choices' scores say already.
+
+    Returns: None where some row's target is not the choice that is its answer.
+    """
+    likelihood, count = 0.0, 0
+    for row, example, options, outcome in zip(rows, arm.examples, arm.options, outcomes, strict=True):
+        choices = arm.choices.get(options)
+        if choices is None or outcome.answer.scores is None or (row.answer, example.target) not in choices.pairs:
+            return None
+        likelihood += outcome.answer.scores[row.answer]
+        count += len(example.target)
+    return -likelihood / count
+
+
 def majority(outcomes: Sequence[Outcome]) -> Outcome:
     """The first outcome with the answer that most samples gave; of equally frequent answers, the one given first.
 

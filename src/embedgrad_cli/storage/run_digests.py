@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.record import Record
@@ -26,7 +27,8 @@ DIFFERENCES = {
 class RunDigests(Record):
     """sha256 digests; `evaluation.digests` makes them and says what each can see. None: not known, or nothing there.
 
-    `chat_template_date` is no digest: it is the day that the chat template was told, and is told when the run goes on.
+    `chat_template_date` and `dtype` are no digests: they are the day that the chat template was told, and the precision
+    that `model.dtype=auto` came to, and hold when the run goes on.
     """
 
     split: str
@@ -34,6 +36,7 @@ class RunDigests(Record):
     model: str | None = None
     prompts: str | None = None
     chat_template_date: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
 
     def differences(self, other: RunDigests) -> list[str]:
         """The digests that are known of both and differ.

@@ -191,6 +191,33 @@ class ChoiceScoring(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timing(Record):
+    """Seconds that the process which finished a run spent; what was done before a stop is not among them.
+
+    `loading` is the model's, `encoding` from rows to tokens with the run's digests, `checking` the trial whether the
+    model can share a prefix, `test` by arm: of arms that read the same, the first has answered for all.
+    """
+
+    reading: float
+    loading: float
+    encoding: float
+    checking: float
+    training: float
+    validation: float
+    test: dict[str, float]
+    grading: float
+
+    @property
+    def total(self) -> float:
+        return sum(self.phases.values())
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """All of them, in the order of a run; `test` is the sum of its arms."""
+        return {**vars(self), "test": sum(self.test.values())}
+
+
+@dataclass(frozen=True, kw_only=True)
 class RenderedRow(Record):
     """What the model reads of one row under an arm, up to where its answer begins.
 
@@ -251,6 +278,7 @@ class Results(Record):
     drift: Drift | None = None
     peak_memory_bytes: int | None = None
     digests: RunDigests | None = None
+    timing: Timing | None = None
 
     @property
     def template_additions(self) -> list[tuple[str, str, list[str]]]:

@@ -17,7 +17,7 @@ from embedgrad_cli.config.arm_spec import short_names
 from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.ranking import WORDS
 from embedgrad_cli.evaluation.significance import show_p, verdict
-from embedgrad_cli.storage.run_records import Breakdown, Comparison, Results, SamplesSummary
+from embedgrad_cli.storage.run_records import Breakdown, Comparison, Results, SamplesSummary, Timing
 from embedgrad_cli.tasks.load import Row
 
 SHOWN_EXAMPLES = 3
@@ -55,7 +55,27 @@ def results(
     _print_advice(console, summary)
     if summary.num_skipped:
         console.print(f"{summary.num_skipped} examples were too long for the model and left out of every arm.")
+    if summary.timing:
+        console.print(f"{took(summary.timing)}.", soft_wrap=True)
     console.print(f"Written to {escape(str(output_dir))}", soft_wrap=True)
+
+
+def took(timing: Timing) -> str:
+    """ "2 min 3 s: reading 4 s, …": the whole, and the phases that took a hundredth of it or more."""
+    phases = {name: value for name, value in timing.phases.items() if value >= 0.01 * timing.total}
+    return f"{duration(timing.total)}: {', '.join(f'{name} {duration(value)}' for name, value in phases.items())}"
+
+
+def duration(seconds: float) -> str:
+    """In two units at most: 0.4 s, 12 s, 2 min 3 s, 1 h 5 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def already_finished(output_dir: Path, summary: Results) -> None:

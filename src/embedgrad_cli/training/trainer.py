@@ -24,20 +24,21 @@ from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCac
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.artifact import artifact_metadata, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, relative_drift
-from embedgrad_cli.core.text.encoding import Encoded, Example, encode
+from embedgrad_cli.core.text.encoding import Encoded, Example, Renderings, encode
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError, EmbedgradError
-from embedgrad_cli.evaluation.answers import AnswerLog, answer_arms
+from embedgrad_cli.evaluation.answers import AnswerLog, Progress, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
-from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers
+from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers, loss_by_scores
 from embedgrad_cli.evaluation.results import Outcomes, results_of, sample_lines
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
 from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest, stop_if_asked
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_records import Results, StepMetrics, ValidationMetrics
+from embedgrad_cli.storage.run_records import Results, StepMetrics, Timing, ValidationMetrics
+from embedgrad_cli.storage.stopwatch import Stopwatch
 from embedgrad_cli.tasks.load import Row, Splits
 from embedgrad_cli.tasks.row_filter import RowFilter
 from embedgrad_cli.terminal import report
@@ -51,6 +52,8 @@ from embedgrad_cli.training.trust_region import TrustRegion
 
 log = logging.getLogger(__name__)
 
+PHASES = ("reading", "loading", "encoding", "checking", "training", "validation", "grading")
+TEST = "test "  # and the arm's name: a phase
 VALIDATION = "validation"  # the arm that the prompt in training is: it changes under its name
 
 
@@ -69,18 +72,24 @@ class Training:
         directory: RunDirectory,
         overrides: Sequence[str] | None = None,
         digests: RunDigests | None = None,
+        renderings: Renderings | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
         self.overrides, self.digests, self.seen_rows = overrides, digests, RowFilter.of(splits)
+        self.stopwatch = stopwatch or Stopwatch()
+        self.stopwatch.begin("encoding")
         self.template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
-        self.objective, self.encoded = self._encode(splits.train)
+        self.objective, self.encoded = self._encode(splits.train, renderings)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
         self.trust_region = TrustRegion(config.trust_region, model.embedding_rms)
         self.optimizer = make_optimizer(config.optimizer, self.prompt)
         self.averaging = Averaging(config.train.average)
         self.token_dropout = TokenDropout(config.train.token_dropout, config.seed)
         self.state = TrainingState(best_vectors=self.prompt.seed.clone(), validation_due=True)
+        self.stopwatch.begin("checking")
         self.shares_trunk = why_no_trunk(model, self.encoded.examples, self.prompt) is None
+        self.stopwatch.begin("encoding")
         self.forward = self._training_forward()
         arm = {VALIDATION: ArmPrompt(seeds_of(config.prompt))}
         self.validation = self._build_arms(splits.validation, arm, with_targets=True)
@@ -141,11 +150,18 @@ class Training:
         optimized = SoftPrompt(self.prompt.slots, self.prompt.seed, self.state.best_vectors)
         task, seeds = self.config.task, seeds_of(self.config.prompt)
         prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), "optimized": ArmPrompt(seeds, optimized)}
+        self.stopwatch.begin("encoding")
         arm_set = self._build_arms(self.splits.test, prompts)
         log_of_answers, batch_size = AnswerLog(self.directory.answers), self.config.evaluation.batch_size
         with StopRequest(), TestDisplay() as display:
+
+            def begin(arm: str, num_rows: int) -> Progress:
+                self.stopwatch.begin(f"{TEST}{arm}")
+                return display.arm(arm, num_rows)
+
             try:
-                answers = answer_arms(arm_set, task, batch_size, log_of_answers, display.arm)
+                answers = answer_arms(arm_set, task, batch_size, log_of_answers, begin)
+                self.stopwatch.begin("grading")
                 outcomes = {name: grade_answers(arm_set.rows, of_arm, task) for name, of_arm in answers.items()}
             except StopAsked:
                 raise Stopped("in the test", self.directory.path) from None
@@ -185,10 +201,17 @@ class Training:
             drift=measure_drift(optimized, self.model),
             peak_memory_bytes=peak_memory(self.model.device),
             digests=self.digests,
+            timing=self._timing(),
         )
+
+    def _timing(self) -> Timing:
+        seconds = self.stopwatch.seconds
+        of_arms = {name.removeprefix(TEST): seconds.pop(name) for name in list(seconds) if name.startswith(TEST)}
+        return Timing(**{**dict.fromkeys(PHASES, 0.0), **seconds}, test=of_arms)
 
     def _step(self, batch: list[Example], display: TrainingDisplay) -> None:
         """One optimiser step: gradient, clipping, update, trust region, average."""
+        self.stopwatch.begin("training")
         settings, started = self.config.optimizer, time.perf_counter()
         self.optimizer.zero_grad()
         size = self.config.train.micro_batch_size
@@ -230,11 +253,14 @@ class Training:
 
     def _validate(self, display: TrainingDisplay) -> None:
         """Measure validation accuracy and loss; keep the prompt if it is the best so far."""
+        self.stopwatch.begin("validation")
         prompt = self.averaging.of(self.prompt, self.state.average, self.state.step)
         arm = replace(self.validation.arms[VALIDATION], prompt=prompt)
         outcomes = answer_and_grade(arm, self.validation.rows, self.config.task, self.config.evaluation.batch_size)
         accuracy = sum(o.correct for o in outcomes) / len(outcomes)
-        loss = arm.forward.mean_loss(arm.examples, prompt, self.config.evaluation.batch_size)
+        loss = loss_by_scores(arm, self.validation.rows, outcomes)
+        if loss is None:
+            loss = arm.forward.mean_loss(arm.examples, prompt, self.config.evaluation.batch_size)
         better = self.state.update_best(accuracy, loss, prompt.vectors)
         self.state.validation_due = False
         if better:
@@ -244,7 +270,7 @@ class Training:
         display.validated(row)
         log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
 
-    def _encode(self, rows: list[Row]) -> tuple[Objective, Encoded]:
+    def _encode(self, rows: list[Row], renderings: Renderings | None) -> tuple[Objective, Encoded]:
         prompt_template = PromptTemplate(
             self.template, list(seeds_of(self.config.prompt)), self.model.tokenizer, self.model.is_chat
         )
@@ -257,6 +283,7 @@ class Training:
             append_end_token=task.kind == "generation",
             reserve=objective.longest,
             too_long=task.too_long,
+            renderings=renderings,
         )
         if not encoded.examples:
             raise DataError(

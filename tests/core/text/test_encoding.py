@@ -7,7 +7,15 @@ from tests.conftest import PLACEMENTS, ROWS, SEEDS, Row, make_model, make_tokeni
 
 from embedgrad_cli.config.schema import Message, TemplateConfig
 from embedgrad_cli.core.text.conversation import render_turns
-from embedgrad_cli.core.text.encoding import Example, continuation, encode, encode_choices, trunk_length
+from embedgrad_cli.core.text.encoding import (
+    Example,
+    Renderings,
+    continuation,
+    encode,
+    encode_choices,
+    token_ids,
+    trunk_length,
+)
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError, TemplateError
 
@@ -28,6 +36,17 @@ def test_target_is_what_the_model_would_generate() -> None:
     prompt_template = PromptTemplate(PLACEMENTS["system"], SEEDS, model.tokenizer, False)
     ids = continuation("positive", prompt_template)
     assert model.tokenizer.decode(list(ids)) == "positive"
+
+
+def test_known_renderings_change_nothing() -> None:
+    model = make_model()
+    prompt_template = PromptTemplate(PLACEMENTS["system"], SEEDS, model.tokenizer, True)
+    renderings = Renderings(prompt_template)
+    ids = [token_ids(*known) for known in renderings.tokens_of([ROWS[1], *ROWS])]
+    assert ids[1:] == model.tokenizer([prompt_template.render(row.query).text for row in ROWS])["input_ids"]
+    assert ids[0] == ids[2]
+    encoded = encode(ROWS, prompt_template, model, append_end_token=True)
+    assert encode(ROWS, prompt_template, model, append_end_token=True, renderings=renderings) == encoded
 
 
 CUES = ["{prompt}\n{query}\nAnswer: ", "{query}\n{prompt} ", "{prompt}\nQuestion: {query}  ", "{query}\n{prompt}\n: "]

@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
 from embedgrad_cli.core.model.pinned_template import original_of, pinned_day
+from embedgrad_cli.core.model.precision import settle_precision
 from embedgrad_cli.core.model.shards import read_index
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, find_turn_end, from_pretrained, load_tokenizer, loading
 from embedgrad_cli.core.model.unpacked_gguf import gguf_record, place_of
@@ -38,6 +39,11 @@ IDENTITY_KEYS = (
     "vocab_size",
     "tie_word_embeddings",
 )
+DTYPES: dict[torch.dtype, Literal["float32", "bfloat16", "float16"]] = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
 TABLE_CHUNK = 16_384  # rows of the embedding table looked at in one go
 
 
@@ -76,6 +82,11 @@ class LanguageModel:
     @property
     def dtype(self) -> torch.dtype:
         return self.network.get_input_embeddings().weight.dtype
+
+    @property
+    def dtype_name(self) -> Literal["float32", "bfloat16", "float16"]:
+        """As `model.dtype` has it."""
+        return DTYPES[self.dtype]
 
     @property
     def hidden_size(self) -> int:
@@ -206,6 +217,8 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
         # Safetensors only: a pickled checkpoint can run code while it is read.
         network = from_pretrained(AutoModelForCausalLM, config, use_safetensors=True, **settings)
     _move(network.requires_grad_(False).eval(), device, config)
+    if config.dtype == "auto" and device.type == "cpu":
+        settle_precision(network)
     reads_trunk_in_place = prepare_attention(network)
     kind = "chat" if known.is_chat else "plain"
     revision = _commit(config)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -49,6 +49,10 @@ class Choices:
     ids: tuple[tuple[int, ...], ...]
     with_end: bool
 
+    @property
+    def pairs(self) -> list[tuple[str, tuple[int, ...]]]:
+        return list(zip(self.names, self.ids, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -85,6 +89,46 @@ class Encoded:
     skipped: list[str]
 
 
+class Renderings:
+    """The tokens of rows under one prompt template; those of a query are made once and kept.
+
+    Rendering and tokenising many thousands of rows takes longer than training on some of them, and both the digest of
+    a run and its training need all.
+    """
+
+    def __init__(self, prompt_template: PromptTemplate) -> None:
+        self.prompt_template = prompt_template
+        self._of_query: dict[str, tuple[tuple[int, ...], Slots]] = {}
+        self._slots: dict[Slots, Slots] = {}  # nearly always one, whatever the number of rows
+
+    def tokens_of(self, rows: Sequence[Row]) -> Iterator[tuple[tuple[int, ...], Slots]]:
+        """The tokens of each row, with its slots' tokens marked as in `Example.tokens`, and what stood there.
+
+        Raises:
+            TemplateError: the chat template refuses or rewrites a query.
+            StopAsked: between two batches.
+        """
+        for start in range(0, len(rows), TOKENIZER_BATCH):
+            stop_if_asked()
+            batch = rows[start : start + TOKENIZER_BATCH]
+            self._add([row for row in batch if row.query not in self._of_query])
+            yield from (self._of_query[row.query] for row in batch)
+
+    def _add(self, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        rendered = [_render(row, self.prompt_template) for row in rows]
+        tokenised = tokenise(rendered, self.prompt_template.tokenizer, self.prompt_template.adds_special_tokens)
+        for row, (tokens, slots) in zip(rows, tokenised, strict=True):
+            self._of_query[row.query] = (tokens, self._slots.setdefault(slots, slots))
+
+
+def token_ids(tokens: Sequence[int], slots: Slots) -> list[int]:
+    """The vocabulary ids of marked tokens, the seed's in the slots."""
+    seed_ids = slots.flat_ids
+    return [token if token >= 0 else seed_ids[-1 - token] for token in tokens]
+
+
 def encode(
     rows: Sequence[Row],
     prompt_template: PromptTemplate,
@@ -94,6 +138,7 @@ def encode(
     reserve: int = 0,
     fits_target: bool = True,
     too_long: str = "error",
+    renderings: Renderings | None = None,
 ) -> Encoded:
     """Tokenise rows.
 
@@ -103,6 +148,7 @@ def encode(
         reserve: tokens that must fit after the conversation.
         fits_target: the target must fit there as well.
         too_long: `error`, or `skip` an example that does not fit the model's context and list it.
+        renderings: under this prompt template, if some rows' are known already.
 
     Raises:
         TemplateError: a slot's tokens differ between examples because the query touches the prompt, or the chat
@@ -110,25 +156,21 @@ def encode(
         DataError: an example is longer than the model's context.
     """
     target_ids = _encode_targets(rows, prompt_template, append_end_token)
+    renderings = renderings or Renderings(prompt_template)
     slots: Slots | None = None
-    examples, skipped = [], []
-    for start in range(0, len(rows), TOKENIZER_BATCH):
-        stop_if_asked()
-        batch = rows[start : start + TOKENIZER_BATCH]
-        rendered = [_render(row, prompt_template) for row in batch]
-        tokenised = tokenise(rendered, model.tokenizer, prompt_template.adds_special_tokens)
-        for row, (tokens, row_slots) in zip(batch, tokenised, strict=True):
-            slots = slots or row_slots
-            if row_slots != slots:
-                raise _straddling(slots, row_slots, row.id, model.tokenizer)
-            example = Example(row.id, tokens, target_ids[row.target, row.choices])
-            needed = len(tokens) + max(reserve, len(example.target) if fits_target else 0)
-            if model.max_length is not None and needed > model.max_length:
-                if too_long == "error":
-                    raise _too_long(example, needed, model.max_length)
-                skipped.append(row.id)
-            else:
-                examples.append(example)
+    examples, skipped, limit = list[Example](), list[str](), model.max_length
+    for row, (tokens, row_slots) in zip(rows, renderings.tokens_of(rows), strict=True):
+        slots = slots or row_slots
+        if row_slots != slots:
+            raise _straddling(slots, row_slots, row.id, model.tokenizer)
+        example = Example(row.id, tokens, target_ids[row.target, row.choices])
+        needed = len(tokens) + max(reserve, len(example.target) if fits_target else 0)
+        if limit is None or needed <= limit:
+            examples.append(example)
+        elif too_long == "skip":
+            skipped.append(row.id)
+        else:
+            raise _too_long(example, needed, limit)
     if skipped:
         log.warning("%d of %d examples skipped: longer than the model's context", len(skipped), len(rows))
     return Encoded(examples, slots or Slots(()), skipped)

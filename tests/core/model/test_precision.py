@@ -1,0 +1,59 @@
+"""What `model.dtype=auto` comes to on a CPU: half precision only where it is faster, with the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import make_network
+
+from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.core.model import precision
+from embedgrad_cli.core.model.language_model import load_model
+from embedgrad_cli.core.model.precision import settle_precision
+from embedgrad_cli.evaluation.digests import dated
+from embedgrad_cli.storage.run_digests import RunDigests
+
+
+def let_take(monkeypatch: pytest.MonkeyPatch, half: float, single: float) -> None:
+    seconds = {torch.bfloat16: half, torch.float16: half, torch.float32: single}
+    monkeypatch.setattr(precision, "_seconds", lambda weight: seconds[weight.dtype])
+
+
+@pytest.mark.parametrize(("half", "expected"), [(0.5, torch.bfloat16), (1.0, torch.float32), (4.0, torch.float32)])
+def test_the_faster_precision_with_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch, half: float, expected: torch.dtype
+) -> None:
+    network = make_network("llama", 100).bfloat16()
+    before = {name: tensor.float() for name, tensor in network.state_dict().items()}
+    let_take(monkeypatch, half, single=1.0)
+    settle_precision(network)
+    assert {parameter.dtype for parameter in network.parameters()} == {expected}
+    assert all(torch.equal(tensor.float(), before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_what_is_stored_in_float32_is_not_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = make_network("llama", 100)
+    let_take(monkeypatch, half=0.1, single=1.0)
+    settle_precision(network)
+    assert network.dtype == torch.float32
+
+
+def test_a_precision_that_is_named_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model_folder: Path
+) -> None:
+    device, settings = torch.device("cpu"), ModelConfig(str(model_folder), None, "bfloat16", "auto", False)
+    stored = load_model(settings, device)
+    stored.network.save_pretrained(tmp_path)
+    stored.tokenizer.save_pretrained(tmp_path)
+    let_take(monkeypatch, half=2.0, single=1.0)
+    auto = ModelConfig(str(tmp_path), None, "auto", "auto", False)
+    assert load_model(auto, device).dtype_name == "float32"
+    assert load_model(ModelConfig(str(tmp_path), None, "bfloat16", "auto", False), device).dtype_name == "bfloat16"
+    before = RunDigests(split="", rendering="", dtype="bfloat16")  # a run that began on another machine goes on in it
+    assert load_model(dated(auto, before), device).dtype_name == "bfloat16"
+
+
+def test_the_clock_sees_products() -> None:
+    assert 0 < precision._seconds(torch.ones(64, 32)) < 1
