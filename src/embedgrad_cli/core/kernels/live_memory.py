@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -30,24 +29,27 @@ def device_type_of(tensor: Tensor) -> str:
 
 
 class LiveMemory(TorchDispatchMode):
-    """Within it, counts the bytes of all tensors on the meta device that were made since, by what they were made for.
+    """Within it, counts the bytes of all tensors on the network's device that were made since, by what they are for.
+
+    That is the meta device. On another one the computation runs, with the same count.
 
     `live` are the bytes held now, by label; `at_peak` those at the moment when most were held in all.
 
     Args:
         network: its own weights are not counted, and tensors as wide as its vocabulary are `LOGITS`.
-        device_type: where it would run; some ways of computing depend on that.
+        device_type: where a network on the meta device would run; some ways of computing depend on that.
     """
 
     _token: Token[str]
 
     def __init__(self, network: Any, device_type: str) -> None:
         super().__init__()
-        self._device_type = device_type
+        self._device_type, self._network = device_type, network  # which lives on, so that no tensor takes its place
         self.live, self.at_peak, self.label = Counter[str](), Counter[str](), OTHER
-        self._vocabulary = network.get_output_embeddings().weight.shape[0]
+        head = network.get_output_embeddings().weight
+        self._vocabulary, self._where = head.shape[0], head.device
         self._known = {_key(tensor): 0 for tensor in (*network.parameters(), *network.buffers())}
-        self._attention = _FusedAttention()
+        self._attention = _fused_attention()
 
     @property
     def now(self) -> int:
@@ -84,7 +86,7 @@ class LiveMemory(TorchDispatchMode):
             return False  # whether a mask is True everywhere, say, is not known: nothing is left out because it were
         output = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(output):
-            if isinstance(tensor, Tensor) and tensor.is_meta:
+            if isinstance(tensor, Tensor) and tensor.device == self._where:
                 self._count(tensor)
         return output
 
@@ -105,18 +107,23 @@ class LiveMemory(TorchDispatchMode):
         self.live[label] -= size
 
 
-class _FusedAttention(TorchFunctionMode):
-    """PyTorch's attention as its fused kernels do it, which the meta device has not: without a matrix of scores.
+@contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Within it, attention on the meta device is as PyTorch's fused kernels do it elsewhere: without a matrix of scores.
 
     As theirs, its backward pass needs queries, keys, values, the output, its normalisers and the mask as numbers.
+    PyTorch's modes would not reach layers that run again in a backward pass, so its function is put in its place.
     """
+    usual = nn.functional.scaled_dot_product_attention
 
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if function is nn.functional.scaled_dot_product_attention and args and args[0].is_meta:
-            return _attention(*args, **(kwargs or {}))
-        return function(*args, **(kwargs or {}))
+    def attention(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return (_attention if query.is_meta else usual)(query, *args, **kwargs)
+
+    nn.functional.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        nn.functional.scaled_dot_product_attention = usual
 
 
 def _attention(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.core.kernels.live_memory import LiveMemory
 from embedgrad_cli.core.kernels.shared_prefix_attention import assume_prepared
 from embedgrad_cli.core.model.language_model import LanguageModel, attention_of
 from embedgrad_cli.core.model.tokenizer import from_pretrained, load_tokenizer, loading
@@ -39,7 +40,10 @@ def load_unloaded(config: ModelConfig, device_type: str) -> LanguageModel:
             )
     network.requires_grad_(False).eval()
     in_place = assume_prepared(network, device_type)
-    return LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat, in_place)
+    model = LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat, in_place)
+    with LiveMemory(network, device_type):  # without numbers networks run in it alone
+        _ = model.has_plain_head
+    return model
 
 
 def _dtype(config: ModelConfig, shape: Any) -> torch.dtype:
