@@ -26,11 +26,11 @@ from typing import Any
 from torch import Tensor
 
 from bench.batches import Shape, make_vectors
-from bench.floor import Costs, needed_operations, plain_operations
 from bench.measure import added_memory, in_fresh_process, matmul_rate, medians, medians_apart, unless_out_of_memory
 from bench.models import ModelSpec
 from bench.output import machine, parser, ratio, show, spec_of
 from bench.steps import Step, our_step, peft_step, plain_gradient
+from embedgrad_cli.core.passes.operations import Costs, needed_operations, plain_operations
 from embedgrad_cli.core.passes.query_cache import QueryCache
 
 SHAPES = [

@@ -32,10 +32,10 @@ import bench_trainer  # noqa: E402
 from bench import measure  # noqa: E402
 from bench.batches import Shape, make_vectors  # noqa: E402
 from bench.countdown import answered_with, teach_countdown, without_countdown  # noqa: E402
-from bench.floor import Costs, Run, needed_operations, plain_operations  # noqa: E402
 from bench.models import ModelSpec  # noqa: E402
 from bench.steps import make_prompt, our_step, peft_model, peft_step  # noqa: E402
 from embedgrad_cli.core.passes.forward import Forward  # noqa: E402
+from embedgrad_cli.core.passes.operations import Costs, Run, needed_operations, plain_operations  # noqa: E402
 from embedgrad_cli.core.passes.scoring import generate  # noqa: E402
 from embedgrad_cli.core.text.encoding import Example  # noqa: E402
 

@@ -6,10 +6,11 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from embedgrad_cli.cli.names import INTERRUPTED
-from embedgrad_cli.commands import run_job
+from embedgrad_cli.commands import run_forecast, run_job
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ConfigError, EmbedgradError
 
@@ -33,6 +34,9 @@ def run_once(request: Request, line: CheckedLine) -> None:
 
     def job(_: DictConfig) -> float | None:
         try:
+            if request.dry_run is not None:
+                run_forecast(config, request.dry_run)
+                return None
             return run_job(config, overrides)
         except EmbedgradError as error:  # of which Hydra would say that a job failed, and with which overrides
             failures.append(error)
@@ -52,7 +56,7 @@ def run_once(request: Request, line: CheckedLine) -> None:
     _ = done.return_value  # raises what else the job raised
     if failures:
         raise failures[0]
-    if request.command == "optimize":
+    if request.command == "optimize" and request.dry_run is None:
         print(_next_steps(config.output_dir), end="")
 
 
@@ -71,22 +75,29 @@ def run_hydra(request: Request, argv: list[str]) -> None:
         context: Any = HydraConfig.get()
         print(f"job {context.job.num}: {' '.join(context.overrides.task)}", flush=True)
         sweep_dirs.add(context.sweep.dir)
+        config = config_of_job(request.command, cfg)
         try:
-            return run_job(config_of_job(request.command, cfg), recorded_line(request, context.overrides.task))
+            if request.dry_run is not None:
+                return run_forecast(config, request.dry_run)
+            return run_job(config, recorded_line(request, context.overrides.task))
         except EmbedgradError as error:
             if error.exit_code == INTERRUPTED:  # Hydra would go on with the next job
                 raise KeyboardInterrupt(str(error)) from error
             raise
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through to `main` as they are
-    before, sys.argv = sys.argv, [sys.argv[0], *argv]
+    before = sys.argv
     try:
-        hydra.main(config_path=str(conf_dir()), config_name=request.command, version_base=VERSION_BASE)(job)()
+        with TemporaryDirectory() as nowhere:
+            # Hydra writes down what a sweep is; a forecast leaves nothing behind.
+            leaves_nothing = [f"hydra.sweep.dir={nowhere}"] * (request.dry_run is not None)
+            sys.argv = [before[0], *argv, *leaves_nothing]
+            hydra.main(config_path=str(conf_dir()), config_name=request.command, version_base=VERSION_BASE)(job)()
     except HydraException as error:
         raise ConfigError([str(error)]) from error
     finally:
         sys.argv = before
-    if request.command == "optimize":
+    if request.command == "optimize" and request.dry_run is None:
         print("".join(map(_all_runs, sweep_dirs)), end="")
 
 

@@ -8,6 +8,7 @@ import sys
 from argparse import Namespace
 from typing import NoReturn
 
+from embedgrad_cli.cli.dry_run_flags import take_dry_run
 from embedgrad_cli.cli.help import command_help
 from embedgrad_cli.cli.hydra_job import run_hydra, run_once
 from embedgrad_cli.cli.names import MODES, PUSH, SEARCH
@@ -21,7 +22,7 @@ def run_line(command: str, words: list[str]) -> int:
     Raises:
         ConfigError: holds everything that is wrong with the command line.
     """
-    words = _as_settings(command, words)
+    words, dry_run = take_dry_run(command, _as_settings(command, words))
     args = _parse(words)
     if args.help:
         print(command_help(command, args.config_dir, args.overrides), end="")
@@ -31,7 +32,7 @@ def run_line(command: str, words: list[str]) -> int:
     shows = [flag for flag in ("cfg", "info") if getattr(args, flag) is not None]
     is_multirun = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
     only_shows = bool(shows) or args.hydra_help
-    request = Request(command, args.overrides, args.config_dir, args.config_name, is_multirun)
+    request = Request(command, args.overrides, args.config_dir, args.config_name, is_multirun, dry_run)
     line = check_line(request, values=not only_shows)  # values may be missing where the config is only shown
     problems = line.problems
     if args.multirun and shows:  # Hydra would end in a traceback

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from embedgrad_cli.commands.flags import FlagParser
+    from embedgrad_cli.config.dry_run import DryRun
     from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, OptimizeConfig
 
 
@@ -51,6 +52,19 @@ def run_job(
 
                 export.run(config)
                 return None
+    except Exception as error:
+        error.add_note(f"model.path={config.model.path}")
+        raise
+
+
+def run_forecast(config: OptimizeConfig | EvaluateConfig | ExportConfig, request: DryRun) -> None:
+    """Say what an optimisation would take, instead of running it."""
+    from embedgrad_cli.commands import dry_run
+    from embedgrad_cli.config.schema import OptimizeConfig
+
+    assert isinstance(config, OptimizeConfig)  # no other command has the flag
+    try:
+        dry_run.run(config, request)
     except Exception as error:
         error.add_note(f"model.path={config.model.path}")
         raise

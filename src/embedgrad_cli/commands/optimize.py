@@ -6,6 +6,13 @@ examples:
   embedgrad optimize prompt=custom 'prompt.text="Think first, then answer."' train.steps=200
   embedgrad optimize --multirun optimizer.lr=0.01,0.05,0.2
   embedgrad optimize task=math model=qwen2.5-math-1.5b --cfg job
+  embedgrad optimize task=math model=qwen2.5-math-1.5b --dry-run
+
+flags:
+  --dry-run              what the run would take: rows, tokens, operations, memory; loads no weights, writes nothing
+  --dry-run=time         that, and hours: loads the model and times one step and one batch of answers
+  --memory GB            with --dry-run: of a device that need not be here (device=cuda --dry-run --memory 24)
+  --tflops N             with --dry-run: hours on a device that is taken to do N x 10^12 operations per second
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from embedgrad_cli.config.arm_spec import SUFFIX
 from embedgrad_cli.config.build import MISSING_VALUE, NO_VALUE, Config, build
+from embedgrad_cli.config.dry_run import DryRun
 from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.overrides import OverrideChecker
 from embedgrad_cli.config.recorded import Recorded
@@ -49,6 +50,7 @@ class Request:
     config_dir: str | None = None
     config_name: str | None = None
     multirun: bool = False
+    dry_run: DryRun | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from embedgrad_cli.core.kernels.live_memory import device_type_of
 from embedgrad_cli.core.kernels.shared_prefix_attention import attend
 
 # Rows of logits held at once. Fewer make poor matrix products, more bring nothing: measured on 2 CPU cores with
@@ -56,7 +57,7 @@ class _FrozenHeadLosses(torch.autograd.Function):
 
 
 def _suits_attention(weight: Tensor, bias: Tensor | None) -> bool:
-    return bias is None and weight.device.type == "cpu"
+    return bias is None and device_type_of(weight) == "cpu"
 
 
 def _by_attention(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -132,6 +132,15 @@ def peak_memory(device: torch.device) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def resident_memory() -> int:
+    """Bytes of main memory that this process holds now; the most it has held where the system tells no more."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return peak_memory(torch.device("cpu")) or 0
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """On a CPU PyTorch raises a plain RuntimeError, known by its words alone."""
     words = ("can't allocate memory", "not enough memory", "out of memory")

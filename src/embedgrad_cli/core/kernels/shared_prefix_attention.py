@@ -164,8 +164,7 @@ def prepare_attention(network: Any) -> bool:
     implementation = network.config._attn_implementation
     if implementation == NAME:  # prepared before
         return True
-    sees_everything = _sees_everything(network.config.get_text_config())
-    if network.device.type != "cpu" or implementation != "sdpa" or not sees_everything:
+    if not _might_attend(network, network.device.type):
         return False
     try:
         network.set_attn_implementation(NAME)
@@ -177,6 +176,23 @@ def prepare_attention(network: Any) -> bool:
     if not agrees:
         network.set_attn_implementation(implementation)
     return agrees
+
+
+def assume_prepared(network: Any, device_type: str) -> bool:
+    """`prepare_attention` of a network without numbers (on the meta device), which cannot be tried out.
+
+    Args: device_type: where the network would be.
+    """
+    if not _might_attend(network, device_type):
+        return False
+    network.set_attn_implementation(NAME)
+    return True
+
+
+def _might_attend(network: Any, device_type: str) -> bool:
+    """Whether the network's config lets its layers attend to a shared prefix in place, there."""
+    is_sdpa = network.config._attn_implementation == "sdpa"
+    return device_type == "cpu" and is_sdpa and _sees_everything(network.config.get_text_config())
 
 
 def _sees_everything(config: Any) -> bool:

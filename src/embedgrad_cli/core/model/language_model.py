@@ -120,23 +120,27 @@ class LanguageModel:
         """Whether logits are the output layer's and nothing else: some models cap or scale them afterwards.
 
         Looked at in numbers, because no config says it for all models: on a few tokens, with what goes into the layer
-        enlarged, so that a cap shows.
+        enlarged, so that a cap shows. Where weights have no numbers (the meta device), logits must be its very output.
         """
         layer = self.network.get_output_embeddings()
         if not isinstance(layer, torch.nn.Linear):
             return False
-        seen: list[Tensor] = []
+        seen, given = list[Tensor](), list[Tensor]()
 
         def enlarge(_: torch.nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
             seen.append(arguments[0] * 32)
             return (seen[0],)
 
-        handle = layer.register_forward_pre_hook(enlarge)
+        handles = [
+            layer.register_forward_pre_hook(enlarge),
+            layer.register_forward_hook(lambda _, args, output: given.append(output)),
+        ]
         try:
             logits = self.network(input_ids=torch.arange(8, device=self.device)[None], use_cache=False).logits
         finally:
-            handle.remove()
-        return torch.equal(layer(seen[0]), logits)
+            for handle in handles:
+                handle.remove()
+        return logits is given[0] if logits.is_meta else torch.equal(layer(seen[0]), logits)
 
     @cached_property
     def embedding_rms(self) -> float:
@@ -213,7 +217,7 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     with loading(config):
         known = load_tokenizer(config)
         _check_files(config)
-        settings = {"dtype": config.dtype, "attn_implementation": _attention(config)}
+        settings = {"dtype": config.dtype, "attn_implementation": attention_of(config)}
         # Safetensors only: a pickled checkpoint can run code while it is read.
         network = from_pretrained(AutoModelForCausalLM, config, use_safetensors=True, **settings)
     _move(network.requires_grad_(False).eval(), device, config)
@@ -228,7 +232,7 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     return LanguageModel(network, known.tokenizer, config.path, revision, known.is_chat, reads_trunk_in_place, gguf)
 
 
-def _attention(config: ModelConfig) -> str | None:
+def attention_of(config: ModelConfig) -> str | None:
     """The implementation that the user chose; None leaves it to transformers, except where that may change results.
 
     Gemma 2 caps attention's scores. PyTorch's own attention (sdpa) has no such cap, and some versions of transformers

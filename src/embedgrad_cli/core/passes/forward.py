@@ -151,8 +151,7 @@ class Forward:
         leaves = [(_leaf(k, carries_gradient), _leaf(v, carries_gradient)) for k, v in trunk.layers]
         lengths = [len(row.tokens) - trunk.width + self.objective.num_tokens(row) for row in batch]
         total = torch.zeros((), device=self.model.device)
-        split = split_packed if self._reads_in_place else split_by_length
-        for rows in split(lengths, micro_batch_size):
+        for rows in self.micro_batches(lengths, micro_batch_size):
             stop_if_asked()
             layers = [(k.to(self.model.dtype), v.to(self.model.dtype)) for k, v in leaves]
             micro_batch = _MicroBatch(self, [batch[i] for i in rows], prompt, KeyValues(layers, trunk.mask))
@@ -162,6 +161,10 @@ class Forward:
         if carries_gradient:
             _backward_through_trunk(trunk.layers, leaves)
         return total
+
+    def micro_batches(self, lengths: Sequence[int], most: int | None) -> list[list[int]]:
+        """The rows of each forward pass over a batch whose branches have these lengths, at most `most` in one."""
+        return (split_packed if self._reads_in_place else split_by_length)(lengths, most)
 
     @torch.no_grad()
     def mean_loss(self, examples: Sequence[Example], prompt: SoftPrompt, batch_size: int) -> float:

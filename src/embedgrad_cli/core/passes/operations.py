@@ -1,11 +1,11 @@
-"""How many operations a step needs at least: tokens x weights touched, each once, and attention.
+"""How many operations a step, a validation and a test need at least: tokens x weights touched, each once, and attention.
 
 Weights are frozen, so the backward pass costs as much as the forward one (gradients for inputs alone), not twice as
 much. The plain path computes every position of the padded batch, prompt included, forward and backward, and projects
 all of them to the vocabulary. What must be done is less: no padding, the shared prefix (trunk) once and
 of each example its suffix (branch), no backward pass before the first slot, no pass at all for what was kept, and the
 vocabulary and the last layer's MLP at target positions alone. (Its queries could be left out at the others too; that is
-not counted as left out.)
+not counted as left out.) Answers need a forward pass alone.
 """
 
 from __future__ import annotations
@@ -48,12 +48,13 @@ class Costs:
 
     @classmethod
     def of(cls, network: Any) -> Costs:
-        config, layers = network.config, decoder_layers(network)
-        weights = sum(_weights(layer) for layer in layers)
+        """Of a causal language model of `transformers`, whose parameters may stand on the meta device."""
+        config, layers = network.config.get_text_config(), decoder_layers(network)
+        weights = sum(_weights(layer, config) for layer in layers)
         head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         attention = len(layers) * config.num_attention_heads * head_size
         head = network.get_output_embeddings().weight.numel()
-        return cls(weights, head, attention, _weights(getattr(layers[-1], "mlp", None)))
+        return cls(weights, head, attention, _weights(getattr(layers[-1], "mlp", None), config))
 
     def run(self, run: Run) -> int:
         """Operations (a multiplication and an addition are two) of a run, forward and, with a graph, backward."""
@@ -69,9 +70,9 @@ class Costs:
         """Operations that tokens save which predict nothing."""
         return 2 * (1 + has_graph) * tokens * self.last_mlp
 
-    def predictions(self, places: int) -> int:
-        """Operations of the output layer, forward and backward."""
-        return 4 * places * self.head
+    def predictions(self, places: int, has_graph: bool = True) -> int:
+        """Operations of the output layer, forward and, with a graph, backward."""
+        return 2 * (1 + has_graph) * places * self.head
 
 
 def plain_operations(costs: Costs, examples: Sequence[Example]) -> int:
@@ -97,8 +98,37 @@ def needed_operations(costs: Costs, examples: Sequence[Example], queries_kept: b
     return total
 
 
-def _weights(module: nn.Module | None) -> int:
-    return sum(p.numel() for p in module.parameters() if p.dim() == 2) if module else 0
+def loss_operations(costs: Costs, examples: Sequence[Example]) -> int:
+    """Of the likelihood of every target, with no gradient: a pass over the trunk, then one over each branch."""
+    return _forward_operations(costs, examples, [e.target[:-1] for e in examples], [len(e.target) for e in examples])
+
+
+def answer_operations(costs: Costs, examples: Sequence[Example], added: Sequence[int]) -> int:
+    """Of answers: the query's last token predicts the first one, and every token added after the query another.
+
+    Args:
+        added: of each example, the tokens that are computed after its query: those of an answer but its last, or those
+            of all choices that each is not predicted with.
+    """
+    return _forward_operations(costs, examples, [(0,) * count for count in added], [count + 1 for count in added])
+
+
+def _forward_operations(
+    costs: Costs, examples: Sequence[Example], following: Sequence[Sequence[int]], predicted: Sequence[int]
+) -> int:
+    trunk = trunk_length(examples)
+    total = costs.run(Run(trunk, has_graph=False)) + costs.predictions(sum(predicted), has_graph=False)
+    for example, tokens in zip(examples, following, strict=True):
+        total += costs.run(Run(len(example.tokens) - trunk + len(tokens), trunk, has_graph=False))
+    return total
+
+
+def _weights(module: nn.Module | None, config: Any) -> int:
+    """Weights that a token meets in matrix products: of a layer's experts, as many as it is sent to."""
+    matrices = list(module.parameters()) if module else []
+    routed = getattr(config, "num_experts_per_tok", None) or 1
+    experts = sum(p.numel() // len(p) * min(routed, len(p)) for p in matrices if p.dim() == 3)
+    return experts + sum(p.numel() for p in matrices if p.dim() == 2)
 
 
 def _first_slot(tokens: Sequence[int]) -> int:

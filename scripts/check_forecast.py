@@ -1,0 +1,75 @@
+"""Compares a forecast with the run that it is of: memory and time.
+
+    python scripts/check_forecast.py model=local model.path=DIR task=sst2 task.data_dir=DIR prompt=sentiment train.steps=8
+
+The words are those of `embedgrad optimize`. The forecast (`--dry-run=time`) and the run have a process each, one after
+the other, and share nothing but the machine: for times that mean something it should do nothing else. One line per
+figure: what was foretold, what was found, and their quotient. `--repeats N` does both N times, in turns, and prints the
+medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+FORECAST = """
+import dataclasses, json, sys
+from embedgrad_cli.config.compose import Request, config_of
+from embedgrad_cli.config.dry_run import DryRun
+from embedgrad_cli.forecast.make import make_forecast
+forecast = make_forecast(config_of(Request("optimize", sys.argv[1:])), DryRun(timed=True))
+peaks = {name: moment.total for name, moment in forecast.moments.items()}
+print(json.dumps({"memory": forecast.peak, "peaks": peaks, "total": forecast.time.total, **vars(forecast.time)}))
+"""
+
+
+def foretell(words: list[str]) -> dict[str, Any]:
+    """What the forecast says, by its names."""
+    line = [sys.executable, "-c", FORECAST, *words]
+    output = subprocess.run(line, check=True, capture_output=True, text=True).stdout
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def find(words: list[str]) -> dict[str, float]:
+    """What the run takes, by the same names. Its total is that of the whole program."""
+    with TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        line = [sys.executable, "-m", "embedgrad_cli.cli.main", "optimize", *words, f"output_dir={folder}/run"]
+        subprocess.run(line, check=True, stdout=sys.stderr)
+        total = time.perf_counter() - started
+        results = json.loads(Path(folder, "run/results.json").read_text())
+        lines = [json.loads(text) for text in Path(folder, "run/metrics.jsonl").read_text().splitlines()]
+        steps = [line["seconds"] for line in lines if "seconds" in line]
+    return {
+        "memory": results["peak_memory_bytes"],
+        "total": total,
+        "training": sum(steps),
+        "step": sum(steps) / max(len(steps), 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=1, metavar="N")
+    args, words = parser.parse_known_args()
+    pairs = [(foretell(words), find(words)) for _ in range(args.repeats)]
+    print("command: embedgrad optimize " + " ".join(words))
+    print("measured: " + pairs[-1][0]["measured"])
+    print("| figure | foretold | found | foretold / found |\n| --- | --- | --- | --- |")
+    for name, unit, size in [("memory", "GB", 1e9), ("step", "s", 1), ("training", "s", 1), ("total", "s", 1)]:
+        foretold = statistics.median(pair[0][name] for pair in pairs) / size
+        found = statistics.median(pair[1][name] for pair in pairs) / size
+        print(f"| {name} | {foretold:.3g} {unit} | {found:.3g} {unit} | {foretold / found:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

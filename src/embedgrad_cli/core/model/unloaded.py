@@ -1,0 +1,54 @@
+"""A model whose weights are not at hand, or not to be loaded: its tokenizer, and its network on the meta device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.core.kernels.live_memory import LiveMemory
+from embedgrad_cli.core.kernels.shared_prefix_attention import assume_prepared
+from embedgrad_cli.core.model.language_model import LanguageModel, attention_of
+from embedgrad_cli.core.model.tokenizer import from_pretrained, load_tokenizer, loading
+
+
+def load_unloaded(config: ModelConfig, device_type: str) -> LanguageModel:
+    """What `load_model` would give on a device of this type, from the config and the tokenizer alone.
+
+    Its parameters are on the meta device: they have shape and precision, and no content. Of a model of the hub nothing
+    but these small files is downloaded.
+
+    Args:
+        device_type: as in `torch.device`; such a device need not be here.
+
+    Raises:
+        ModelError: the config or the tokenizer cannot be found or read, or it is not the config of a causal LM.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with loading(config):
+        known = load_tokenizer(config)
+        shape = from_pretrained(AutoConfig, config)
+        dtype = _dtype(config, shape)
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(
+                shape,
+                dtype=dtype,
+                attn_implementation=attention_of(config),
+                trust_remote_code=config.trust_remote_code,
+            )
+    network.requires_grad_(False).eval()
+    in_place = assume_prepared(network, device_type)
+    model = LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat, in_place)
+    with LiveMemory(network, device_type):  # without numbers networks run in it alone
+        _ = model.has_plain_head
+    return model
+
+
+def _dtype(config: ModelConfig, shape: Any) -> torch.dtype:
+    """The precision that was asked for, or that the weights were saved in, as far as the config says."""
+    name = config.dtype if config.dtype != "auto" else getattr(shape.get_text_config(), "dtype", None)
+    if isinstance(name, torch.dtype):
+        return name
+    return getattr(torch, name) if isinstance(name, str) else torch.float32

@@ -1,0 +1,1 @@
+"""What a run would take: rows, tokens, operations, memory and time, before it is started."""
