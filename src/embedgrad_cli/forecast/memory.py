@@ -12,8 +12,8 @@ from embedgrad_cli.config.schema import OptimizerConfig
 from embedgrad_cli.core.kernels.activation_checkpointing import decoder_layers
 from embedgrad_cli.core.kernels.kv_cache import KeyValues
 from embedgrad_cli.core.kernels.live_memory import LOGITS, OTHER, LiveMemory
+from embedgrad_cli.core.kernels.stand_in import layers_of_every_kind
 from embedgrad_cli.core.model.language_model import LanguageModel
-from embedgrad_cli.core.model.trial import layers_of_every_kind
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.network_pass import extend_cache, logits_and_cache
 from embedgrad_cli.core.passes.plain import plain_losses
