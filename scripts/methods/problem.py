@@ -21,7 +21,7 @@ from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.tasks.load import Row, Splits, load
 
 from .records import Trial
-from .settings import compose, model_choice, prompt_choice
+from .settings import OURS_IN_TRAINING, compose, model_choice, prompt_choice
 
 EMBEDDED = ("word-problems", "reviews", "causes", "recommend")
 # They change no number: neither where things lie, nor how much is computed at once.
@@ -93,6 +93,8 @@ class Problem:
         for group, names in WITHOUT_EFFECT.items():
             for name in names:
                 groups[group].pop(name)
+        for name in OURS_IN_TRAINING:
+            groups["train"].pop(name, None)
         return _without_nothing(groups)
 
 

@@ -9,12 +9,14 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
+from embedgrad_cli.config import schema
 from embedgrad_cli.config.build import build
 from embedgrad_cli.config.compose import Composer
 from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.errors import ConfigError, UserError
 
+OURS_IN_TRAINING = ("average", "token_dropout")  # of the group train, what concerns embedgrad alone
 SEED_PROMPTS = {
     "word-problems": "step-by-step",
     "reviews": "sentiment",
@@ -73,10 +75,16 @@ def quoted(text: str) -> str:
 
 
 def variant_of(config: OptimizeConfig, kind: str) -> str | None:
-    """What embedgrad alone depends on, trust region and objective, in full: the defaults may become others."""
+    """What embedgrad alone depends on, in full: the product's defaults may become others.
+
+    Trust region, and objective, averaging and token dropout where the product has them and they are used.
+    """
     region, objective = config.trust_region, getattr(config, "objective", None)
     limits = {"ball": [f"ball {region.radius:g}"], "penalty": [f"penalty {region.weight:g}"], "none": []}
     parts = limits[region.kind]
-    if objective is not None and kind == "choice" and objective.name != "gold":
+    by_kind = getattr(schema, "OBJECTIVES", {})
+    if objective is not None and (objective.name or by_kind.get(kind, "gold")) != "gold":
         parts.append(f"choice {objective.choice_weight:g}, gold {objective.gold_weight:g}")
+    used = {name: getattr(config.train, name, None) for name in OURS_IN_TRAINING}
+    parts += [f"{name.replace('_', ' ')} {value:g}" for name, value in used.items() if value]
     return ", ".join(parts) or None

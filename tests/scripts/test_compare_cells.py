@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from methods.cells import Cell, in_own_process, in_place  # noqa: E402
 from methods.ours import EmbedGrad, arm_of  # noqa: E402
 from methods.problem import Problem  # noqa: E402
 from methods.records import CellRecord  # noqa: E402
-from methods.settings import SEED_PROMPTS, compose, model_choice, prompt_choice  # noqa: E402
+from methods.settings import SEED_PROMPTS, compose, model_choice, prompt_choice, variant_of  # noqa: E402
 from methods.text_search import Searched  # noqa: E402
 from methods.untrained import INSTRUCTIONS, Instructions, Untrained, instructions_for  # noqa: E402
 
@@ -201,3 +202,12 @@ def test_rates_are_those_of_a_method_that_has_some() -> None:
     assert [(method.name, len(method.rates)) for method in given] == [("embedgrad", 1), ("peft-text", 4), ("lora", 2)]
     with pytest.raises(UserError, match="seed"):
         compare_methods.chosen_methods(["seed"], {"seed": (0.1,)}, False, None, 1)
+
+
+def test_what_embedgrad_alone_depends_on_is_named() -> None:
+    config: Any = SimpleNamespace(**vars(compose(["trust_region.radius=0.25"])))
+    config.objective = SimpleNamespace(name=None, choice_weight=1.0, gold_weight=0.5)
+    config.train = SimpleNamespace(average=0.9, token_dropout=None)
+    assert variant_of(config, "generation") == "ball 0.25, average 0.9"
+    config.objective.name = "choice"
+    assert variant_of(config, "choice") == "ball 0.25, choice 1, gold 0.5, average 0.9"
