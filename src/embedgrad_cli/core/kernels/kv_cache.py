@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 
 Layers = list[tuple[Tensor, Tensor]]  # keys and values per layer, each [batch, heads, width, head_size]
+ROOM = 32  # tokens that are written into memory made for them in advance, where rows grow token by token
 
 
 @dataclass
@@ -23,11 +24,13 @@ class KeyValues:
         layers: of each row; empty where nothing has been computed.
         mask: `[batch, width of layers]`, True where a token is real.
         shared_prefix: what stands in front of every row, at batch size 1; attention reads it without a copy per row.
+        room: tokens that have memory behind those of `layers`, where rows grow (`growing`); None: they do not.
     """
 
     layers: Layers
     mask: Tensor
     shared_prefix: Layers = field(default_factory=list)
+    room: int | None = None
 
     @classmethod
     def empty(cls, device: torch.device) -> KeyValues:
@@ -48,6 +51,13 @@ class KeyValues:
             return KeyValues([], self.mask.new_ones(batch_size, 0), self.layers)
         layers = [(k.expand(batch_size, -1, -1, -1), v.expand(batch_size, -1, -1, -1)) for k, v in self.layers]
         return KeyValues(layers, self.mask.expand(batch_size, -1))
+
+    def growing(self) -> KeyValues:
+        """The same, to be extended token by token without a copy each time.
+
+        Only without a graph, and only once: another extension of the same would write into the same memory.
+        """
+        return replace(self, room=self.room or 0)
 
     def first(self, count: int) -> KeyValues:
         return KeyValues([(k[:count], v[:count]) for k, v in self.layers], self.mask[:count], self.shared_prefix)
@@ -153,7 +163,13 @@ class PackedCache(DynamicCache):
         """What the cache began with and all that it was given since."""
         mask = torch.cat([self.key_values.mask, self.batch.mask], dim=1)
         layers = [self.extended_layers[index] for index in range(len(self.extended_layers))]
-        return KeyValues(layers, mask, self.key_values.shared_prefix)
+        return KeyValues(layers, mask, self.key_values.shared_prefix, self._room_left())
+
+    def _room_left(self) -> int | None:
+        room, added = self.key_values.room, self.batch.mask.shape[1]
+        if room is None or not self.key_values.layers:
+            return None
+        return room - added if room >= added else ROOM
 
 
 def _append(key_values: KeyValues, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,7 +177,22 @@ def _append(key_values: KeyValues, layer: int, keys: Tensor, values: Tensor) -> 
     if not key_values.layers:
         return keys, values
     keys_so_far, values_so_far = key_values.layers[layer]
+    if key_values.room is not None:
+        return _grown(keys_so_far, keys, key_values.room), _grown(values_so_far, values, key_values.room)
     return torch.cat([keys_so_far, keys], dim=-2), torch.cat([values_so_far, values], dim=-2)
+
+
+def _grown(so_far: Tensor, new: Tensor, room: int) -> Tensor:
+    """New tokens behind those so far, in the memory that is left there; with more of it where it is too little."""
+    batch, heads, width, size = so_far.shape
+    whole = width + new.shape[2]
+    if room >= new.shape[2]:
+        grown = so_far.as_strided((batch, heads, whole, size), so_far.stride())
+    else:
+        grown = so_far.new_empty(batch, heads, whole + ROOM, size)[:, :, :whole]
+        grown[:, :, :width] = so_far
+    grown[:, :, width:] = new
+    return grown
 
 
 def _additive_mask(mask_so_far: Tensor, new_mask: Tensor, dtype: torch.dtype) -> Tensor:

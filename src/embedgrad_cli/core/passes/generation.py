@@ -81,7 +81,7 @@ class Generation:
             if self.growing:
                 last = [self.answers[number][-1:] for number in self.growing]
                 self.logits, self.key_values = logits_and_cache(
-                    self.forward.model, last, self.key_values, self.prompt, range(len(last))
+                    self.forward.model, last, self.key_values.growing(), self.prompt, range(len(last))
                 )
         pairs = zip(self.answers, self.endings, strict=True)
         return [GeneratedAnswer.of(answer, ending, self.stops) for answer, ending in pairs]
