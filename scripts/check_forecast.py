@@ -1,6 +1,6 @@
 """Compares a forecast with the run that it is of: memory and time.
 
-    python scripts/check_forecast.py model=local model.path=DIR task=sst2 task.data_dir=DIR prompt=sentiment train.steps=8
+    python scripts/check_forecast.py model=local model.path=DIR task=sst2 task.data_dir=DIR prompt=sentiment
 
 The words are those of `embedgrad optimize`. The forecast (`--dry-run=time`) and the run have a process each, one after
 the other, and share nothing but the machine: for times that mean something it should do nothing else. One line per
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -57,10 +58,12 @@ def find(words: list[str]) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=1, metavar="N")
-    args, words = parser.parse_known_args()
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for embedgrad optimize")
+    args = parser.parse_args(argv)
+    words = args.words
     pairs = [(foretell(words), find(words)) for _ in range(args.repeats)]
     print("command: embedgrad optimize " + " ".join(words))
     print("measured: " + pairs[-1][0]["measured"])
