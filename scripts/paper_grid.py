@@ -81,7 +81,7 @@ def row_of(experiment: str, model: str, folder: Path, data: Path) -> str:
     cells = [experiment, model, f"{forecast.model.parameters / GIGA:.2f} B", f"{forecast.peak / GIGA:.1f}"]
     step = forecast.step.operations
     answers = forecast.validation.operations * forecast.validations + forecast.test.operations
-    cells += [f"{step / TERA:.1f}", f"{step * forecast.steps / TERA:,.0f}", f"{answers / TERA:,.0f}"]
+    cells += [f"{step / TERA:.3g}", f"{step * forecast.steps / TERA:,.0f}", f"{answers / TERA:,.0f}"]
     for size in SIZES:
         fits = forecast.peak <= size * GIGA
         cells.append("fits" if fits else _with_changes(forecast_of(experiment, model, folder, data, size)))

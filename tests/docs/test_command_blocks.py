@@ -48,9 +48,7 @@ NOT_RUN = {
     "embedgrad optimize experiment=math-reasoning": HUB,
     "embedgrad optimize experiment=sentiment": HUB,
     "embedgrad optimize --multirun experiment=paper/*": HUB,
-    "embedgrad compare outputs/paper/causal": HUB,
     "python scripts/check_forecast.py *": "runs real models; tests/forecast/test_make.py compares with a run",
-    "python scripts/paper_grid.py *": "needs the configs of large models",
 }
 SHOWN = [snippet for source in (*PAGES, *CONFIGS) for snippet in snippets(source)]
 
