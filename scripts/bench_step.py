@@ -10,7 +10,7 @@ kept); PEFT can only put a prompt in front, so its time is that of a prefix of t
 compared with the plain forward's.
 
 ratio          PEFT's seconds over ours; both are medians of rounds that alternate, on a CPU in a process each
-floor_ratio    the largest ratio that counting operations allows (bench/floor.py)
+floor_ratio    the largest ratio that counting operations allows (core/passes/operations.py)
 memory_ratio   our peak memory beyond what was held before the step over PEFT's; on a CPU in a fresh process each
 grad_error     relative difference of the gradients
 eight_passes   our step in at least eight micro-batches over our step in its best split

@@ -3,8 +3,8 @@
     python scripts/paper_grid.py --configs DIR --tokenizer DIR --data DIR [--output docs/paper-grid.md]
 
 No GPU and no weights are needed. --configs holds NAME.config.json of the models, --tokenizer the files of Qwen2.5's
-tokenizer, --data the folders math, sst2 and bbh. A model whose config is not there is named and left open; a base model's
-config stands for the Instruct model of the same size, which has the same shape. A line is printed per run as it is done.
+tokenizer, --data the folders math, sst2 and bbh. A model whose config is not there is named and left open; a base
+model's config stands for the Instruct model of the same size. A line is printed per run as it is done.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,15 +38,16 @@ embedgrad optimize --multirun experiment=paper/sentiment output_dir=outputs/pape
 embedgrad optimize --multirun experiment=paper/causal output_dir=outputs/paper/causal
 ```
 
-Each takes the place of a list of models (`hydra.sweeper.params` in [`conf/experiment/paper/`](../conf/experiment/paper));
-`model=NAME,NAME` on the command line takes the place of that list. Add `--dry-run --memory 24` for the forecast of every
-run before any is started.
+Each goes over a list of models (`hydra.sweeper.params` in [`conf/experiment/paper/`](../conf/experiment/paper)), whose
+place `model=NAME,NAME` on the command line takes. With `device=cuda --dry-run --memory 24` it is the forecast of every
+run, before any is started.
 
 **Nothing on this page was measured on a GPU, and none of these runs was made.** The table is a [forecast](forecast.md)
 by `scripts/paper_grid.py`, from the models' configs, their tokenizer and the real rows: the memory of PyTorch's tensors
-in the precision that the config names, without what CUDA itself takes. Operations are those of training and those of
-all validations and the test, where every answer that is generated is counted with all the tokens that it may have. How
-many hours that is depends on what a GPU sustains, which was not measured: `--tflops N` divides by a rate of yours.
+in 16 bits, without what CUDA itself takes; the config of a base model stands for the Instruct model of its size.
+Operations are those of a step, of all steps, and of all validations and the test, where every answer that is generated
+is counted with all the tokens that it may have. How many hours that is depends on what a GPU sustains, which was not
+measured: `--tflops N` divides by a rate of yours. Of causal judgement it is the first of five folds.
 
 | experiment | model | parameters | peak, GB | step, TFLOP | training, TFLOP | answers, TFLOP | """
 
@@ -79,7 +81,7 @@ def row_of(experiment: str, model: str, folder: Path, data: Path) -> str:
     cells = [experiment, model, f"{forecast.model.parameters / GIGA:.2f} B", f"{forecast.peak / GIGA:.1f}"]
     step = forecast.step.operations
     answers = forecast.validation.operations * forecast.validations + forecast.test.operations
-    cells += [f"{step / TERA:.2g}", f"{step * forecast.steps / TERA:,.0f}", f"{answers / TERA:,.0f}"]
+    cells += [f"{step / TERA:.3g}", f"{step * forecast.steps / TERA:,.0f}", f"{answers / TERA:,.0f}"]
     for size in SIZES:
         fits = forecast.peak <= size * GIGA
         cells.append("fits" if fits else _with_changes(forecast_of(experiment, model, folder, data, size)))
@@ -93,12 +95,12 @@ def _with_changes(forecast: Forecast) -> str:
     return f"{changes.peak / GIGA:.1f} with `{' '.join(changes.settings)}`"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for folder in ("configs", "tokenizer", "data"):
         parser.add_argument(f"--{folder}", type=Path, required=True, metavar="DIR")
     parser.add_argument("--output", type=Path, default=Path("docs/paper-grid.md"), metavar="FILE")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     header = TOP + " | ".join(f"{size} GB" for size in SIZES) + " |\n" + "| --- " * (7 + len(SIZES)) + "|\n"
     rows, missing = list[str](), dict[str, None]()
     for experiment in EXPERIMENTS:

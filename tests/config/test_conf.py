@@ -52,6 +52,7 @@ def test_every_choice_composes_and_is_built_as_it_says(group: str, choice: str) 
     assert isinstance(config, OptimizeConfig)
     content = yaml.safe_load((conf_dir() / group / f"{choice}.yaml").read_text())
     content.pop("defaults", None)
+    content.pop("hydra", None)  # what a sweep goes over: tests/cli/test_dry_run.py
     built = asdict(config) if group == "experiment" else asdict(config)[group]
     for path, value in values(content):
         setting = built
@@ -115,7 +116,8 @@ def test_the_groups_that_are_promised(composer: Composer) -> None:
     assert set(groups["optimizer"]) == {"adamw", "adam", "sgd"}
     assert set(groups["prompt"]) == {"step-by-step", "sentiment", "causal-judgement", "recommend", "custom"}
     lab = {f"lab/{task}" for task in embedded}
-    assert set(groups["experiment"]) == lab | {"math-reasoning", "sentiment", "causal-judgement", "debug"}
+    paper = {f"paper/{family}" for family in ("math", "sentiment", "causal")}
+    assert set(groups["experiment"]) == lab | paper | {"math-reasoning", "sentiment", "causal-judgement", "debug"}
 
 
 def test_defaults_need_no_network(composer: Composer) -> None:

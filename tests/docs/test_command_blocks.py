@@ -15,6 +15,7 @@ import pytest
 from tests.docs.snippets import CONFIGS, PAGES, ROOT, Snippet, fences, snippets, words_of
 from tests.docs.workplace import Workplace, filled
 
+from embedgrad_cli.cli.dry_run_flags import take_dry_run
 from embedgrad_cli.config.compose import Request, check_line
 
 HUB = "model or data are on the hub"
@@ -49,6 +50,8 @@ NOT_RUN = {
     "embedgrad optimize experiment=causal-judgement": HUB,
     "embedgrad optimize experiment=math-reasoning": HUB,
     "embedgrad optimize experiment=sentiment": HUB,
+    "embedgrad optimize --multirun experiment=paper/*": HUB,
+    "python scripts/check_forecast.py *": "runs real models; tests/forecast/test_make.py compares with a run",
 }
 SHOWN = [snippet for source in (*PAGES, *CONFIGS) for snippet in snippets(source)]
 
@@ -81,6 +84,7 @@ def test_what_does_not_run_here_is_understood(name: str, furnished: Path, monkey
     program, *words = words_of(PARSED[name].text)
     if program == "embedgrad":
         command, *rest = filled(words)
+        rest, _ = take_dry_run(command, rest)
         overrides = [word for word in rest if word != "--multirun"]
         with contextlib.chdir(furnished):
             assert check_line(Request(command, overrides, multirun="--multirun" in rest)).problems == []

@@ -9,10 +9,10 @@ examples:
   embedgrad optimize task=math model=qwen2.5-math-1.5b --dry-run
 
 flags:
-  --dry-run              what the run would take: rows, tokens, operations, memory; loads no weights, writes nothing
-  --dry-run=time         that, and hours: loads the model and times one step and one batch of answers
-  --memory GB            with --dry-run: of a device that need not be here (device=cuda --dry-run --memory 24)
-  --tflops N             with --dry-run: hours on a device that is taken to do N x 10^12 operations per second
+  --dry-run              what the run would take: rows, tokens, operations, memory; loads no weights, writes nothing.
+                         With =time also how long: loads the model, times one step and one batch of answers
+  --memory GB            in a dry run: of a device that need not be here (device=cuda)
+  --tflops N             in a dry run: hours on a device that is taken to do N x 10^12 operations per second
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The most memory that each stage of a run takes: its own code runs on the meta device, see `core.kernels.live_memory`."""
+"""The most memory that each stage of a run takes: its own code runs on the meta device (`core.kernels.live_memory`)."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class LiveMemory(TorchDispatchMode):
 
 @contextmanager
 def _fused_attention() -> Iterator[None]:
-    """Within it, attention on the meta device is as PyTorch's fused kernels do it elsewhere: without a matrix of scores.
+    """Within it, attention on the meta device is as PyTorch's fused kernels do it: without a matrix of scores.
 
     As theirs, its backward pass needs queries, keys, values, the output, its normalisers and the mask as numbers.
     PyTorch's modes would not reach layers that run again in a backward pass, so its function is put in its place.

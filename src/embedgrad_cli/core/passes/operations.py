@@ -1,4 +1,4 @@
-"""How many operations a step, a validation and a test need at least: tokens x weights touched, each once, and attention.
+"""How many operations a step or answers need at least: tokens x weights touched, each once, and attention.
 
 Weights are frozen, so the backward pass costs as much as the forward one (gradients for inputs alone), not twice as
 much. The plain path computes every position of the padded batch, prompt included, forward and backward, and projects
