@@ -55,7 +55,7 @@ def find(words: list[str], clock: str) -> dict[str, float]:
     with TemporaryDirectory() as folder:
         started = _seconds(clock)
         line = [sys.executable, "-c", clock + RUN, "optimize", *words, f"output_dir={folder}/run"]
-        subprocess.run(line, check=True, stdout=sys.stderr)
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
         total = _seconds(clock) - started
         results = json.loads(Path(folder, "run/results.json").read_text())
         lines = [json.loads(text) for text in Path(folder, "run/metrics.jsonl").read_text().splitlines()]
