@@ -58,7 +58,7 @@ def without(part: str, model: LanguageModel) -> Iterator[None]:
         if part == "some logits":
             left_out.enter_context(patch.object(losses, "_suits_attention", lambda *_: False))
         if part == FUSED:
-            left_out.enter_context(patch.object(product, "frozen_head_losses", fused_losses))
+            left_out.enter_context(patch.object(network_pass, "frozen_head_losses", fused_losses))
         if part == "whole last layer":
             left_out.enter_context(patch.object(network_pass, "mlp_only_at", lambda *_: nullcontext()))
         yield

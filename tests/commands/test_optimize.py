@@ -18,7 +18,7 @@ from safetensors import safe_open
 from tests.conftest import PLACEMENTS, SEEDS, optimize_config
 
 from embedgrad_cli.commands import optimize
-from embedgrad_cli.core.passes import forward
+from embedgrad_cli.core.passes import forward, network_pass
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.errors import ArtifactError, UserError
 from embedgrad_cli.storage.interrupts import Stopped
@@ -247,7 +247,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     tmp_path: Path, model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
-    plain = forward.frozen_head_losses
+    plain = network_pass.frozen_head_losses
 
     def breaks(*arguments: object, **more: object) -> torch.Tensor:
         nonlocal calls
@@ -255,7 +255,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         loss = plain(*arguments, **more)  # type: ignore[arg-type]
         return loss * float("nan") if calls > 5 else loss
 
-    monkeypatch.setattr(forward, "frozen_head_losses", breaks)
+    monkeypatch.setattr(network_pass, "frozen_head_losses", breaks)
     with pytest.raises(NonFiniteLoss, match=r"step \d.*nan.*train:\d+.*prompt\.safetensors"):
         optimize.run(optimize_config(tmp_path, model_folder, choice_data))
     assert (tmp_path / "prompt.safetensors").exists()

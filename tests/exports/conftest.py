@@ -86,7 +86,8 @@ def make_case(
     else:
         network.to(dtype).save_pretrained(folder / "base", **saving)
         tokenizer.save_pretrained(folder / "base")
-    config = ModelConfig(str(folder / "base"), None, "auto", "auto", False, told)
+    name = str(dtype).removeprefix("torch.")  # not auto, which is what is faster here
+    config = ModelConfig(str(folder / "base"), None, name, "auto", False, told)  # type: ignore[arg-type]
     model = load_model(config, torch.device("cpu"))
     template = PLACEMENTS[placement]
     seeds = list(seeds) or (SEEDS if placement == "both-sides" else SEEDS[:1])
