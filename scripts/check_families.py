@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         findings.append(finding)
     if args.markdown:
         command = ["python scripts/check_families.py", *(argv or sys.argv[1:])]
-        args.markdown.write_text(page(findings, " ".join(command)), encoding="utf-8")
+        args.markdown.write_text(page(findings, " ".join(command), args.model), encoding="utf-8")
     return int(any(cell.verdict == "differs" for finding in findings for cell in finding.cells.values()))
 
 
@@ -151,8 +151,11 @@ def _short(cell: Cell) -> str:
     return f"{cell.verdict} {cell.difference:.0e}{rounding}"
 
 
-def page(findings: Sequence[Finding], command: str) -> str:
-    """The table as Markdown. Sentences stand below it, each once."""
+def page(findings: Sequence[Finding], command: str, model: Path | None = None) -> str:
+    """The table as Markdown. Sentences stand below it, each once.
+
+    Args: model: the folder of the one model that was checked, if it was no list of families.
+    """
     notes = dict[str, int]()
 
     def note(words: str) -> str:
@@ -178,6 +181,8 @@ def page(findings: Sequence[Finding], command: str) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     below = "\n".join(f"{number}. {' '.join(words.split())}" for words, number in notes.items())
     return INTRODUCTION.format(
+        title=f"{model.name} beside plain transformers" if model else "Model families",
+        models="The weights are those of the folder." if model else "The models are tiny and random and in float32.",
         command=command,
         versions=versions,
         checked=len(verdicts),
@@ -189,7 +194,7 @@ def page(findings: Sequence[Finding], command: str) -> str:
 
 
 INTRODUCTION = """\
-# Model families
+# {title}
 
 What embedgrad computes and exports, beside what plain transformers computes of the same model.
 This page is the output of
@@ -198,8 +203,8 @@ This page is the output of
 
 with {versions}. {checked} were checked, and {equal} are equal in every column.
 
-The models are tiny and random and in float32, unless a model's folder was given. The reference is transformers alone:
-token ids, one row at a time, without a cache. {rows} rows of different length stand under one prompt.
+{models} The reference is transformers alone: token ids, one row at a time,
+without a cache. {rows} rows of different length stand under one prompt.
 
 - **logits by ids**: log-likelihoods under the untouched prompt, against those of the text's token ids. In nats.
 - **gradient**: of a prompt away from its seed, as a share of the reference gradient's length.
