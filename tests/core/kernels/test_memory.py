@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -171,3 +173,14 @@ def test_training_rows_that_are_all_too_long_are_said(tmp_path: Path, model_fold
     config = optimize_config(tmp_path / "run", model_folder, data)
     with pytest.raises(DataError, match="training"):
         optimize.run(replace(config, task=replace(config.task, too_long="skip")))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of a program")
+def test_the_peak_is_of_this_program_and_not_of_what_started_it() -> None:
+    big = torch.ones(100_000_000)  # 400 MB
+    asks = f"import torch; from {memory.__name__} import peak_memory; print(peak_memory(torch.device('cpu')))"
+    found = int(subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True).stdout)
+    peak = memory.peak_memory(torch.device("cpu"))
+    assert peak is not None
+    assert big.numel() * 4 < peak
+    assert found < peak - 200_000_000

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -124,6 +125,11 @@ def peak_memory(device: torch.device) -> int | None:
     """The most bytes this process has held: tensors on the GPU, or all of it in main memory; None: not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with suppress(
+        OSError, StopIteration
+    ):  # not getrusage's, which begins with the peak of the process that started this
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     try:
         import resource
     except ImportError:  # Windows
