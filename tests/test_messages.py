@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.conftest import plain_metadata, write_header
+from tests.artifacts import plain_metadata, write_header
 from tests.tasks.make_task import HELD_OUT, make_task, write_lines
 
 from embedgrad_cli.cli.main import main

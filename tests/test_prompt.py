@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model, make_network, optimize_config, save_prompt
+from tests.artifacts import save_prompt
+from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model, make_network, optimize_config
 
 import embedgrad_cli
 from embedgrad_cli.assets import resolve

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import signal
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from embedgrad_cli.core.kernels.memory import is_out_of_memory
+from embedgrad_cli.core.kernels.memory import is_out_of_memory, peak_memory, resident_memory
 
 T = TypeVar("T")
 MATMUL_SIZES = {"cpu": 1024, "cuda": 8192}
@@ -108,11 +107,11 @@ def added_memory(function: Callable[[], Any], device: str) -> int:
         function()
         return torch.cuda.max_memory_allocated() - before
     _return_free_memory()
-    before = resident("VmRSS")
+    before = resident_memory()
     with suppress(OSError):  # where it may not be reset, the peak is that of the whole process
         Path("/proc/self/clear_refs").write_text(RESET_PEAK)
     function()
-    return max(resident("VmHWM") - before, 0)
+    return max((peak_memory(torch.device("cpu")) or 0) - before, 0)
 
 
 def unless_out_of_memory(function: Callable[[], T]) -> T | None:
@@ -156,14 +155,3 @@ def _return_free_memory() -> None:
     """Ask the C library to hand freed memory back, where it knows how (glibc)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def resident(field: str) -> int:
-    """`VmRSS` (now) or `VmHWM` (peak) in bytes; without /proc the peak stands for both."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-    except (OSError, StopIteration):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

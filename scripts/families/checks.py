@@ -24,7 +24,7 @@ from embedgrad_cli.core.model.language_model import load_model
 from embedgrad_cli.core.passes.scoring import generate, score_choices
 from embedgrad_cli.core.prompt.artifact import artifact_metadata, load_artifact, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.encoding import Example, token_ids
 from embedgrad_cli.errors import EmbedgradError
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
 from embedgrad_cli.exports import writer_of
@@ -99,8 +99,7 @@ class Reference:
 
     def logits(self, network: Any, tokens: Sequence[int], vectors: Tensor | None) -> Tensor:
         """`[len(tokens), vocabulary]`, float32. Slot tokens are -1 - i, as in `Example.tokens`; None: the seed's."""
-        flat = self.prompt.slots.flat_ids
-        ids = torch.tensor([[token if token >= 0 else flat[-1 - token] for token in tokens]])
+        ids = torch.tensor([token_ids(tokens, self.prompt.slots)])
         places = [place for place, token in enumerate(tokens) if token < 0]
         with _looked_up(network, places, vectors):
             return network(input_ids=ids, use_cache=False).logits[0].float()
@@ -265,11 +264,10 @@ class Checks:
     @cached_property
     def _generated(self) -> list[list[int]] | None:
         """Greedy answers by transformers' own `generate` under the moved prompt; None where it fails."""
-        network, flat = self.reference.network, self.prompt.slots.flat_ids
-        answers = []
+        network, answers = self.reference.network, []
         for example in self.arm.examples:
             places = [place for place, token in enumerate(example.tokens) if token < 0]
-            ids = [token if token >= 0 else flat[-1 - token] for token in example.tokens]
+            ids = token_ids(example.tokens, self.prompt.slots)
             try:
                 with _looked_up(network, places, self.vectors):
                     answers.append(self._answer(network, ids))

@@ -6,7 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from bench.measure import RESET_PEAK, resident
+import torch
+
+from bench.measure import RESET_PEAK
+from embedgrad_cli.core.kernels.memory import peak_memory
 
 
 class StepMemory:
@@ -24,4 +27,4 @@ class StepMemory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.peak = max(self.peak or 0, resident("VmHWM"))
+        self.peak = max(self.peak or 0, peak_memory(torch.device("cpu")) or 0)

@@ -27,7 +27,7 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example, Slots, encode, encode_choices
+from embedgrad_cli.core.text.encoding import Example, Slots, encode, encode_choices, token_ids
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.outcomes import answer_and_grade
@@ -64,10 +64,8 @@ class Learner:
         """Rows as the product encodes them, the prompt as plain text and virtual tokens as a slot in front."""
         task = self.problem.config.task
         encoded = encode(rows, self.prompt_template, self.model, append_end_token=task.kind == "generation")
-        front, seed = tuple(-1 - i for i in range(self.virtual_tokens)), encoded.slots.flat_ids
-        return [
-            replace(e, tokens=front + tuple(t if t >= 0 else seed[-1 - t] for t in e.tokens)) for e in encoded.examples
-        ]
+        front, slots = tuple(-1 - i for i in range(self.virtual_tokens)), encoded.slots
+        return [replace(e, tokens=(*front, *token_ids(e.tokens, slots))) for e in encoded.examples]
 
     def loss(self, batch: Sequence[Example]) -> Tensor:
         """PEFT's loss: the mean over the batch's target tokens."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.conftest import plain_metadata, write_header
+from tests.artifacts import plain_metadata, write_header
 
 from embedgrad_cli import __version__
 from embedgrad_cli.cli import hydra_job

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conftest import PLACEMENTS, SEEDS, make_model, optimize_config, save_prompt
+from tests.artifacts import save_prompt
+from tests.conftest import PLACEMENTS, SEEDS, make_model, optimize_config
 
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.commands import optimize

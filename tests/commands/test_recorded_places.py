@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.conftest import edited, make_model, optimize_config
+from tests.artifacts import edited
+from tests.conftest import make_model, optimize_config
 
 import embedgrad_cli
 from embedgrad_cli import assets

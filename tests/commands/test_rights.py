@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.conftest import edited, make_tokenizer
+from tests.artifacts import edited
+from tests.conftest import make_tokenizer
 
 import embedgrad_cli
 from embedgrad_cli.cli.main import main

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import PLACEMENTS, SEEDS, Row, make_network, make_tokenizer, optimize_config, save_prompt
+from tests.artifacts import save_prompt
+from tests.conftest import PLACEMENTS, SEEDS, Row, make_network, make_tokenizer, optimize_config
 from tests.gguf_models import write_gguf
 from torch import Tensor
 

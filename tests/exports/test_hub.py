@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from tests.conftest import edited, optimize_config
+from tests.artifacts import edited
+from tests.conftest import optimize_config
 
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.commands import optimize

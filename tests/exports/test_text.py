@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import PLACEMENTS, SEEDS, edited, make_model, optimize_config
+from tests.artifacts import edited
+from tests.conftest import PLACEMENTS, SEEDS, make_model, optimize_config
 
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.commands import optimize

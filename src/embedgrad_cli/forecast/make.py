@@ -107,4 +107,4 @@ def _place(device: torch.device, request: DryRun) -> Place:
 
 def _model_figures(model: LanguageModel) -> ModelFigures:
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
-    return ModelFigures(model.path, parameters, str(model.dtype).removeprefix("torch."), weights_of(model))
+    return ModelFigures(model.path, parameters, model.dtype_name, weights_of(model))

@@ -63,21 +63,20 @@ class Workload:
         if not encoded.examples:
             raise DataError(f"task {task.name}: no training example fits the model's context.")
         prompt = SoftPrompt.from_seed(encoded.slots, model)
-        examples, arms = encoded.examples, {"none": ArmPrompt(), "seed": ArmPrompt(seeds)}
-        if shares := shares_trunk is None:
-            shares_trunk = why_no_trunk(model, examples, prompt) is None
+        examples, of_seed = encoded.examples, {"seed": ArmPrompt(seeds)}
+        in_test = {"none": ArmPrompt(), **of_seed, "optimized": of_seed["seed"]}
+        shares = why_no_trunk(model, examples, prompt) is None if shares_trunk is None else shares_trunk
         batches = training_batches(
             examples, train.batch_size, config.seed, 0, train.tokens_per_batch, lambda example: example.length
         )
-        known = None if shares else shares_trunk
         return cls(
             config,
-            Forward(model, examples, shares_trunk, checkpoint_activations=train.checkpoint_activations),
+            Forward(model, examples, shares, checkpoint_activations=train.checkpoint_activations),
             prompt,
             examples,
             list(islice(batches, train.steps)),
-            build_arms(splits.validation, model, template, task, {"seed": arms["seed"]}, known, with_targets=True),
-            build_arms(splits.test, model, template, task, {**arms, "optimized": arms["seed"]}, known),
+            build_arms(splits.validation, model, template, task, of_seed, shares_trunk, with_targets=True),
+            build_arms(splits.test, model, template, task, in_test, shares_trunk),
         )
 
     @property

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.conftest import make_model, plain_metadata
+from tests.artifacts import plain_metadata
+from tests.conftest import make_model
 
 from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from embedgrad_cli.core.kernels.activation_checkpointing import body_of, decoder_layers
+from embedgrad_cli.core.kernels.memory import storage_key
 
 HALF = (torch.float16, torch.bfloat16)
 Casts = dict[int, Tensor]  # the storage of a float32 copy: the weight that it is of
@@ -46,12 +47,12 @@ def _cast(parameters: list[nn.Parameter], casts: Casts) -> Iterator[None]:
     kept = [(p, p.data) for p in parameters if p.dtype in HALF]
     for parameter, data in kept:
         parameter.data = data.float()
-        casts[_storage(parameter.data)] = data
+        casts[storage_key(parameter.data)] = data
     try:
         yield
     finally:
         for parameter, data in kept:
-            casts.pop(_storage(parameter.data), None)
+            casts.pop(storage_key(parameter.data), None)
             parameter.data = data
 
 
@@ -69,7 +70,7 @@ def _hooks(casts: Casts) -> tuple[Callable[[Tensor], Any], Callable[[Any], Tenso
     """What autograd keeps of a float32 copy, perhaps a view of it, is the weight and how the view lies in it."""
 
     def pack(tensor: Tensor) -> Any:
-        weight = casts.get(_storage(tensor))
+        weight = casts.get(storage_key(tensor))
         if weight is None:
             return tensor
         return weight, (tensor.size(), tensor.stride(), tensor.storage_offset())
@@ -81,8 +82,3 @@ def _hooks(casts: Casts) -> tuple[Callable[[Tensor], Any], Callable[[Any], Tenso
         return weight.float().as_strided(*view)
 
     return pack, unpack
-
-
-def _storage(tensor: Tensor) -> int:
-    """A number of the storage itself: on the meta device no address tells two apart."""
-    return tensor.untyped_storage()._cdata

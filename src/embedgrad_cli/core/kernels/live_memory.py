@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from embedgrad_cli.core.kernels.memory import storage_key
+
 LOGITS, OTHER = "logits", "other"
 _stands_for: ContextVar[str] = ContextVar("_stands_for", default="meta")
 _attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -48,7 +50,7 @@ class LiveMemory(TorchDispatchMode):
         self.live, self.at_peak, self.label = Counter[str](), Counter[str](), OTHER
         head = network.get_output_embeddings().weight
         self._vocabulary, self._where = head.shape[0], head.device
-        self._known = {_key(tensor): 0 for tensor in (*network.parameters(), *network.buffers())}
+        self._known = {storage_key(tensor): 0 for tensor in (*network.parameters(), *network.buffers())}
         self._attention = _fused_attention()
 
     @property
@@ -91,7 +93,7 @@ class LiveMemory(TorchDispatchMode):
         return output
 
     def _count(self, tensor: Tensor) -> None:
-        key = _key(tensor)
+        key = storage_key(tensor)
         if key in self._known:  # a view, or the same tensor
             return
         storage = tensor.untyped_storage()
@@ -140,7 +142,3 @@ def _attention(
         attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype)
     output: Tensor = _attend(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[0]
     return output
-
-
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata

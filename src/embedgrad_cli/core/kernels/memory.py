@@ -125,11 +125,9 @@ def peak_memory(device: torch.device) -> int | None:
     """The most bytes this process has held: tensors on the GPU, or all of it in main memory; None: not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    with suppress(
-        OSError, StopIteration
-    ):  # not getrusage's, which begins with the peak of the process that started this
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+    peak = _proc_status("VmHWM")  # getrusage's begins with the peak of the process that started this one
+    if peak is not None:
+        return peak
     try:
         import resource
     except ImportError:  # Windows
@@ -140,11 +138,20 @@ def peak_memory(device: torch.device) -> int | None:
 
 def resident_memory() -> int:
     """Bytes of main memory that this process holds now; the most it has held where the system tells no more."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError, AttributeError):
-        return peak_memory(torch.device("cpu")) or 0
+    return _proc_status("VmRSS") or peak_memory(torch.device("cpu")) or 0
+
+
+def _proc_status(field: str) -> int | None:
+    """Bytes of main memory that this process holds (`VmRSS`) or has held at most (`VmHWM`); None but on Linux."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+    return None
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """A number of a tensor's storage itself: on the meta device no address tells two apart."""
+    return tensor.untyped_storage()._cdata
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import linear
 
 from embedgrad_cli.core.kernels.activation_checkpointing import decoder_layers
+from embedgrad_cli.core.kernels.float32_weights import HALF
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ def settle_precision(network: Any) -> None:
     numbers of the weights stay the same. What is timed are products of the network's own largest layer.
     """
     stored = network.get_input_embeddings().weight.dtype
-    if stored not in (torch.bfloat16, torch.float16):
+    if stored not in HALF:
         return
     weight = _largest_weight(network)
     if weight is None:

@@ -44,7 +44,7 @@ from embedgrad_cli.core.passes.network_pass import extend_cache, logits_and_cach
 from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.passes.query_cache import QueryCache
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example, Slots, trunk_length
+from embedgrad_cli.core.text.encoding import Example, Slots, first_slot, trunk_length
 from embedgrad_cli.storage.interrupts import stop_if_asked
 
 log = logging.getLogger(__name__)
@@ -236,7 +236,7 @@ class Forward:
 
     @torch.no_grad()
     def _compute_frozen_trunk(self, dtype: torch.dtype | None) -> KeyValues:
-        tokens, no_prompt = self.trunk[: _first_slot(self.trunk)], SoftPrompt.from_seed(Slots(()), self.model)
+        tokens, no_prompt = self.trunk[: first_slot(self.trunk)], SoftPrompt.from_seed(Slots(()), self.model)
         return self._extend(KeyValues.empty(self.model.device), tokens, no_prompt, dtype)
 
     def compute_trunk(self, prompt: SoftPrompt, batch: Sequence[Example] = ()) -> KeyValues:
@@ -248,14 +248,14 @@ class Forward:
         """
         shared = trunk_length(batch) if self.shares_trunk and len(batch) > 1 else 0
         trunk = batch[0].tokens[:shared] if shared >= len(self.trunk) + WORTH_SHARING else self.trunk
-        with_graph = torch.is_grad_enabled() and _first_slot(trunk) < len(trunk)
+        with_graph = torch.is_grad_enabled() and first_slot(trunk) < len(trunk)
         dtype = torch.float32 if with_graph and self.model.dtype in HALF else None
         frozen = self.frozen_trunk_in_float32 if dtype else self.frozen_trunk
         rest = trunk[frozen.width :]
-        first_slot = _first_slot(rest)
+        cut = first_slot(rest)
         with torch.no_grad():
-            key_values = self._extend(frozen, rest[:first_slot], prompt, dtype)
-        return self._extend(key_values, rest[first_slot:], prompt, dtype)
+            key_values = self._extend(frozen, rest[:cut], prompt, dtype)
+        return self._extend(key_values, rest[cut:], prompt, dtype)
 
     def compute_before_slot(
         self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues
@@ -265,7 +265,7 @@ class Forward:
         Returns: what has been computed, and what is left of each branch.
         """
         key_values, branches = self._expand(trunk, batch)
-        cuts = [_first_slot(branch) % len(branch) for branch in branches]  # without a slot: 0
+        cuts = [first_slot(branch) % len(branch) for branch in branches]  # without a slot: 0
         rest = max(example.length - 1 - trunk.width - cut for example, cut in zip(batch, cuts, strict=True))
         prefix_has_slot = any(token < 0 for token in batch[0].tokens[: trunk.width])
         if prefix_has_slot or not any(cuts) or not self.allows_gaps(cuts, trunk.width + max(cuts) + rest):
@@ -324,11 +324,6 @@ class _MicroBatch:
 
     def choice_scores(self, labels: Sequence[Labels], absolute: bool) -> Tensor:
         return self.forward.choice_scores(self.rows, self.prompt, self.trunk, labels, absolute)
-
-
-def _first_slot(tokens: Sequence[int]) -> int:
-    """Where the first slot begins; after the last token if there is none."""
-    return next((i for i, token in enumerate(tokens) if token < 0), len(tokens))
 
 
 def _leaf(tensor: Tensor, requires_grad: bool) -> Tensor:

@@ -2,10 +2,10 @@
 
 Weights are frozen, so the backward pass costs as much as the forward one (gradients for inputs alone), not twice as
 much. The plain path computes every position of the padded batch, prompt included, forward and backward, and projects
-all of them to the vocabulary. What must be done is less: no padding, the shared prefix (trunk) once and
-of each example its suffix (branch), no backward pass before the first slot, no pass at all for what was kept, and the
-vocabulary and the last layer's MLP at target positions alone. (Its queries could be left out at the others too; that is
-not counted as left out.) Answers need a forward pass alone.
+all of them to the vocabulary. What must be done is less: no padding, the shared prefix (trunk) once and of each
+example its suffix (branch), no backward pass before the first slot, no pass at all for what was kept, and the
+vocabulary and the last layer's MLP at target positions alone. (Its queries could be left out at the others too; that
+is not counted as left out.) Answers need a forward pass alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from embedgrad_cli.core.kernels.activation_checkpointing import decoder_layers
-from embedgrad_cli.core.text.encoding import Example, trunk_length
+from embedgrad_cli.core.text.encoding import Example, first_slot, trunk_length
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ def plain_operations(costs: Costs, examples: Sequence[Example]) -> int:
 def needed_operations(costs: Costs, examples: Sequence[Example], queries_kept: bool = False) -> int:
     """Of the same gradient with every token computed once; `queries_kept`: what precedes the slot was kept."""
     trunk = examples[0].tokens[: trunk_length(examples)]
-    frozen = _first_slot(trunk)  # computed once per run
+    frozen = first_slot(trunk)  # computed once per run
     live = len(trunk) - frozen
     total = costs.run(Run(live, frozen)) - costs.without_last_mlp(live)
     total += costs.predictions(sum(len(e.target) for e in examples))
     for example in examples:
         branch = (*example.tokens[len(trunk) :], *example.target[:-1])
-        query = 0 if live else _first_slot(branch)
+        query = 0 if live else first_slot(branch)
         if not queries_kept:
             total += costs.run(Run(query, frozen, has_graph=False)) - costs.without_last_mlp(query, has_graph=False)
         total += costs.run(Run(len(branch) - query, frozen + query, live))
@@ -129,7 +129,3 @@ def _weights(module: nn.Module | None, config: Any) -> int:
     routed = getattr(config, "num_experts_per_tok", None) or 1
     experts = sum(p.numel() // len(p) * min(routed, len(p)) for p in matrices if p.dim() == 3)
     return experts + sum(p.numel() for p in matrices if p.dim() == 2)
-
-
-def _first_slot(tokens: Sequence[int]) -> int:
-    return next((i for i, token in enumerate(tokens) if token < 0), len(tokens))

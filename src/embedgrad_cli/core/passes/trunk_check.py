@@ -23,7 +23,7 @@ from embedgrad_cli.core.passes.network_pass import logits_and_cache
 from embedgrad_cli.core.passes.plain import plain_logits
 from embedgrad_cli.core.passes.scoring import batches_by_length
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example, Slots
+from embedgrad_cli.core.text.encoding import Example, Slots, token_ids
 from embedgrad_cli.errors import ModelError
 from embedgrad_cli.tasks.defects import cause
 
@@ -81,15 +81,14 @@ def _with_a_slot(examples: list[Example], prompt: SoftPrompt, model: LanguageMod
 @torch.no_grad()
 def _check_embeddings(model: LanguageModel, examples: Sequence[Example], prompt: SoftPrompt) -> None:
     """Compare the last hidden states by token ids with those by their embeddings, one example at a time."""
-    ids_of_slot, body, family = prompt.slots.flat_ids, body_of(model.network), model.network.config.model_type
+    body, family = body_of(model.network), model.network.config.model_type
     if not _takes_vectors(model):
         raise ModelError(
             f"model.path={model.path}: a {family} model looks token ids up by the embeddings it is given, and vectors "
             "of a prompt have none, so embedgrad cannot drive it. Use a model of another family."
         )
     for example in examples:
-        ids = [token if token >= 0 else ids_of_slot[-1 - token] for token in example.tokens]
-        tokens = torch.tensor([ids], device=model.device)
+        tokens = torch.tensor([token_ids(example.tokens, prompt.slots)], device=model.device)
         by_ids = body(input_ids=tokens, use_cache=False).last_hidden_state
         by_embeddings = body(inputs_embeds=model.embed(tokens), use_cache=False).last_hidden_state
         error = _relative(by_embeddings, by_ids)

@@ -229,6 +229,11 @@ def whole_turn(text: str, prompt_template: PromptTemplate) -> tuple[int, ...]:
     return ids if end.token_id is None else (*ids, end.token_id)
 
 
+def first_slot(tokens: Sequence[int]) -> int:
+    """Where the first slot begins among tokens as in `Example.tokens`; after the last one if there is none."""
+    return next((i for i, token in enumerate(tokens) if token < 0), len(tokens))
+
+
 def trunk_length(examples: Sequence[Example]) -> int:
     """Length of the longest prefix all examples share, in tokens, short of the last token before an answer."""
     if not examples:
