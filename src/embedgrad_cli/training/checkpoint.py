@@ -25,7 +25,7 @@ STATE, DIGESTS = "embedgrad_checkpoint", "digests"  # the metadata key, and a ke
 class TrainingState:
     """Where a run stands: steps done, and the best prompt so far by validation accuracy, then loss.
 
-    `average` is what averaged vectors are made of (`averaging.Average`), None where nothing is averaged.
+    `average` is what averaged vectors are made of (`averaging.Averaging`), None where nothing is averaged.
     `validation_due` says that the validation after `step` has not been made; `accuracy` is the last one's.
     The order of examples follows from the seed and the step, so no random state is kept.
     """
