@@ -82,7 +82,7 @@ def test_where_the_time_went_is_written_and_said(
     timing = Results.read(tmp_path / "results.json").timing
     assert timing is not None
     assert 0.8 * whole <= timing.total <= whole
-    assert all(seconds > 0 for seconds in timing.phases.values())
+    assert {name for name, seconds in timing.phases.items() if seconds == 0} <= {"answering"}  # targets are the data's
     assert set(timing.test) == {"none", "seed", "optimized"}
     steps = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert timing.training >= 0.99 * sum(row["seconds"] for row in steps if "loss" in row)

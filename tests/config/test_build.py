@@ -55,7 +55,14 @@ PLAIN: dict[str, Any] = {
         "stop": None,
         "too_long": "skip",
     },
-    "objective": {"name": None, "choice_weight": 1, "gold_weight": 0},
+    "objective": {
+        "name": None,
+        "choice_weight": 1,
+        "gold_weight": 0,
+        "teacher": None,
+        "samples": None,
+        "temperature": None,
+    },
     "optimizer": {
         "name": "sgd",
         "lr": 1,

@@ -24,6 +24,7 @@ from embedgrad_cli.config.schema import (
     TemplateConfig,
 )
 from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_revision, check_task
+from embedgrad_cli.config.teacher import check_teacher
 from embedgrad_cli.storage.gguf_files import SUFFIX, gguf_in, named_gguf
 
 ROLES = ("system", "user", "assistant")
@@ -148,12 +149,14 @@ def check_optimizer(optimizer: OptimizerConfig) -> list[str]:
 
 
 def check_objective(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
-    """Choices can only be ranked where there are choices."""
+    """Choices can only be ranked where there are choices; a teacher must be there."""
+    problems = [] if objective.teacher is None else check_teacher(objective.teacher)
     if objective.name != "choice" or task.kind == "choice":
-        return []
+        return problems
     return [
+        *problems,
         f"objective: choice ranks the choices of a row, but the answers of task {task.name} are generated "
-        f"(task.kind={task.kind}). Leave it out, or give objective=gold; where rows have choices, task.kind=choice."
+        f"(task.kind={task.kind}). Leave it out, or give objective=gold; where rows have choices, task.kind=choice.",
     ]
 
 

@@ -160,6 +160,13 @@ class ObjectiveConfig:
     name: Literal["gold", "choice"] | None = setting("what is minimised; null: what suits the task's kind")
     choice_weight: float = setting("choice: weight of the softmax over the choices' scores", above=0)
     gold_weight: float = setting("choice: weight of the gold choice's loss per token", minimum=0)
+    teacher: str | None = setting(
+        "whose answers are learnt: a text, a file .txt or .md that holds one, or a .safetensors prompt; "
+        "null: those of the prompt in training",
+        default=None,
+    )
+    samples: int | None = setting("answers that are drawn for a training row", minimum=1, default=None)
+    temperature: float | None = setting("at which they are drawn; 0 takes the likeliest", minimum=0, default=None)
 
 
 # What is minimised where nothing is chosen.

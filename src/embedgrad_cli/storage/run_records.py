@@ -195,7 +195,8 @@ class Timing(Record):
     """Seconds that the process which finished a run spent; what was done before a stop is not among them.
 
     `loading` is the model's, `encoding` from rows to tokens with the run's digests, `checking` the trial whether the
-    model can share a prefix, `test` by arm: of arms that read the same, the first has answered for all.
+    model can share a prefix, `answering` the making of targets that the data does not have, `test` by arm: of arms that
+    read the same, the first has answered for all.
     """
 
     reading: float
@@ -206,6 +207,7 @@ class Timing(Record):
     validation: float
     test: dict[str, float]
     grading: float
+    answering: float = 0.0
 
     @property
     def total(self) -> float:

@@ -18,7 +18,6 @@ from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.kernels.memory import free_memory, peak_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.objectives import Objective, make_objective
-from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCache
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
@@ -47,12 +46,13 @@ from embedgrad_cli.training.advice import advice_after
 from embedgrad_cli.training.averaging import Averaging
 from embedgrad_cli.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from embedgrad_cli.training.optimizer import learning_rate, make_optimizer
+from embedgrad_cli.training.targets import Material, make_targets
 from embedgrad_cli.training.token_dropout import TokenDropout
 from embedgrad_cli.training.trust_region import TrustRegion
 
 log = logging.getLogger(__name__)
 
-PHASES = ("reading", "loading", "encoding", "checking", "training", "validation", "grading")
+PHASES = ("reading", "loading", "encoding", "checking", "answering", "training", "validation", "grading")
 TEST = "test "  # and the arm's name: a phase
 VALIDATION = "validation"  # the arm that the prompt in training is: it changes under its name
 
@@ -80,7 +80,8 @@ class Training:
         self.stopwatch = stopwatch or Stopwatch()
         self.stopwatch.begin("encoding")
         self.template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
-        self.objective, self.encoded = self._encode(splits.train, renderings)
+        prompt_template, objective = self._objective(splits.train)
+        self.encoded = self._encode(splits.train, prompt_template, objective.longest, renderings)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
         self.trust_region = TrustRegion(config.trust_region, model.embedding_rms)
         self.optimizer = make_optimizer(config.optimizer, self.prompt)
@@ -90,6 +91,7 @@ class Training:
         self.stopwatch.begin("checking")
         self.shares_trunk = why_no_trunk(model, self.encoded.examples, self.prompt) is None
         self.stopwatch.begin("encoding")
+        self.targets = make_targets(self._material(prompt_template, objective))
         self.forward = self._training_forward()
         arm = {VALIDATION: ArmPrompt(seeds_of(config.prompt))}
         self.validation = self._build_arms(splits.validation, arm, with_targets=True)
@@ -119,20 +121,13 @@ class Training:
 
     def _fit(self, display: TrainingDisplay) -> None:
         settings, state = self.config.train, self.state
-        batches = training_batches(
-            self.encoded.examples,
-            settings.batch_size,
-            self.config.seed,
-            state.step,
-            settings.tokens_per_batch,
-            lambda example: example.length,
-        )
         if state.validation_due:  # the seed's, or one that a stop interrupted
             self._validate(display)
             self._save_checkpoint()
         while state.step < settings.steps and not self._out_of_patience():
             stop_if_asked()
-            self._step(next(batches), display)
+            self.stopwatch.begin("answering")
+            self._step(self.targets.batch(state.step, self.prompt), display)
             validates = state.step % settings.eval_every == 0 or state.step == settings.steps
             state.validation_due = validates
             if validates:
@@ -209,7 +204,7 @@ class Training:
         of_arms = {name.removeprefix(TEST): seconds.pop(name) for name in list(seconds) if name.startswith(TEST)}
         return Timing(**{**dict.fromkeys(PHASES, 0.0), **seconds}, test=of_arms)
 
-    def _step(self, batch: list[Example], display: TrainingDisplay) -> None:
+    def _step(self, batch: Sequence[Example], display: TrainingDisplay) -> None:
         """One optimiser step: gradient, clipping, update, trust region, average."""
         self.stopwatch.begin("training")
         settings, started = self.config.optimizer, time.perf_counter()
@@ -249,7 +244,7 @@ class Training:
         queries = QueryCache(budget) if budget else None
         checkpoints = settings.checkpoint_activations
         examples = self.encoded.examples
-        return Forward(self.model, examples, self.shares_trunk, queries, checkpoints, self.objective)
+        return Forward(self.model, examples, self.shares_trunk, queries, checkpoints, self.targets.objective)
 
     def _validate(self, display: TrainingDisplay) -> None:
         """Measure validation accuracy and loss; keep the prompt if it is the best so far."""
@@ -270,18 +265,22 @@ class Training:
         display.validated(row)
         log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
 
-    def _encode(self, rows: list[Row], renderings: Renderings | None) -> tuple[Objective, Encoded]:
-        prompt_template = PromptTemplate(
-            self.template, list(seeds_of(self.config.prompt)), self.model.tokenizer, self.model.is_chat
-        )
+    def _objective(self, rows: Sequence[Row]) -> tuple[PromptTemplate, Objective]:
+        """What renders the seed, and what is minimised on the targets that the data has."""
+        seeds = list(seeds_of(self.config.prompt))
+        prompt_template = PromptTemplate(self.template, seeds, self.model.tokenizer, self.model.is_chat)
+        return prompt_template, make_objective(self.config.objective, self.config.task, rows, prompt_template)
+
+    def _encode(
+        self, rows: list[Row], prompt_template: PromptTemplate, reserve: int, renderings: Renderings | None
+    ) -> Encoded:
         task = self.config.task
-        objective = make_objective(self.config.objective, task, rows, prompt_template)
         encoded = encode(
             rows,
             prompt_template,
             self.model,
             append_end_token=task.kind == "generation",
-            reserve=objective.longest,
+            reserve=reserve,
             too_long=task.too_long,
             renderings=renderings,
         )
@@ -290,7 +289,21 @@ class Training:
                 f"task {task.name}: no training example fits the model's context of {self.model.max_length} tokens, so "
                 "there is nothing to train on. Take a model with a longer context, or shorter rows."
             )
-        return objective, encoded
+        return encoded
+
+    def _material(self, prompt_template: PromptTemplate, objective: Objective) -> Material:
+        kept = {example.id for example in self.encoded.examples}
+        return Material(
+            self.config,
+            self.model,
+            self.template,
+            prompt_template,
+            [row for row in self.splits.train if row.id in kept],
+            self.encoded.examples,
+            objective,
+            self.shares_trunk,
+            self.directory,
+        )
 
     def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:
         return build_arms(rows, self.model, self.template, self.config.task, prompts, with_targets=with_targets)
@@ -310,7 +323,7 @@ class Training:
         patience = self.config.train.patience
         return patience is not None and self.state.validations_since_best >= patience
 
-    def _stop_not_finite(self, batch: list[Example], loss: float, norm: float) -> None:
+    def _stop_not_finite(self, batch: Sequence[Example], loss: float, norm: float) -> None:
         ids = ", ".join(example.id for example in batch)
         raise NonFiniteLoss(
             f"step {self.state.step + 1}: the loss is {loss} and the gradient's norm {norm}. The batch was: {ids}. The "
