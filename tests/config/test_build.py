@@ -62,6 +62,9 @@ PLAIN: dict[str, Any] = {
         "teacher": None,
         "samples": None,
         "temperature": None,
+        "keep": None,
+        "rounds": None,
+        "unsolved": None,
     },
     "optimizer": {
         "name": "sgd",

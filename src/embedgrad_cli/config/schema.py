@@ -157,7 +157,7 @@ class OptimizerConfig:
 
 @dataclass
 class ObjectiveConfig:
-    name: Literal["gold", "choice"] | None = setting("what is minimised; null: what suits the task's kind")
+    name: Literal["gold", "choice", "verified"] | None = setting("what is minimised; null: what suits the task's kind")
     choice_weight: float = setting("choice: weight of the softmax over the choices' scores", above=0)
     gold_weight: float = setting("choice: weight of the gold choice's loss per token", minimum=0)
     teacher: str | None = setting(
@@ -167,6 +167,13 @@ class ObjectiveConfig:
     )
     samples: int | None = setting("answers that are drawn for a training row", minimum=1, default=None)
     temperature: float | None = setting("at which they are drawn; 0 takes the likeliest", minimum=0, default=None)
+    keep: int | None = setting("verified: right answers of a row that are trained on, at most", minimum=1, default=None)
+    rounds: int | None = setting(
+        "verified: equal parts of the run that begin with new answers", minimum=1, default=None
+    )
+    unsolved: Literal["gold", "skip"] | None = setting(
+        "verified: train rows without a right answer on the data's target, or not at all", default=None
+    )
 
 
 # What is minimised where nothing is chosen.

@@ -39,11 +39,18 @@ class RunDirectory:
         self.rendered = path / "rendered.json"
         self.digests = path / "digests.json"
         self.answers = path / "answers.partial.jsonl"
+        self.targets = path / "targets.jsonl"
+        self.partial_targets = path / "targets.partial.jsonl"
         self.config = path / "config.yaml"
         self.log = path / "embedgrad.log"
         if path.exists() and not path.is_dir():
             raise self._unusable("it is a file")
-        for file in (self.metrics, self.answers, self.log):  # those that grow in place; others are replaced
+        for file in (
+            self.metrics,
+            self.answers,
+            self.partial_targets,
+            self.log,
+        ):  # those that grow in place; others are replaced
             if file.is_symlink():
                 raise self._unusable(f"{file.name} in it is a link to another file, which would be written")
         if self.config.exists():

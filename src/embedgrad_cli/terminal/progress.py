@@ -109,3 +109,24 @@ class TestDisplay:
             self.console.print(f"test: {escape(name)}, {total} examples", soft_wrap=True)
         bar = self.progress.add_task(escape(name), total=total)
         return lambda done: self.progress.advance(bar, done)
+
+
+class AnsweringDisplay:
+    """Answers to training rows: a line as a round of them begins, some while it goes on, and one at its end.
+
+    Lines, not a bar: they scroll by above the bar of the training, which such a round interrupts.
+    """
+
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
+        self.console, self.title, self.total, self.done = _progress_console(), title, total, done
+        self.shown = done
+        self.console.print(f"{title}: answers to {total} training rows{f', {done} of them known' * bool(done)}")
+
+    def advance(self, rows: int) -> None:
+        self.done += rows
+        if self.done < self.total and self.done - self.shown >= self.total / PLAIN_LINES:
+            self.shown = self.done
+            self.console.print(f"{self.title}: {self.done}/{self.total} rows answered")
+
+    def end(self, summary: str) -> None:
+        self.console.print(summary, soft_wrap=True)

@@ -18,7 +18,7 @@ def make_objective(
     config: ObjectiveConfig, task: TaskConfig, rows: Sequence[Row], prompt_template: PromptTemplate
 ) -> Objective:
     """The objective that these settings name, or the one of the task's kind, for the training rows."""
-    if (config.name or OBJECTIVES[task.kind]) == "gold":
+    if (config.name or OBJECTIVES[task.kind]) in ("gold", "verified"):  # of which the targets differ
         return Gold()
     choices = {names: encode_choices(names, prompt_template) for names in {row.choices for row in rows}}
     return Choice(row_choices(rows, choices, task.score), config.choice_weight, config.gold_weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def sampled_batches(
     task: TaskConfig,
     at_once: int,
     sampling: Sampling,
-    known: Callable[[Example], bool] = lambda example: False,
+    known: Container[str] = (),
 ) -> Iterator[list[tuple[int, list[Sampled]]]]:
     """Let a prompt answer examples as in the test, with `task.max_new_tokens` and `task.stop`, batch by batch.
 
@@ -69,7 +69,7 @@ def sampled_batches(
 
     Args:
         at_once: answers that grow at the same time, at most.
-        known: a batch whose examples are all known is left out.
+        known: ids; a batch whose examples are all known is left out.
 
     Returns: with each answered example its number.
 
@@ -80,7 +80,7 @@ def sampled_batches(
     rows = max(at_once // sampling.num_samples, 1) * REFILLED
     for numbers in batches_by_length(forward, examples, rows, widest(0, task.max_new_tokens)):
         batch = [examples[number] for number in numbers]
-        if all(map(known, batch)):
+        if all(example.id in known for example in batch):
             continue
         answers = decoder.generate(batch, task.max_new_tokens, at_once, sampling, stops.texts)
         yield [

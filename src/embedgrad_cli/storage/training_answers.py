@@ -1,0 +1,106 @@
+"""What prompts answered to training rows, how it was graded and which answers became targets: `targets.jsonl`.
+
+A line is one row in one round. The file grows by whole rounds; what a round has so far is in `targets.partial.jsonl`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedgrad_cli.errors import UserError
+from embedgrad_cli.storage.files import json_line, write_json_lines
+from embedgrad_cli.storage.record import Record
+from embedgrad_cli.storage.run_records import Ending
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingAnswer(Record):
+    """One answer to a training row.
+
+    Args:
+        output: the text that was graded.
+        ids: its tokens, without one that ended the turn.
+        ending: how it ended.
+        extracted: the answer found in it by `task.extraction`; None: invalid.
+        correct: whether that is the row's.
+        kept: whether it is trained on.
+    """
+
+    output: str
+    ids: list[int]
+    ending: Ending
+    extracted: str | None
+    correct: bool
+    kept: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweredRow(Record):
+    """All answers to one training row in a round, which are counted from 1; `prompt_hash` is of what the model read."""
+
+    round: int
+    id: str
+    prompt_hash: str
+    answers: list[TrainingAnswer]
+
+
+class TrainingAnswers:
+    """The answers of a run, round by round. Neither file need exist.
+
+    Args:
+        whole: holds finished rounds, each written whole or not at all.
+        partial: finished batches of the round that is not finished, appended and flushed to disk.
+    """
+
+    def __init__(self, whole: Path, partial: Path) -> None:
+        self.whole, self.partial = whole, partial
+
+    def forget(self) -> None:
+        self.whole.unlink(missing_ok=True)
+        self.partial.unlink(missing_ok=True)
+
+    def finished(self, number: int) -> list[AnsweredRow]:
+        """The rows of a finished round; none if it is not.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        return [row for row in self._read() if row.round == number]
+
+    def unfinished(self, number: int) -> list[AnsweredRow]:
+        """What the round has so far. A line that a killed run left half-written is cut off."""
+        if not self.partial.exists():
+            return []
+        rows, whole = list[AnsweredRow](), 0
+        for line in self.partial.read_bytes().splitlines(keepends=True):
+            try:
+                rows.append(AnsweredRow.parse(line.decode(), str(self.partial)))
+            except (UserError, UnicodeDecodeError):
+                break
+            whole += len(line)
+        os.truncate(self.partial, whole)
+        return [row for row in rows if row.round == number]
+
+    def add(self, rows: Sequence[AnsweredRow]) -> None:
+        """Keep a finished batch."""
+        with self.partial.open("ab") as file:
+            file.write("".join(map(json_line, rows)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, number: int, rows: Sequence[AnsweredRow]) -> None:
+        """Keep a finished round, after those before it."""
+        write_json_lines(self.whole, [*(row for row in self._read() if row.round < number), *rows])
+        self.partial.unlink(missing_ok=True)
+
+    def _read(self) -> list[AnsweredRow]:
+        if not self.whole.exists():
+            return []
+        try:
+            lines = self.whole.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.whole} cannot be read: {error}. Copy it again, or begin the run again.") from None
+        return [AnsweredRow.parse(line, f"{self.whole}:{number}") for number, line in enumerate(lines, 1)]
