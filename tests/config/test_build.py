@@ -65,6 +65,7 @@ PLAIN: dict[str, Any] = {
         "keep": None,
         "rounds": None,
         "unsolved": None,
+        "mask": None,
     },
     "optimizer": {
         "name": "sgd",
@@ -264,3 +265,35 @@ def test_nearest_key_prefers_the_same_last_part() -> None:
     assert nearest_key("batch_size", known) == " Did you mean train.batch_size or evaluation.batch_size?"
     assert nearest_key("train.step", known) == " Did you mean train.steps?"
     assert nearest_key("zebra", known) == ""
+
+
+DRAWN = {"samples": 4, "temperature": 0.7, "keep": 2, "rounds": 1, "unsolved": "gold"}
+
+
+def verified(**changes: Any) -> dict[str, Any]:
+    objective = {f"objective__{key}": value for key, value in {**DRAWN, "name": "verified"}.items()}
+    return with_values(**{**objective, "task__kind": "generation", "train__steps": 3, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        ({"task__kind": "choice"}, "objective", "objective=choice"),
+        ({"objective__samples": None}, "objective.samples", "objective=verified"),
+        ({"objective__unsolved": None}, "objective.unsolved", "objective=verified"),
+        ({"objective__temperature": 0}, "objective.samples", "objective.temperature=0.7"),
+        ({"objective__rounds": 4}, "objective.rounds", "train.steps=3"),
+        ({"objective__mask": 0}, "objective.mask", "0"),
+        ({"objective__name": "choice", "task__kind": "choice", "objective__mask": 0.1}, "objective.mask", "gold"),
+    ],
+)
+def test_what_does_not_fit_verified_or_a_mask_is_refused(changes: dict[str, Any], key: str, words: str) -> None:
+    _, (problem,) = build("optimize", verified(**changes))
+    assert problem.startswith(f"{key}: ")
+    assert words in problem
+
+
+def test_what_fits_verified_and_a_mask_is_not_refused() -> None:
+    assert build("optimize", verified())[1] == []
+    assert build("optimize", verified(objective__temperature=0, objective__samples=1, objective__mask=0.1))[1] == []
+    assert build("optimize", with_values(objective__mask=0.1))[1] == []

@@ -25,7 +25,7 @@ from embedgrad_cli.config.schema import (
 )
 from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_revision, check_task
 from embedgrad_cli.config.teacher import check_teacher
-from embedgrad_cli.config.verified_checks import check_rounds, check_verified
+from embedgrad_cli.config.verified_checks import check_mask, check_rounds, check_verified
 from embedgrad_cli.storage.gguf_files import SUFFIX, gguf_in, named_gguf
 
 ROLES = ("system", "user", "assistant")
@@ -218,6 +218,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("objective", "task"), check_objective),
     (("objective", "task"), check_verified),
     (("objective", "train"), check_rounds),
+    (("objective", "task"), check_mask),
     (("format",), check_format),
     (("search", "format"), check_search),
     (("data_dir", "format"), check_data_dir),

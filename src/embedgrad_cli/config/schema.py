@@ -174,6 +174,12 @@ class ObjectiveConfig:
     unsolved: Literal["gold", "skip"] | None = setting(
         "verified: train rows without a right answer on the data's target, or not at all", default=None
     )
+    mask: float | None = setting(
+        "gold, verified: leave out target tokens that the seed finds less probable; null: none",
+        above=0,
+        maximum=1,
+        default=None,
+    )
 
 
 # What is minimised where nothing is chosen.

@@ -1,10 +1,11 @@
-"""Checks of `objective=verified`: what it needs, and what its settings leave of it. No torch, no network."""
+"""Checks of `objective=verified` and of `objective.mask`: what they need. No torch, no network."""
 
 from __future__ import annotations
 
-from embedgrad_cli.config.schema import ObjectiveConfig, TaskConfig, TrainConfig
+from embedgrad_cli.config.schema import OBJECTIVES, ObjectiveConfig, TaskConfig, TrainConfig
 
 NEEDED = ("samples", "temperature", "keep", "rounds", "unsolved")
+MASKED = ("gold", "verified")
 
 
 def check_verified(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
@@ -38,4 +39,15 @@ def check_rounds(objective: ObjectiveConfig, train: TrainConfig) -> list[str]:
     return [
         f"objective.rounds: {objective.rounds} rounds cannot each have a step of train.steps={train.steps}. Give fewer "
         "rounds or more steps."
+    ]
+
+
+def check_mask(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
+    """Only where the loss is a sum over target tokens can some be left out."""
+    name = objective.name or OBJECTIVES[task.kind]
+    if objective.mask is None or name in MASKED:
+        return []
+    return [
+        f"objective.mask: objective={name} has no target tokens to leave out. Leave it out, or give objective=gold"
+        f"{' or objective=verified' * (task.kind == 'generation')}."
     ]

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from embedgrad_cli.config.schema import OBJECTIVES, ObjectiveConfig, TaskConfig
 from embedgrad_cli.core.objectives.choice import Choice, row_choices
 from embedgrad_cli.core.objectives.gold import Gold
+from embedgrad_cli.core.objectives.masked_gold import MaskedGold
 from embedgrad_cli.core.objectives.objective import Labels, Objective, Passes
 from embedgrad_cli.core.text.encoding import Row, encode_choices
 from embedgrad_cli.core.text.template import PromptTemplate
 
-__all__ = ["Choice", "Gold", "Labels", "Objective", "Passes", "make_objective"]
+__all__ = ["Choice", "Gold", "Labels", "MaskedGold", "Objective", "Passes", "make_objective"]
 
 
 def make_objective(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from embedgrad_cli.training.targets.masked import Masked
 from embedgrad_cli.training.targets.targets import Material, Targets
 from embedgrad_cli.training.targets.verified import Verified
 from embedgrad_cli.training.targets.written import Written
@@ -15,6 +16,8 @@ def make_targets(material: Material) -> Targets:
     Raises:
         DataError, TemplateError, ArtifactError, UserError: they cannot be made of this data.
     """
-    if material.config.objective.name == "verified":
-        return Verified(material)
-    return Written(material.config, material.examples, material.objective)
+    settings = material.config.objective
+    targets: Targets = Written(material.config, material.examples, material.objective)
+    if settings.name == "verified":
+        targets = Verified(material)
+    return targets if settings.mask is None else Masked(material, targets, settings.mask)
