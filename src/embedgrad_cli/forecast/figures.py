@@ -83,6 +83,7 @@ class Forecast:
         steps, validations: how many, patience not counted.
         step: a mean step. validation, test: each as a whole.
         moments: by stage.
+        training_answers: to training rows, of which targets are made; nothing else of the forecast has them in it.
         changes: settings with which it fits, and the peak with them, if it does not fit as it is.
     """
 
@@ -99,6 +100,7 @@ class Forecast:
     validation: WorkFigures
     test: WorkFigures
     moments: dict[str, Moment]
+    training_answers: int = 0
     time: TimeFigures | None = None
     changes: Changes | None = None
 

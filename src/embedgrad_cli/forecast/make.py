@@ -60,6 +60,7 @@ def make_forecast(config: OptimizeConfig, request: DryRun) -> Forecast:
         validation=validation,
         test=test,
         moments=moments,
+        training_answers=_training_answers(config, len(work.examples)),
         time=seconds,
         changes=find_changes(work, place, moments),
     )
@@ -103,6 +104,11 @@ def _place(device: torch.device, request: DryRun) -> Place:
         return Place(device.type, request.memory, program)
     free = free_memory(device) if device.type in ("cpu", "cuda") else 0
     return Place(device.type, free + program if free else None, program)
+
+
+def _training_answers(config: OptimizeConfig, rows: int) -> int:
+    settings = config.objective
+    return rows * (settings.samples or 1) * (settings.rounds or 1) if settings.name == "verified" else 0
 
 
 def _model_figures(model: LanguageModel) -> ModelFigures:

@@ -26,6 +26,12 @@ def print_forecast(forecast: Forecast) -> None:
             f"Answers are counted as if each had all {forecast.max_new_tokens:,} tokens that it may have.",
             soft_wrap=True,
         )
+    if forecast.training_answers:
+        console.print(
+            f"Not counted: the {forecast.training_answers:,} answers to training rows that targets are made of. Steps "
+            "are counted with the targets that the data has.",
+            soft_wrap=True,
+        )
     console.print(_memory_table(forecast))
     console.print(Text(fit_words(forecast)), soft_wrap=True)
     for line in _time_lines(forecast):

@@ -13,12 +13,15 @@ import pytest
 from tests.conftest import make_model, optimize_config
 
 from embedgrad_cli.commands import optimize
+from embedgrad_cli.config.dry_run import DryRun
 from embedgrad_cli.config.schema import ObjectiveConfig, OptimizeConfig
 from embedgrad_cli.errors import UserError
+from embedgrad_cli.forecast.make import make_forecast
 from embedgrad_cli.storage.interrupts import Stopped
 from embedgrad_cli.storage.training_answers import AnsweredRow, TrainingAnswers
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.graders import Extraction, Grade, LastNumber
+from embedgrad_cli.terminal.forecast import print_forecast
 from embedgrad_cli.training.targets.verified import Verified, round_of
 from embedgrad_cli.training.trainer import Training
 
@@ -257,3 +260,12 @@ def test_the_steps_are_cut_into_equal_rounds(make: Any, steps: int, rounds: int)
     assert numbers == sorted(numbers)
     assert max(sizes) - min(sizes) <= 1
     assert all(first == numbers.index(number) for number, first in of_step)
+
+
+def test_a_forecast_says_how_many_answers_it_leaves_out(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    forecast = make_forecast(make("run"), DryRun())
+    print_forecast(forecast)
+    assert forecast.training_answers == 9 * 3 * 2
+    assert "Not counted: the 54 answers" in capsys.readouterr().out
+    print_forecast(make_forecast(make("run", objective=ObjectiveConfig("gold", 1.0, 0.0)), DryRun()))
+    assert "Not counted" not in capsys.readouterr().out
