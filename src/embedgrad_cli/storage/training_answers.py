@@ -12,7 +12,7 @@ from pathlib import Path
 
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.files import json_line, write_json_lines
-from embedgrad_cli.storage.record import Record
+from embedgrad_cli.storage.record import MEND, Record
 from embedgrad_cli.storage.run_records import Ending
 
 
@@ -62,13 +62,19 @@ class TrainingAnswers:
         self.whole.unlink(missing_ok=True)
         self.partial.unlink(missing_ok=True)
 
-    def finished(self, number: int) -> list[AnsweredRow]:
-        """The rows of a finished round; none if it is not.
+    def finished(self) -> list[AnsweredRow]:
+        """The rows of all finished rounds.
 
         Raises:
             UserError: the file is damaged.
         """
-        return [row for row in self._read() if row.round == number]
+        if not self.whole.exists():
+            return []
+        try:  # bytes, because a text may hold characters that end a line of text but not of a file
+            lines = [line.decode() for line in self.whole.read_bytes().splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.whole} cannot be read: {error}. {MEND}") from None
+        return [AnsweredRow.parse(line, f"{self.whole}:{number}") for number, line in enumerate(lines, 1)]
 
     def unfinished(self, number: int) -> list[AnsweredRow]:
         """What the round has so far. A line that a killed run left half-written is cut off."""
@@ -93,14 +99,5 @@ class TrainingAnswers:
 
     def finish(self, number: int, rows: Sequence[AnsweredRow]) -> None:
         """Keep a finished round, after those before it."""
-        write_json_lines(self.whole, [*(row for row in self._read() if row.round < number), *rows])
+        write_json_lines(self.whole, [*(row for row in self.finished() if row.round < number), *rows])
         self.partial.unlink(missing_ok=True)
-
-    def _read(self) -> list[AnsweredRow]:
-        if not self.whole.exists():
-            return []
-        try:
-            lines = self.whole.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.whole} cannot be read: {error}. Copy it again, or begin the run again.") from None
-        return [AnsweredRow.parse(line, f"{self.whole}:{number}") for number, line in enumerate(lines, 1)]

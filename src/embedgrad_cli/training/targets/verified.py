@@ -76,13 +76,14 @@ class Verified:
 
         Args: begins: the prompt is the one that the round begins with.
         """
-        known = self.files.finished(number + 1)
+        before = self.files.finished()
         hashes = {example.id: one for example, one in zip(arm.examples, arm.prompt_hashes(), strict=True)}
-        if self._teacher is not None and any(hashes.get(row.id) != row.prompt_hash for row in known):
+        if self._teacher is not None and any(hashes.get(row.id) != row.prompt_hash for row in before):
             raise UserError(
                 f"objective.teacher: it is not what it was when it gave the answers in {self.files.whole}. Give the "
                 "teacher that the run began with, or another output_dir."
             )
+        known = [row for row in before if row.round == number + 1]
         if known and (not begins or all(hashes.get(row.id) == row.prompt_hash for row in known)):
             return known
         if not begins:
