@@ -197,11 +197,12 @@ def summary_of(rows: Sequence[AnsweredRow], num_rows: int, settings: ObjectiveCo
     """What came of a round in a line. Args: num_rows: all training rows, with those that a teacher could not read."""
     answers = [one for row in rows for one in row.answers]
     right, kept = sum(one.correct for one in answers), sum(one.kept for one in answers)
+    cut = sum(one.ending == "limit" for one in answers)
     unsolved = num_rows - sum(any(one.kept for one in row.answers) for row in rows)
     fate = "left out" if settings.unsolved == "skip" else "with the data's own target"
     return (
-        f"{num_rows} rows, {len(answers)} answers, {right / max(len(answers), 1):.1%} right, {kept} kept, "
-        f"{unsolved} rows unsolved ({fate})"
+        f"{num_rows} rows, {len(answers)} answers, {right / max(len(answers), 1):.1%} right, {cut} cut at their limit, "
+        f"{kept} kept, {unsolved} rows unsolved ({fate})"
     )
 
 
