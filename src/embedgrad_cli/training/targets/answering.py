@@ -2,20 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedgrad_cli.config.fields import as_texts
+from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.config.teacher import is_artifact, teacher_text
 from embedgrad_cli.core.passes.ending import GeneratedAnswer
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.generation import widest
+from embedgrad_cli.core.passes.sampling import Sampling
+from embedgrad_cli.core.passes.scoring import REFILLED, Decoder, batches_by_length
 from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
 from embedgrad_cli.training.targets.targets import Material
 
 TEACHER = "objective.teacher"  # as messages name its arm
+STRIDE = 1_000_003  # between the seeds of two rounds
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """An answer to a training row: its tokens, how it ended, and the text that a grader reads, as in the test."""
+
+    answer: GeneratedAnswer
+    text: str
+
+
+def seed_of_round(seed: int, number: int) -> int:
+    """Seeds what is drawn in a round, or in a step, from 0: so that no two draw alike. The first has the run's seed."""
+    return seed + STRIDE * number
+
+
+def sample_answers(
+    forward: Forward,
+    examples: Sequence[Example],
+    prompt: SoftPrompt,
+    task: TaskConfig,
+    at_once: int,
+    sampling: Sampling,
+) -> list[list[Sampled]]:
+    """`sampling.num_samples` answers to each example, in the order of the examples; see `sampled_batches`."""
+    answers = dict(
+        pair for batch in sampled_batches(forward, examples, prompt, task, at_once, sampling) for pair in batch
+    )
+    return [answers[number] for number in range(len(examples))]
+
+
+def sampled_batches(
+    forward: Forward,
+    examples: Sequence[Example],
+    prompt: SoftPrompt,
+    task: TaskConfig,
+    at_once: int,
+    sampling: Sampling,
+    known: Callable[[Example], bool] = lambda example: False,
+) -> Iterator[list[tuple[int, list[Sampled]]]]:
+    """Let a prompt answer examples as in the test, with `task.max_new_tokens` and `task.stop`, batch by batch.
+
+    Batches depend on the examples alone, and so do the numbers that are drawn: the same call gives the same answers.
+
+    Args:
+        at_once: answers that grow at the same time, at most.
+        known: a batch whose examples are all known is left out.
+
+    Returns: with each answered example its number.
+
+    Raises:
+        StopAsked: between two tokens.
+    """
+    decoder, stops = Decoder(forward, prompt), StopStrings(tuple(task.stop or ()), forward.model.tokenizer)
+    rows = max(at_once // sampling.num_samples, 1) * REFILLED
+    for numbers in batches_by_length(forward, examples, rows, widest(0, task.max_new_tokens)):
+        batch = [examples[number] for number in numbers]
+        if all(map(known, batch)):
+            continue
+        answers = decoder.generate(batch, task.max_new_tokens, at_once, sampling, stops.texts)
+        yield [
+            (number, [Sampled(one, stops.text_before(one.ids).strip()) for one in of_row])
+            for number, of_row in zip(numbers, answers, strict=True)
+        ]
 
 
 def teacher_arm(material: Material, teacher: str) -> Arm:
