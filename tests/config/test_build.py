@@ -62,6 +62,7 @@ PLAIN: dict[str, Any] = {
         "teacher": None,
         "samples": None,
         "temperature": None,
+        "reward": None,
     },
     "optimizer": {
         "name": "sgd",

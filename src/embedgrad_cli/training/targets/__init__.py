@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from embedgrad_cli.training.targets.rollouts import Rollouts
 from embedgrad_cli.training.targets.targets import Material, Targets
 from embedgrad_cli.training.targets.written import Written
 
@@ -14,4 +15,6 @@ def make_targets(material: Material) -> Targets:
     Raises:
         DataError, TemplateError, ArtifactError, UserError: they cannot be made of this data.
     """
+    if material.config.objective.name == "reward":
+        return Rollouts(material)
     return Written(material.config, material.examples, material.objective)
