@@ -14,7 +14,10 @@ from tests.core.passes.test_savings import count_tokens
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.objectives import Reward, RowAnswers, leave_one_out
 from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.plain import plain_logits
 from embedgrad_cli.core.passes.query_cache import QueryCache
+from embedgrad_cli.core.passes.sampling import Sampling
+from embedgrad_cli.core.passes.scoring import Decoder
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded, Example
 
@@ -94,6 +97,33 @@ def test_every_way_of_computing_gives_the_plain_gradient(settings: dict[str, Any
     forward = Forward(model, encoded.examples, objective=objective, **settings)
     for _ in range(2):
         assert_parity(forward, encoded, prompt, objective, 3)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.5])
+def test_the_gradient_is_that_of_the_mean_reward(temperature: float) -> None:
+    """Of answers of one token, whose rewards' expectation can be had exactly: what many draws give on average."""
+    model = make_model("qwen2")
+    encoded = encoded_rows(model, "system", 2)
+    prompt, forward = SoftPrompt.from_seed(encoded.slots, model), Forward(model, encoded.examples)
+    last = [plain_logits(model, one.tokens, [len(one.tokens) - 1], prompt)[0] for one in encoded.examples]
+    rewards = last[0].detach()  # of tokens that are alike for the model
+    expected = gradient_of(-(torch.stack(last) / temperature).softmax(-1).matmul(rewards).mean(), prompt)
+    prompt.vectors.grad = None
+    for seed in range(8):
+        sampling = Sampling(num_samples=64, temperature=temperature, seed=seed)
+        answers = Decoder(forward, prompt).generate(encoded.examples, 1, 1000, sampling)
+        (end,) = model.end_ids
+        ids = [[(*one.ids, end)[:1] for one in of_row] for of_row in answers]
+        rows = {
+            example.id: RowAnswers.of(of_row, leave_one_out([float(rewards[one[0]]) for one in of_row]))
+            for example, of_row in zip(encoded.examples, ids, strict=True)
+        }
+        forward.objective = Reward(rows, 64 * len(ids), temperature)
+        forward.accumulate_gradient(encoded.examples, prompt)
+    assert prompt.vectors.grad is not None
+    mean = prompt.vectors.grad / 8
+    assert torch.cosine_similarity(mean.flatten(), expected.flatten(), dim=0) > 0.9
+    assert float(mean.norm() / expected.norm()) == pytest.approx(1.0, abs=0.2)
 
 
 def test_rows_that_teach_nothing_change_nothing() -> None:
