@@ -66,6 +66,7 @@ PLAIN: dict[str, Any] = {
         "rounds": None,
         "unsolved": None,
         "mask": None,
+        "reward": None,
     },
     "optimizer": {
         "name": "sgd",
@@ -228,6 +229,32 @@ def test_choices_are_not_ranked_where_answers_are_generated() -> None:
     assert "task.kind=generation" in problem
     assert "objective=gold" in problem
     assert build("optimize", with_values(objective__name="choice"))[1] == []
+
+
+REWARD = {"objective__name": "reward", "objective__samples": 4, "objective__temperature": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("objective", {"task__kind": "choice"}),
+        ("objective.samples", {"objective__samples": 1}),
+        ("objective.samples", {"objective__samples": None}),
+        ("objective.temperature", {"objective__temperature": 0.0}),
+        ("objective.temperature", {"objective__temperature": None}),
+        ("objective.teacher", {"objective__teacher": "Think."}),
+        ("objective.reward", {"objective__reward": "rewards.length"}),
+        ("objective.reward", {"objective__reward": "rewards:"}),
+        ("objective.reward", {"objective__name": "gold", "objective__reward": "rewards:length"}),
+        ("train.token_dropout", {"train__token_dropout": 0.1}),
+    ],
+)
+def test_what_a_reward_does_not_go_with(key: str, changes: dict[str, Any]) -> None:
+    generates = {**REWARD, "task__kind": "generation"}
+    assert build("optimize", with_values(**generates))[1] == []
+    assert build("optimize", with_values(**generates, objective__reward="my.rewards:length"))[1] == []
+    _, (problem,) = build("optimize", with_values(**{**generates, **changes}))
+    assert problem.startswith(f"{key}: ")
 
 
 def test_only_the_form_of_the_template_in_use_is_checked() -> None:

@@ -112,7 +112,7 @@ def test_the_groups_that_are_promised(composer: Composer) -> None:
     embedded = {"word-problems", "reviews", "causes"}
     real = {"gsm8k", "math", "sst2", "causal-judgement", "bbh"}
     assert set(groups["task"]) == embedded | real | {"recommend"}
-    assert set(groups["objective"]) == {"gold", "choice", "verified"}
+    assert set(groups["objective"]) == {"gold", "choice", "verified", "reward"}
     assert set(groups["optimizer"]) == {"adamw", "adam", "sgd"}
     assert set(groups["prompt"]) == {"step-by-step", "sentiment", "causal-judgement", "recommend", "custom"}
     lab = {f"lab/{task}" for task in embedded}

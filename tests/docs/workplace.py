@@ -139,6 +139,7 @@ def furnish(folder: Path) -> None:
         tickets = [f"{split} {n},I paid {n} times.,{n % 2}" for n in numbers]
         write(folder / "path/to/folder" / f"{split}.csv", ["subject,body,category", *tickets])
     write(folder / "tickets" / "task" / "tickets.yaml", [block("docs/tasks.md", "yaml", "name: tickets")])
+    write(folder / "rewards.py", [block("docs/objectives.md", "python", "def short_and_right")])
     write(folder / "tickets" / "train.csv", [block("docs/tasks.md", "csv", "number,subject,body")])
 
 

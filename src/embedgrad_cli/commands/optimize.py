@@ -22,6 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from embedgrad_cli.config.fields import seeds_of
+from embedgrad_cli.config.reward import reward_function
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig
 from embedgrad_cli.core.model.language_model import load_model, pick_device
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
@@ -62,6 +63,8 @@ def run(config: OptimizeConfig, overrides: Sequence[str] | None = None) -> float
 
 
 def _train(config: OptimizeConfig, directory: RunDirectory, log: RunLog, overrides: Sequence[str] | None) -> float:
+    if config.objective.reward is not None:
+        reward_function(config.objective.reward)  # what is wrong with it is said before the model is loaded
     stopwatch = Stopwatch()
     stopwatch.begin("reading")
     splits = load(config.task, config.seed)

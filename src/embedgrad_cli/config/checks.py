@@ -12,6 +12,7 @@ from typing import Any
 from embedgrad_cli import assets
 from embedgrad_cli.config.evaluation_checks import check_breakdown, check_generation
 from embedgrad_cli.config.fields import QUERY_PLACE, as_texts, num_prompts, prompt_numbers
+from embedgrad_cli.config.reward import check_reward, check_whole_prompt
 from embedgrad_cli.config.schema import (
     Message,
     ModelConfig,
@@ -152,6 +153,7 @@ def check_optimizer(optimizer: OptimizerConfig) -> list[str]:
 def check_objective(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
     """Choices can only be ranked where there are choices; a teacher must be there."""
     problems = [] if objective.teacher is None else check_teacher(objective.teacher)
+    problems += check_reward(objective, task)
     if objective.name != "choice" or task.kind == "choice":
         return problems
     return [
@@ -219,6 +221,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("objective", "task"), check_verified),
     (("objective", "train"), check_rounds),
     (("objective", "task"), check_mask),
+    (("objective", "train"), check_whole_prompt),
     (("format",), check_format),
     (("search", "format"), check_search),
     (("data_dir", "format"), check_data_dir),

@@ -157,7 +157,9 @@ class OptimizerConfig:
 
 @dataclass
 class ObjectiveConfig:
-    name: Literal["gold", "choice", "verified"] | None = setting("what is minimised; null: what suits the task's kind")
+    name: Literal["gold", "choice", "verified", "reward"] | None = setting(
+        "what is minimised; null: what suits the task's kind"
+    )
     choice_weight: float = setting("choice: weight of the softmax over the choices' scores", above=0)
     gold_weight: float = setting("choice: weight of the gold choice's loss per token", minimum=0)
     teacher: str | None = setting(
@@ -178,6 +180,12 @@ class ObjectiveConfig:
         "gold, verified: leave out target tokens that the seed finds less probable; null: none",
         above=0,
         maximum=1,
+        default=None,
+    )
+    reward: str | None = setting(
+        "reward: the Python function, MODULE:FUNCTION, that is called with query, answer and target and returns a "
+        "number; null: the task's grader, 1 for a right answer",
+        right=True,
         default=None,
     )
 

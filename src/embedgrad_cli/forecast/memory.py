@@ -110,9 +110,11 @@ class _Watched(Forward):
         with self.live.labelled(TRUNK):
             return super().compute_trunk(prompt, batch)
 
-    def _losses(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues) -> Tensor:
+    def _losses(
+        self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues, temperature: float = 1.0
+    ) -> Tensor:
         with self.live.labelled(ACTIVATIONS):
-            return super()._losses(batch, prompt, trunk)
+            return super()._losses(batch, prompt, trunk, temperature)
 
     def micro_batches(self, lengths: Sequence[int], most: int | None) -> list[list[int]]:
         ordered = sorted(super().micro_batches(lengths, most), key=lambda rows: sum(lengths[row] for row in rows))

@@ -341,7 +341,11 @@ class Sample(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics(Record):
-    """A line of `metrics.jsonl` after an optimiser step. `lr` is in embedding units, `drift` relative to the seed."""
+    """A line of `metrics.jsonl` after an optimiser step. `lr` is in embedding units, `drift` relative to the seed.
+
+    `reward` is the mean over the answers that were drawn, `rows_used` the share of the batch's rows whose rewards
+    differed; without any the step changed nothing, and `loss` and `grad_norm` are 0.
+    """
 
     step: int
     loss: float
@@ -350,6 +354,8 @@ class StepMetrics(Record):
     drift: float
     tokens: int
     seconds: float
+    reward: float | None = None
+    rows_used: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

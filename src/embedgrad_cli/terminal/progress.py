@@ -55,8 +55,11 @@ class TrainingDisplay:
         self.progress.stop()
 
     def step(self, row: StepMetrics) -> None:
+        first = f"loss {row.loss:.3f}"
+        if row.reward is not None and row.rows_used is not None:
+            first = f"reward {row.reward:.3f} ({row.rows_used:.0%} of rows used)"
         numbers = (
-            f"loss {row.loss:.3f} · validation {_percent(self.accuracy)} (best {_percent(self.best)}) · "
+            f"{first} · validation {_percent(self.accuracy)} (best {_percent(self.best)}) · "
             f"drift {row.drift:.2f} · {row.tokens / max(row.seconds, 1e-9):,.0f} tokens/s"
         )
         assert self.bar is not None

@@ -26,7 +26,7 @@ from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, rel
 from embedgrad_cli.core.text.encoding import Encoded, Example, Renderings, encode
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
-from embedgrad_cli.errors import DataError, EmbedgradError
+from embedgrad_cli.errors import DataError, EmbedgradError, UserError
 from embedgrad_cli.evaluation.answers import AnswerLog, Progress, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers, loss_by_scores
@@ -107,6 +107,7 @@ class Training:
 
         Raises:
             Stopped: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
+            UserError: a batch cannot be made; a checkpoint was written.
             NonFiniteLoss: the loss is NaN or infinite; the best prompt so far is kept.
         """
         state, directory = self.state, self.directory
@@ -118,6 +119,9 @@ class Training:
                 self._save_checkpoint()
                 where = "before the validation " if state.validation_due else ""
                 raise Stopped(f"{where}after step {state.step}", directory.path) from None
+            except UserError:  # of a reward, say, whose function the user can mend
+                self._save_checkpoint()
+                raise
 
     def _fit(self, display: TrainingDisplay) -> None:
         settings, state = self.config.train, self.state
@@ -205,9 +209,32 @@ class Training:
         return Timing(**{**dict.fromkeys(PHASES, 0.0), **seconds}, test=of_arms)
 
     def _step(self, batch: Sequence[Example], display: TrainingDisplay) -> None:
-        """One optimiser step: gradient, clipping, update, trust region, average."""
+        """One optimiser step. A batch that teaches nothing leaves prompt and optimiser as they are."""
         self.stopwatch.begin("training")
-        settings, started = self.config.optimizer, time.perf_counter()
+        started, targets = time.perf_counter(), self.targets
+        rate = learning_rate(self.config.optimizer, self.state.step, self.config.train.steps) * self.model.embedding_rms
+        self.forward.objective = targets.objective
+        loss, norm = self._descend(batch, rate) if batch else (0.0, 0.0)
+        self.state.average = self.averaging.updated(self.state.average, self.prompt)
+        self.state.step += 1
+        seconds = time.perf_counter() - started
+        row = StepMetrics(
+            step=self.state.step,
+            loss=loss,
+            grad_norm=norm,
+            lr=rate,
+            drift=relative_drift(self.prompt).mean().item(),
+            tokens=sum(len(example.tokens) + targets.objective.num_tokens(example) for example in batch),
+            seconds=round(seconds, 4),
+            reward=targets.rewards.mean if targets.rewards else None,
+            rows_used=targets.rewards.rows_used if targets.rewards else None,
+        )
+        self.directory.append_metrics(row)
+        display.step(row)
+
+    def _descend(self, batch: Sequence[Example], rate: float) -> tuple[float, float]:
+        """Gradient, clipping, update, trust region. Returns: the loss, and the gradient's norm before clipping."""
+        settings = self.config.optimizer
         self.optimizer.zero_grad()
         size = self.config.train.micro_batch_size
         used = self.token_dropout.of(self.prompt, self.state.step)
@@ -218,25 +245,11 @@ class Training:
         norm = torch.nn.utils.clip_grad_norm_(self.prompt.parameters(), limit)
         if not math.isfinite(loss.item() + norm.item()):
             self._stop_not_finite(batch, loss.item(), norm.item())
-        rate = learning_rate(settings, self.state.step, self.config.train.steps) * self.model.embedding_rms
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.trust_region.project(self.prompt)
-        self.state.average = self.averaging.updated(self.state.average, self.prompt)
-        self.state.step += 1
-        seconds = time.perf_counter() - started
-        row = StepMetrics(
-            step=self.state.step,
-            loss=loss.item(),
-            grad_norm=norm.item(),
-            lr=rate,
-            drift=relative_drift(self.prompt).mean().item(),
-            tokens=sum(example.length for example in batch),
-            seconds=round(seconds, 4),
-        )
-        self.directory.append_metrics(row)
-        display.step(row)
+        return loss.item(), norm.item()
 
     def _training_forward(self) -> Forward:
         settings = self.config.train

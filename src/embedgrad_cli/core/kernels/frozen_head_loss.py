@@ -86,10 +86,13 @@ def _by_logits(
     return losses, error.to(weight.dtype) @ weight
 
 
-def frozen_head_losses(hidden: Tensor, layer: torch.nn.Linear, targets: Tensor) -> Tensor:
-    """Negative log-likelihood of each target under a frozen output layer.
+def frozen_head_losses(hidden: Tensor, layer: torch.nn.Linear, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """Negative log-likelihood of each target under a frozen output layer, whose logits the temperature divides.
 
     Args: hidden `[n, hidden_size]`, targets `[n]`. Returns: `[n]` float32; gradients reach `hidden` alone.
     """
-    losses: Tensor = _FrozenHeadLosses.apply(hidden, layer.weight, layer.bias, targets)
+    bias: Tensor | None = layer.bias
+    if temperature != 1.0:
+        hidden, bias = hidden / temperature, None if bias is None else bias / temperature
+    losses: Tensor = _FrozenHeadLosses.apply(hidden, layer.weight, bias, targets)
     return losses

@@ -18,10 +18,12 @@ class Passes(Protocol):
     def target_losses(self) -> Tensor:
         """Negative log-likelihood of every target token, row by row: `[total target length]`, float32."""
 
-    def choice_scores(self, labels: Sequence[Labels], absolute: bool) -> Tensor:
+    def choice_scores(self, labels: Sequence[Labels], absolute: bool, temperature: float = 1.0) -> Tensor:
         """Log-likelihood of every choice of every row: `[rows, most choices]`, float32; -inf where a row has fewer.
 
-        Args: absolute: False lets the choices of a row all lack one number, which a softmax over them does not miss.
+        Args:
+            absolute: False lets the choices of a row all lack one number, which a softmax over them does not miss.
+            temperature: each token's is that of softmax(logits / temperature).
         """
 
 

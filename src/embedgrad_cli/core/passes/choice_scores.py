@@ -35,6 +35,7 @@ def choice_scores(
     prompt: SoftPrompt,
     labels: Sequence[Labels],
     absolute: bool,
+    temperature: float = 1.0,
 ) -> Tensor:
     """As `objectives.Passes.choice_scores`.
 
@@ -49,11 +50,13 @@ def choice_scores(
         states = hidden_states_at(*work) if model.has_plain_head else logits_at(*work)
     else:
         states, key_values = hidden_states_and_cache(*work) if model.has_plain_head else logits_and_cache(*work)
-    scores = pad_scores(_first_tokens(model, states, labels, absolute), labels)
+    scores = pad_scores(_first_tokens(model, states, labels, absolute, temperature), labels)
     if longest > 1:
         scores = scores + torch.stack(
             [
-                _rest(model, [of_row[k] if k < len(of_row) else () for of_row in labels], key_values, prompt)
+                _rest(
+                    model, [of_row[k] if k < len(of_row) else () for of_row in labels], key_values, prompt, temperature
+                )
                 for k in range(scores.shape[1])
             ],
             dim=1,
@@ -66,7 +69,9 @@ def pad_scores(flat: Tensor, labels: Sequence[Labels]) -> Tensor:
     return pad_sequence(list(flat.split([len(of_row) for of_row in labels])), True, -torch.inf)
 
 
-def _first_tokens(model: LanguageModel, states: Tensor, labels: Sequence[Labels], absolute: bool) -> Tensor:
+def _first_tokens(
+    model: LanguageModel, states: Tensor, labels: Sequence[Labels], absolute: bool, temperature: float
+) -> Tensor:
     """Log-likelihood of each choice's first token, row by row; unless `absolute`, of each row up to one number.
 
     Args: states: at each row's last position, the hidden state, or the logits of a model whose head is not plain.
@@ -75,24 +80,31 @@ def _first_tokens(model: LanguageModel, states: Tensor, labels: Sequence[Labels]
     row_of = torch.tensor([row for row, tokens in enumerate(firsts) for _ in tokens], device=states.device)
     tokens = torch.tensor(list(chain.from_iterable(firsts)), device=states.device)
     if not model.has_plain_head:
-        logits = states.float()
+        logits = states.float() / temperature
         chosen = logits.index_select(0, row_of).gather(1, tokens[:, None]).squeeze(1)
         return chosen - logits.logsumexp(1).index_select(0, row_of) if absolute else chosen
     layer = model.network.get_output_embeddings()
     chosen = (states.index_select(0, row_of).float() * layer.weight[tokens].float()).sum(1)
-    chosen = chosen if layer.bias is None else chosen + layer.bias[tokens].float()
+    chosen = (chosen if layer.bias is None else chosen + layer.bias[tokens].float()) / temperature
     if not absolute:
         return chosen
     starts = torch.tensor([0, *accumulate(map(len, firsts))][:-1], device=states.device)
-    norms = frozen_head_losses(states, layer, tokens[starts]) + chosen.index_select(0, starts)
+    norms = frozen_head_losses(states, layer, tokens[starts], temperature) + chosen.index_select(0, starts)
     return chosen - norms.index_select(0, row_of)
 
 
-def _rest(model: LanguageModel, choice: Sequence[tuple[int, ...]], key_values: KeyValues, prompt: SoftPrompt) -> Tensor:
+def _rest(
+    model: LanguageModel,
+    choice: Sequence[tuple[int, ...]],
+    key_values: KeyValues,
+    prompt: SoftPrompt,
+    temperature: float,
+) -> Tensor:
     """Log-likelihood of the tokens after the first of one choice per row, `[rows]`; 0 where there are none."""
     lengths = [max(len(ids) - 1, 0) for ids in choice]
     if not any(lengths):
         return torch.zeros(len(choice), device=model.device)
     targets = [token for ids in choice for token in ids[1:]]
-    losses = losses_at(model, [ids[:-1] for ids in choice], key_values, prompt, range(len(targets)), targets)
+    work = (model, [ids[:-1] for ids in choice], key_values, prompt, range(len(targets)), targets)
+    losses = losses_at(*work, temperature=temperature)
     return -torch.stack([of_row.sum() for of_row in losses.split(lengths)])

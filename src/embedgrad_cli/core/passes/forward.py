@@ -181,13 +181,17 @@ class Forward:
             total, count = total + losses.sum().item(), count + len(losses)
         return total / count
 
-    def _losses(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues) -> Tensor:
+    def _losses(
+        self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues, temperature: float = 1.0
+    ) -> Tensor:
         """Negative log-likelihood of every target token, example by example: `[total target length]`, float32."""
         if self.shares_trunk:
-            return self.target_losses(batch, prompt, trunk)
-        return plain_losses(self.model, batch, prompt)
+            return self.target_losses(batch, prompt, trunk, temperature)
+        return plain_losses(self.model, batch, prompt, temperature)
 
-    def target_losses(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues) -> Tensor:
+    def target_losses(
+        self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues, temperature: float = 1.0
+    ) -> Tensor:
         """`_losses` by the trunk."""
         key_values, branches = self.compute_before_slot(batch, prompt, trunk)
         sequences = [[*branch, *example.target[:-1]] for branch, example in zip(branches, batch, strict=True)]
@@ -199,7 +203,7 @@ class Forward:
         ]
         targets = [token for example in batch for token in example.target]
         work = (self.model, sequences, key_values, prompt, positions, targets)
-        return losses_at(*work, self.checkpoint_activations)
+        return losses_at(*work, self.checkpoint_activations, temperature)
 
     def choice_scores(
         self,
@@ -208,6 +212,7 @@ class Forward:
         trunk: KeyValues,
         labels: Sequence[Labels],
         absolute: bool,
+        temperature: float = 1.0,
     ) -> Tensor:
         """As `objectives.Passes.choice_scores`, by the trunk where the choices can share their row's conversation."""
         longest = max(len(ids) for of_row in labels for ids in of_row)
@@ -217,11 +222,11 @@ class Forward:
             key_values, branches = self.compute_before_slot(as_long, prompt, trunk)
             lengths = [len(branch) for branch in branches]
             if longest == 1 or self.allows_gaps(lengths, key_values.width + max(lengths) + longest - 1):
-                return choice_scores(self.model, branches, key_values, prompt, labels, absolute)
+                return choice_scores(self.model, branches, key_values, prompt, labels, absolute, temperature)
         answered = [
             replace(example, target=ids) for example, of_row in zip(batch, labels, strict=True) for ids in of_row
         ]
-        losses = self._losses(answered, prompt, trunk).split([len(example.target) for example in answered])
+        losses = self._losses(answered, prompt, trunk, temperature).split([len(example.target) for example in answered])
         return pad_scores(-torch.stack([of_choice.sum() for of_choice in losses]), labels)
 
     @cached_property
@@ -322,8 +327,8 @@ class _MicroBatch:
     def target_losses(self) -> Tensor:
         return self.forward._losses(self.rows, self.prompt, self.trunk)
 
-    def choice_scores(self, labels: Sequence[Labels], absolute: bool) -> Tensor:
-        return self.forward.choice_scores(self.rows, self.prompt, self.trunk, labels, absolute)
+    def choice_scores(self, labels: Sequence[Labels], absolute: bool, temperature: float = 1.0) -> Tensor:
+        return self.forward.choice_scores(self.rows, self.prompt, self.trunk, labels, absolute, temperature)
 
 
 def _leaf(tensor: Tensor, requires_grad: bool) -> Tensor:

@@ -114,13 +114,14 @@ def losses_at(
     positions: Sequence[int],
     targets: Sequence[int],
     checkpoint_activations: bool = False,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Negative log-likelihood of a target after each position, `[len(positions)]` float32; else as `logits_at`."""
     work = (model, sequences, key_values, prompt, positions, checkpoint_activations)
     wanted = torch.tensor(targets, device=model.device)
     if model.has_plain_head:
-        return frozen_head_losses(hidden_states_at(*work), model.network.get_output_embeddings(), wanted)
-    return cross_entropy(logits_at(*work).float(), wanted, reduction="none")
+        return frozen_head_losses(hidden_states_at(*work), model.network.get_output_embeddings(), wanted, temperature)
+    return cross_entropy(logits_at(*work).float() / temperature, wanted, reduction="none")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ CACHES = ("past_key_values", "cache_params", "state")  # what models call that w
 WORTH_DRAFTING = 8  # right tokens in a row; a cache that gives fewer is not asked again
 
 
-def plain_losses(model: LanguageModel, batch: Sequence[Example], prompt: SoftPrompt) -> Tensor:
+def plain_losses(
+    model: LanguageModel, batch: Sequence[Example], prompt: SoftPrompt, temperature: float = 1.0
+) -> Tensor:
     """Negative log-likelihood of every target token, example by example: `[total target length]`, float32."""
     whole = PackedBatch.of([[*example.tokens, *example.target] for example in batch], model.device)
     embeds = prompt.embed(whole.padded_tokens, model)
@@ -38,7 +40,7 @@ def plain_losses(model: LanguageModel, batch: Sequence[Example], prompt: SoftPro
     for row, example in enumerate(batch):
         first = len(example.tokens) - 1
         targets = torch.tensor(example.target, device=logits.device)
-        predictions = logits[row, first : first + len(targets)].float()
+        predictions = logits[row, first : first + len(targets)].float() / temperature
         losses.append(cross_entropy(predictions, targets, reduction="none"))
     return torch.cat(losses)
 

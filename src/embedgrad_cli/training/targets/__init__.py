@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from embedgrad_cli.training.targets.masked import Masked
+from embedgrad_cli.training.targets.rollouts import Rollouts
 from embedgrad_cli.training.targets.targets import Material, Targets
 from embedgrad_cli.training.targets.verified import Verified
 from embedgrad_cli.training.targets.written import Written
@@ -20,4 +21,6 @@ def make_targets(material: Material) -> Targets:
     targets: Targets = Written(material.config, material.examples, material.objective)
     if settings.name == "verified":
         targets = Verified(material)
+    if settings.name == "reward":
+        targets = Rollouts(material)
     return targets if settings.mask is None else Masked(material, targets, settings.mask)

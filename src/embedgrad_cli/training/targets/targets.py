@@ -40,15 +40,27 @@ class Material:
     directory: RunDirectory
 
 
+@dataclass(frozen=True)
+class BatchRewards:
+    """What the answers drawn for a batch were worth: the mean over all, and the share of rows that teach something."""
+
+    mean: float
+    rows_used: float
+
+
 class Targets(Protocol):
     """Where the targets of a run come from. All its examples have tokens that `Material.examples` have too."""
 
     @property
     def objective(self) -> Objective:
-        """What the batches go down."""
+        """What the last batch goes down; before any, one like it."""
+
+    @property
+    def rewards(self) -> BatchRewards | None:
+        """Of the last batch; None where nothing is rewarded."""
 
     def batch(self, step: int, prompt: SoftPrompt) -> Sequence[Example]:
-        """The examples of the optimiser step after `step` others.
+        """The examples of the optimiser step after `step` others; none: there is nothing to learn in this step.
 
         Steps come in order, from any on. The batch depends on the step and the prompt before it alone, so a resumed run
         has those of an uninterrupted one.

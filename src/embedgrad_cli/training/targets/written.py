@@ -14,6 +14,8 @@ from embedgrad_cli.core.text.encoding import Example
 class Written:
     """The same examples in every epoch, shuffled; see `training_batches`."""
 
+    rewards = None
+
     def __init__(self, config: OptimizeConfig, examples: Sequence[Example], objective: Objective) -> None:
         self.config, self.examples, self.objective = config, examples, objective
         self._batches: Iterator[list[Example]] | None = None

@@ -1,0 +1,68 @@
+"""Targets that the prompt in training draws itself, anew in every step, with what each is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from embedgrad_cli.core.objectives import Objective, Reward, RowAnswers, leave_one_out
+from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.sampling import Sampling
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
+from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.training.targets.answering import Sampled, as_target, sample_answers, seed_of_round
+from embedgrad_cli.training.targets.rewards import make_rewards
+from embedgrad_cli.training.targets.targets import BatchRewards, Material
+from embedgrad_cli.training.targets.written import batches_from
+
+
+class Rollouts:
+    """Draws `objective.samples` answers to each row of a batch with the prompt as it is, and rewards them.
+
+    Rows come in the order of `Written`. What is drawn depends on the run's seed, the step, the row's id and the
+    answer's number. Rows whose rewards agree are left out: their advantages are zero. So a batch may be empty.
+    """
+
+    def __init__(self, material: Material) -> None:
+        settings = material.config.objective
+        assert settings.samples is not None  # config.reward has seen to it
+        assert settings.temperature is not None
+        self.material, self.num_samples, self.temperature = material, settings.samples, settings.temperature
+        self.rows = {row.id: row for row in material.rows}
+        self.rewards_of = make_rewards(settings.reward, material.config.task)
+        self.forward = Forward(material.model, material.examples, material.shares_trunk)
+        self.objective: Objective = Reward({}, 1, self.temperature)
+        self.rewards: BatchRewards | None = None
+        self._batches: Iterator[list[Example]] | None = None
+
+    def batch(self, step: int, prompt: SoftPrompt) -> Sequence[Example]:
+        """As `Targets.batch`: those of the next rows that have something to teach, each row once.
+
+        Raises:
+            UserError: a reward is none.
+        """
+        if self._batches is None:
+            self._batches = batches_from(step, self.material.examples, self.material.config)
+        examples = next(self._batches)
+        answers = self._answer(examples, prompt, step)
+        texts = [[one.text for one in of_row] for of_row in answers]
+        rewards = self.rewards_of([self.rows[example.id] for example in examples], texts)
+        found = {
+            example.id: self._weighted(of_row, values)
+            for example, of_row, values in zip(examples, answers, rewards, strict=True)
+        }
+        self.objective = Reward(found, len(examples) * self.num_samples, self.temperature)
+        used = [example for example in examples if found[example.id].ids]
+        mean = sum(map(sum, rewards)) / (len(examples) * self.num_samples)
+        self.rewards = BatchRewards(mean, len(used) / len(examples))
+        return used
+
+    def _answer(self, examples: Sequence[Example], prompt: SoftPrompt, step: int) -> list[list[Sampled]]:
+        config = self.material.config
+        seed = seed_of_round(config.seed, step)
+        sampling = Sampling(num_samples=self.num_samples, temperature=self.temperature, seed=seed)
+        at_once = max(config.evaluation.batch_size, self.num_samples)
+        return sample_answers(self.forward, examples, prompt, config.task, at_once, sampling)
+
+    def _weighted(self, answers: Sequence[Sampled], rewards: Sequence[float]) -> RowAnswers:
+        targets = [as_target(one.answer, self.material.prompt_template) for one in answers]
+        return RowAnswers.of(targets, leave_one_out(rewards))
