@@ -62,6 +62,8 @@ PLAIN: dict[str, Any] = {
         "teacher": None,
         "samples": None,
         "temperature": None,
+        "teacher_examples": None,
+        "top": None,
     },
     "optimizer": {
         "name": "sgd",

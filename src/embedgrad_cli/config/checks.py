@@ -24,7 +24,7 @@ from embedgrad_cli.config.schema import (
     TemplateConfig,
 )
 from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_revision, check_task
-from embedgrad_cli.config.teacher import check_teacher
+from embedgrad_cli.config.teacher import check_distill, check_teacher
 from embedgrad_cli.storage.gguf_files import SUFFIX, gguf_in, named_gguf
 
 ROLES = ("system", "user", "assistant")
@@ -151,6 +151,7 @@ def check_optimizer(optimizer: OptimizerConfig) -> list[str]:
 def check_objective(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
     """Choices can only be ranked where there are choices; a teacher must be there."""
     problems = [] if objective.teacher is None else check_teacher(objective.teacher)
+    problems += check_distill(objective, task)
     if objective.name != "choice" or task.kind == "choice":
         return problems
     return [

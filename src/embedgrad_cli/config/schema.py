@@ -157,7 +157,7 @@ class OptimizerConfig:
 
 @dataclass
 class ObjectiveConfig:
-    name: Literal["gold", "choice"] | None = setting("what is minimised; null: what suits the task's kind")
+    name: Literal["gold", "choice", "distill"] | None = setting("what is minimised; null: what suits the task's kind")
     choice_weight: float = setting("choice: weight of the softmax over the choices' scores", above=0)
     gold_weight: float = setting("choice: weight of the gold choice's loss per token", minimum=0)
     teacher: str | None = setting(
@@ -167,6 +167,12 @@ class ObjectiveConfig:
     )
     samples: int | None = setting("answers that are drawn for a training row", minimum=1, default=None)
     temperature: float | None = setting("at which they are drawn; 0 takes the likeliest", minimum=0, default=None)
+    teacher_examples: int | None = setting(
+        "distill: so many training rows stand behind the teacher's words as worked examples", minimum=1, default=None
+    )
+    top: int | None = setting(
+        "distill: tokens at each place of an answer whose likelihoods are learnt", minimum=1, default=None
+    )
 
 
 # What is minimised where nothing is chosen.

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 
 from embedgrad_cli.config.schema import OBJECTIVES, ObjectiveConfig, TaskConfig
 from embedgrad_cli.core.objectives.choice import Choice, row_choices
+from embedgrad_cli.core.objectives.distill import Distill, SoftTargets
 from embedgrad_cli.core.objectives.gold import Gold
 from embedgrad_cli.core.objectives.objective import Labels, Objective, Passes
 from embedgrad_cli.core.text.encoding import Row, encode_choices
 from embedgrad_cli.core.text.template import PromptTemplate
 
-__all__ = ["Choice", "Gold", "Labels", "Objective", "Passes", "make_objective"]
+__all__ = ["Choice", "Distill", "Gold", "Labels", "Objective", "Passes", "SoftTargets", "make_objective"]
 
 
 def make_objective(
     config: ObjectiveConfig, task: TaskConfig, rows: Sequence[Row], prompt_template: PromptTemplate
 ) -> Objective:
-    """The objective that these settings name, or the one of the task's kind, for the training rows."""
-    if (config.name or OBJECTIVES[task.kind]) == "gold":
+    """The objective that these settings name, or the one of the task's kind, for the targets that the rows have."""
+    if (config.name or OBJECTIVES[task.kind]) != "choice":
         return Gold()
     choices = {names: encode_choices(names, prompt_template) for names in {row.choices for row in rows}}
     return Choice(row_choices(rows, choices, task.score), config.choice_weight, config.gold_weight)

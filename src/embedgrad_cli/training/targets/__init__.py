@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from embedgrad_cli.evaluation.arms import ArmPrompt
+from embedgrad_cli.evaluation.distillation import TEACHER
+from embedgrad_cli.training.targets.distilled import Distilled
 from embedgrad_cli.training.targets.targets import Material, Targets
 from embedgrad_cli.training.targets.written import Written
 
-__all__ = ["Material", "Targets", "make_targets"]
+__all__ = ["Material", "Targets", "make_targets", "tested_prompts"]
 
 
 def make_targets(material: Material) -> Targets:
@@ -14,4 +17,11 @@ def make_targets(material: Material) -> Targets:
     Raises:
         DataError, TemplateError, ArtifactError, UserError: they cannot be made of this data.
     """
+    if material.config.objective.name == "distill":
+        return Distilled(material)
     return Written(material.config, material.examples, material.objective)
+
+
+def tested_prompts(targets: Targets) -> dict[str, ArmPrompt]:
+    """Prompts that the test compares beside the run's own: a teacher that is to be replaced."""
+    return {TEACHER: targets.teacher.prompt} if isinstance(targets, Distilled) else {}
