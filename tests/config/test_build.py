@@ -67,6 +67,8 @@ PLAIN: dict[str, Any] = {
         "unsolved": None,
         "mask": None,
         "reward": None,
+        "teacher_examples": None,
+        "top": None,
     },
     "optimizer": {
         "name": "sgd",

@@ -22,7 +22,7 @@ CHOICES = [
     path.relative_to(conf_dir()).with_suffix("").as_posix().split("/", 1) for path in FILES if path.parent != conf_dir()
 ]
 NEEDS = {"bbh": ["task.name=navigate"], "local": ["model.path=owner/name"], "custom": ["prompt.text=Think"]}
-NEEDS |= {"choice": ["task=reviews"]}
+NEEDS |= {"choice": ["task=reviews"], "distill": ["objective.teacher=Think"]}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_the_groups_that_are_promised(composer: Composer) -> None:
     embedded = {"word-problems", "reviews", "causes"}
     real = {"gsm8k", "math", "sst2", "causal-judgement", "bbh"}
     assert set(groups["task"]) == embedded | real | {"recommend"}
-    assert set(groups["objective"]) == {"gold", "choice", "verified", "reward"}
+    assert set(groups["objective"]) == {"gold", "choice", "verified", "reward", "distill"}
     assert set(groups["optimizer"]) == {"adamw", "adam", "sgd"}
     assert set(groups["prompt"]) == {"step-by-step", "sentiment", "causal-judgement", "recommend", "custom"}
     lab = {f"lab/{task}" for task in embedded}

@@ -15,6 +15,7 @@ from scipy.stats import binomtest
 from embedgrad_cli.evaluation.significance import (
     bootstrap_interval,
     clustered_mean,
+    gain_kept,
     holm,
     mcnemar,
     minimum_detectable_difference,
@@ -260,3 +261,42 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_answer() -> None:
                 assert pass_at_k(n, correct, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
     with pytest.raises(ValueError):
         pass_at_k(2, 1, 3)
+
+
+def drawn(*shares: float, n: int = 400) -> list[list[bool]]:
+    """Seed, teacher and candidate: each right where a number of the row's own is below its share."""
+    numbers = [random.Random(row).random() for row in range(n)]
+    return [[number < share for number in numbers] for share in shares]
+
+
+def test_the_gain_that_is_kept_is_a_ratio_of_differences() -> None:
+    seed, teacher, candidate = drawn(0.5, 0.8, 0.77)
+    share, interval = gain_kept(seed, teacher, candidate)
+    assert share == pytest.approx((sum(candidate) - sum(seed)) / (sum(teacher) - sum(seed)))
+    assert interval is not None
+    assert interval[0] < share < interval[1] <= 1.0
+    assert gain_kept(seed, teacher, teacher) == (1.0, (1.0, 1.0))
+
+
+def test_the_interval_of_the_gain_that_is_kept_is_that_of_drawing_rows() -> None:
+    arms = [
+        [random.Random(f"{arm} {row}").random() < share for row in range(200)]
+        for arm, share in enumerate((0.4, 0.8, 0.7))
+    ]
+    _, interval = gain_kept(*arms)
+    rows, generator, ratios = np.array(arms, dtype=float), np.random.default_rng(1), []
+    for _ in range(4000):
+        seed, teacher, candidate = rows[:, generator.integers(200, size=200)].mean(axis=1)
+        ratios.append((candidate - seed) / (teacher - seed))
+    assert interval == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])), abs=0.03)
+
+
+def test_of_a_gain_that_may_be_none_nothing_is_said() -> None:
+    seed, teacher, candidate = drawn(0.5, 0.5, 0.7)
+    assert gain_kept(seed, teacher, candidate) == (None, None)
+    wins_one = [not right if number == seed.index(False) else right for number, right in enumerate(seed)]
+    share, interval = gain_kept(seed, wins_one, candidate)
+    assert share == sum(candidate) - sum(seed)
+    assert interval is None
+    with pytest.raises(ValueError, match="no example"):
+        gain_kept([], [], [])

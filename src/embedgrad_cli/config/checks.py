@@ -25,7 +25,7 @@ from embedgrad_cli.config.schema import (
     TemplateConfig,
 )
 from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_revision, check_task
-from embedgrad_cli.config.teacher import check_teacher
+from embedgrad_cli.config.teacher import check_distill, check_teacher
 from embedgrad_cli.config.verified_checks import check_mask, check_rounds, check_verified
 from embedgrad_cli.storage.gguf_files import SUFFIX, gguf_in, named_gguf
 
@@ -153,6 +153,7 @@ def check_optimizer(optimizer: OptimizerConfig) -> list[str]:
 def check_objective(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
     """Choices can only be ranked where there are choices; a teacher must be there."""
     problems = [] if objective.teacher is None else check_teacher(objective.teacher)
+    problems += check_distill(objective, task)
     problems += check_reward(objective, task)
     if objective.name != "choice" or task.kind == "choice":
         return problems

@@ -157,7 +157,7 @@ class OptimizerConfig:
 
 @dataclass
 class ObjectiveConfig:
-    name: Literal["gold", "choice", "verified", "reward"] | None = setting(
+    name: Literal["gold", "choice", "verified", "reward", "distill"] | None = setting(
         "what is minimised; null: what suits the task's kind"
     )
     choice_weight: float = setting("choice: weight of the softmax over the choices' scores", above=0)
@@ -187,6 +187,12 @@ class ObjectiveConfig:
         "number; null: the task's grader, 1 for a right answer",
         right=True,
         default=None,
+    )
+    teacher_examples: int | None = setting(
+        "distill: so many training rows stand behind the teacher's words as worked examples", minimum=1, default=None
+    )
+    top: int | None = setting(
+        "distill: tokens at each place of an answer whose likelihoods are learnt", minimum=1, default=None
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from embedgrad_cli.config.arm_spec import SUFFIX
+from embedgrad_cli.config.schema import ObjectiveConfig, TaskConfig
 from embedgrad_cli.errors import UserError
 
 TEXT_FILES = (".txt", ".md")
@@ -47,3 +48,26 @@ def check_teacher(teacher: str) -> list[str]:
     if (is_artifact(teacher) or is_text_file(teacher)) and not Path(teacher).expanduser().is_file():
         return [f"objective.teacher: there is no file {teacher!r}. Give an existing one, or the words of a prompt."]
     return []
+
+
+def check_distill(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
+    """A teacher is needed; words can have worked examples behind them, vectors cannot; draws must differ."""
+    if objective.name != "distill":
+        return []
+    problems, teacher = [], objective.teacher
+    if teacher is None and objective.teacher_examples is None:
+        problems.append(
+            "objective.teacher: distill needs a prompt whose answers are learnt. Give its words, a .txt or .md file "
+            "that holds them, a .safetensors prompt, or objective.teacher_examples=8 for the seed with so many worked "
+            "examples."
+        )
+    if teacher is not None and objective.teacher_examples is not None and is_artifact(teacher):
+        problems.append(
+            f"objective.teacher_examples: the teacher {teacher} is vectors, which take no worked examples. Leave it "
+            "out, or give a text as teacher."
+        )
+    if (objective.samples or 1) > 1 and (task.kind == "choice" or not objective.temperature):
+        why = "rows have choices, and the likeliest is the answer" if task.kind == "choice" else "nothing is drawn"
+        mend = "" if task.kind == "choice" else ", or a positive objective.temperature"
+        problems.append(f"objective.samples: {objective.samples} answers would be alike, as {why}. Give 1{mend}.")
+    return problems

@@ -155,6 +155,34 @@ def bootstrap_interval(differences: Sequence[float], seed: int = 0) -> tuple[flo
     return float(low), float(high)
 
 
+def gain_kept(
+    seed: Sequence[bool], teacher: Sequence[bool], candidate: Sequence[bool]
+) -> tuple[float | None, tuple[float, float] | None]:
+    """The share of the teacher's gain over the seed that a candidate has, (c - s) / (t - s), and its 95 % interval.
+
+    The interval is `bootstrap_interval`'s, whole examples being drawn. The share is None where the teacher has no gain;
+    the interval where more than 2.5 % of the resamples give it none, because a ratio has no bounds then.
+    Raises ValueError without examples.
+    """
+    import numpy as np
+
+    if not seed:
+        raise ValueError("no example to draw from")
+    right = np.asarray([seed, teacher, candidate], dtype=float)
+    gains = right[1:] - right[0]  # the teacher's, the candidate's
+    if gains[0].sum() <= 0:
+        return None, None
+    kinds, counts = np.unique(gains, axis=1, return_counts=True)
+    n = int(counts.sum())
+    of_teacher, of_candidate = kinds @ np.random.default_rng(0).multinomial(n, counts / n, size=RESAMPLES).T
+    share = float(gains[1].sum() / gains[0].sum())
+    if np.mean(of_teacher <= 0) > 0.025:
+        return share, None
+    positive = of_teacher > 0
+    low, high = np.quantile(of_candidate[positive] / of_teacher[positive], [0.025, 0.975])
+    return share, (float(low), float(high))
+
+
 def minimum_detectable_difference(n: int, discordant: int) -> float:
     r"""The smallest difference that McNemar's test at 5 % would find on n examples with a chance of 80 %.
 

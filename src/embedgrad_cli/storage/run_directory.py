@@ -32,6 +32,7 @@ class RunDirectory:
         self.path, self._settings, self._free = path, config, free
         self.prompt = path / "prompt.safetensors"
         self.checkpoint = path / "checkpoint.safetensors"
+        self.teacher = path / "teacher.safetensors"
         self.metrics = path / "metrics.jsonl"
         self.results = path / "results.json"
         self.samples = path / "samples.jsonl"

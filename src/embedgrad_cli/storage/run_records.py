@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from embedgrad_cli.storage.distillation import Distillation
 from embedgrad_cli.storage.record import Json, Record
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.structure import Pair
@@ -281,6 +282,7 @@ class Results(Record):
     peak_memory_bytes: int | None = None
     digests: RunDigests | None = None
     timing: Timing | None = None
+    distillation: Distillation | None = None
 
     @property
     def template_additions(self) -> list[tuple[str, str, list[str]]]:

@@ -19,6 +19,7 @@ from embedgrad_cli.evaluation.ranking import WORDS
 from embedgrad_cli.evaluation.significance import show_p, verdict
 from embedgrad_cli.storage.run_records import Breakdown, Comparison, Results, SamplesSummary, Timing
 from embedgrad_cli.tasks.load import Row
+from embedgrad_cli.terminal import distillation
 
 SHOWN_EXAMPLES = 3
 SHOWN_VALUES = 40  # of a field, in a breakdown
@@ -52,6 +53,7 @@ def results(
         )
     _print_scoring(console, summary)
     _print_overlap(console, summary)
+    _print_distillation(console, summary)
     _print_advice(console, summary)
     if summary.num_skipped:
         console.print(f"{summary.num_skipped} examples were too long for the model and left out of every arm.")
@@ -85,6 +87,7 @@ def already_finished(output_dir: Path, summary: Results) -> None:
     _print_tables(console, summary)
     _print_scoring(console, summary)
     _print_overlap(console, summary)
+    _print_distillation(console, summary)
     _print_advice(console, summary)
 
 
@@ -162,6 +165,11 @@ def _print_overlap(console: Console, summary: Results) -> None:
     else:
         said = f"{of_all} trained or selected a prompt{by_chance}; what it achieves there says nothing of new ones."
     console.print(said, soft_wrap=True)
+
+
+def _print_distillation(console: Console, summary: Results) -> None:
+    for sentence in distillation.sentences(summary.distillation) if summary.distillation else ():
+        console.print(Text(sentence), soft_wrap=True)
 
 
 def _print_advice(console: Console, summary: Results) -> None:

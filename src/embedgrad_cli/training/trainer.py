@@ -29,6 +29,7 @@ from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError, EmbedgradError, UserError
 from embedgrad_cli.evaluation.answers import AnswerLog, Progress, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
+from embedgrad_cli.evaluation.distillation import TEACHER, distillation_of
 from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers, loss_by_scores
 from embedgrad_cli.evaluation.results import Outcomes, results_of, sample_lines
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
@@ -46,7 +47,7 @@ from embedgrad_cli.training.advice import advice_after
 from embedgrad_cli.training.averaging import Averaging
 from embedgrad_cli.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from embedgrad_cli.training.optimizer import learning_rate, make_optimizer
-from embedgrad_cli.training.targets import Material, make_targets
+from embedgrad_cli.training.targets import Material, make_targets, tested_prompts
 from embedgrad_cli.training.token_dropout import TokenDropout
 from embedgrad_cli.training.trust_region import TrustRegion
 
@@ -141,14 +142,15 @@ class Training:
         stop_if_asked()
 
     def test(self) -> float:
-        """Answer the test split once with `none`, `seed` and `optimized`, and write everything down.
+        """Answer the test split once with `none`, `seed`, a teacher and `optimized`, and write everything down.
 
         Raises:
             Stopped: asked to stop (Ctrl-C, SIGTERM); the answers so far are kept.
         """
         optimized = SoftPrompt(self.prompt.slots, self.prompt.seed, self.state.best_vectors)
         task, seeds = self.config.task, seeds_of(self.config.prompt)
-        prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), "optimized": ArmPrompt(seeds, optimized)}
+        prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), **tested_prompts(self.targets)}
+        prompts["optimized"] = ArmPrompt(seeds, optimized)
         self.stopwatch.begin("encoding")
         arm_set = self._build_arms(self.splits.test, prompts)
         log_of_answers, batch_size = AnswerLog(self.directory.answers), self.config.evaluation.batch_size
@@ -201,6 +203,7 @@ class Training:
             peak_memory_bytes=peak_memory(self.model.device),
             digests=self.digests,
             timing=self._timing(),
+            distillation=distillation_of(arm_set.arms, outcomes) if TEACHER in arm_set.arms else None,
         )
 
     def _timing(self) -> Timing:
@@ -316,6 +319,7 @@ class Training:
             objective,
             self.shares_trunk,
             self.directory,
+            self.splits.test,
         )
 
     def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:

@@ -6,7 +6,7 @@ from tests.conftest import make_model
 from torch.nn.functional import cross_entropy
 
 from embedgrad_cli.core.kernels import frozen_head_loss as losses
-from embedgrad_cli.core.kernels.frozen_head_loss import frozen_head_losses
+from embedgrad_cli.core.kernels.frozen_head_loss import frozen_head_likelihoods, frozen_head_losses
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -28,6 +28,23 @@ def test_losses_and_gradient_are_cross_entropys(
     torch.testing.assert_close(torch.autograd.grad((actual * weights).sum(), hidden)[0], gradient)
     with torch.no_grad():
         torch.testing.assert_close(frozen_head_losses(hidden, layer, targets), expected.detach())
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("looked_up", [1, 12, 10_000])
+def test_likelihoods_and_gradient_are_log_softmax_s(
+    bias: bool, looked_up: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "LOOKED_UP", looked_up)
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, 100, bias=bias).requires_grad_(False)
+    hidden = torch.randn(7, 8, requires_grad=True)
+    ids, weights = torch.rand(7, 100).argsort(dim=1)[:, :5], torch.randn(7, 5)
+    expected = layer(hidden).log_softmax(-1).gather(1, ids)
+    (gradient,) = torch.autograd.grad((expected * weights).sum(), hidden)
+    actual = frozen_head_likelihoods(hidden, layer, ids)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(torch.autograd.grad((actual * weights).sum(), hidden)[0], gradient)
 
 
 @pytest.mark.parametrize("bias", [False, True])

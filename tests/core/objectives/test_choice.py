@@ -23,7 +23,7 @@ class Numbers:
     """Passes that give these numbers, and remember what they were asked for."""
 
     def __init__(self, numbers: Any) -> None:
-        self.numbers, self.absolute = torch.tensor(numbers), None
+        self.numbers, self.absolute = torch.as_tensor(numbers), None
 
     def target_losses(self) -> Tensor:
         return self.numbers

@@ -28,6 +28,8 @@ from embedgrad_cli.core.kernels.shared_prefix_attention import attend
 LOGIT_ROWS = 256
 # By attention, rows in one call, and parts of the vocabulary, for as many threads to work on where rows are few.
 ATTENTION_ROWS, PARTS = 1024, 8
+# Rows of the output layer that are looked up at once: 64 MB of float32 at a hidden size of 2,048.
+LOOKED_UP = 8192
 
 
 class _FrozenHeadLosses(torch.autograd.Function):
@@ -96,3 +98,36 @@ def frozen_head_losses(hidden: Tensor, layer: torch.nn.Linear, targets: Tensor, 
         hidden, bias = hidden / temperature, None if bias is None else bias / temperature
     losses: Tensor = _FrozenHeadLosses.apply(hidden, layer.weight, bias, targets)
     return losses
+
+
+class _RowProducts(torch.autograd.Function):
+    """The logits of some tokens alone; their rows of the layer are looked up again on the way back, not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, ids)
+        ctx.dtype = hidden.dtype
+        parts = zip(hidden.split(_looked_up(ids)), ids.split(_looked_up(ids)), strict=True)
+        return torch.cat([torch.einsum("nh,nkh->nk", part.float(), weight[rows].float()) for part, rows in parts])
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
+        weight, ids = ctx.saved_tensors
+        parts = zip(outputs[0].split(_looked_up(ids)), ids.split(_looked_up(ids)), strict=True)
+        gradient = torch.cat([torch.einsum("nk,nkh->nh", part, weight[rows].float()) for part, rows in parts])
+        return gradient.to(ctx.dtype), None, None
+
+
+def _looked_up(ids: Tensor) -> int:
+    return max(LOOKED_UP // ids.shape[1], 1)
+
+
+def frozen_head_likelihoods(hidden: Tensor, layer: torch.nn.Linear, ids: Tensor) -> Tensor:
+    """Log-likelihoods of some tokens at each position under a frozen output layer.
+
+    Args: hidden `[n, hidden_size]`, ids `[n, k]`. Returns: `[n, k]` float32; gradients reach `hidden` alone.
+    """
+    logits: Tensor = _RowProducts.apply(hidden, layer.weight, ids)
+    logits = logits if layer.bias is None else logits + layer.bias[ids].float()
+    norms = frozen_head_losses(hidden, layer, ids[:, 0]) + logits[:, 0]
+    return logits - norms[:, None]

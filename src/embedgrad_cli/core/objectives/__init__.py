@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from embedgrad_cli.config.schema import OBJECTIVES, ObjectiveConfig, TaskConfig
 from embedgrad_cli.core.objectives.choice import Choice, row_choices
+from embedgrad_cli.core.objectives.distill import Distill, SoftTargets
 from embedgrad_cli.core.objectives.gold import Gold
 from embedgrad_cli.core.objectives.masked_gold import MaskedGold
 from embedgrad_cli.core.objectives.objective import Labels, Objective, Passes
@@ -15,6 +16,7 @@ from embedgrad_cli.core.text.template import PromptTemplate
 
 __all__ = [
     "Choice",
+    "Distill",
     "Gold",
     "Labels",
     "MaskedGold",
@@ -22,6 +24,7 @@ __all__ = [
     "Passes",
     "Reward",
     "RowAnswers",
+    "SoftTargets",
     "leave_one_out",
     "make_objective",
 ]

@@ -18,6 +18,12 @@ class Passes(Protocol):
     def target_losses(self) -> Tensor:
         """Negative log-likelihood of every target token, row by row: `[total target length]`, float32."""
 
+    def token_likelihoods(self, ids: Tensor) -> Tensor:
+        """Log-likelihoods of some tokens where each target token is predicted: `[total target length, k]`, float32.
+
+        Args: ids: their vocabulary ids, of the same shape; row by row as in `target_losses`.
+        """
+
     def choice_scores(self, labels: Sequence[Labels], absolute: bool, temperature: float = 1.0) -> Tensor:
         """Log-likelihood of every choice of every row: `[rows, most choices]`, float32; -inf where a row has fewer.
 

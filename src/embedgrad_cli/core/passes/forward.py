@@ -40,9 +40,16 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.objectives import Gold, Labels, Objective
 from embedgrad_cli.core.passes.batching import split_by_length, split_packed
 from embedgrad_cli.core.passes.choice_scores import choice_scores, pad_scores
-from embedgrad_cli.core.passes.network_pass import extend_cache, logits_and_cache, losses_at
-from embedgrad_cli.core.passes.plain import plain_losses
+from embedgrad_cli.core.passes.network_pass import (
+    extend_cache,
+    hidden_states_at,
+    logits_and_cache,
+    logits_at,
+    losses_at,
+)
+from embedgrad_cli.core.passes.plain import plain_losses, plain_target_logits
 from embedgrad_cli.core.passes.query_cache import QueryCache
+from embedgrad_cli.core.passes.token_likelihoods import States
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, Slots, first_slot, trunk_length
 from embedgrad_cli.storage.interrupts import stop_if_asked
@@ -193,6 +200,22 @@ class Forward:
         self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues, temperature: float = 1.0
     ) -> Tensor:
         """`_losses` by the trunk."""
+        targets = [token for example in batch for token in example.target]
+        return losses_at(*self._work(batch, prompt, trunk), targets, self.checkpoint_activations, temperature)
+
+    def target_states(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues) -> States:
+        """What the model gives where each target token is predicted, example by example."""
+        if not self.shares_trunk:
+            return States(plain_target_logits(self.model, batch, prompt))
+        work = (*self._work(batch, prompt, trunk), self.checkpoint_activations)
+        if not self.model.has_plain_head:
+            return States(logits_at(*work))
+        return States(hidden_states_at(*work), self.model.network.get_output_embeddings())
+
+    def _work(
+        self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues
+    ) -> tuple[LanguageModel, list[list[int]], KeyValues, SoftPrompt, list[int]]:
+        """What a pass over targets takes, up to the positions that predict their tokens; see `network_pass`."""
         key_values, branches = self.compute_before_slot(batch, prompt, trunk)
         sequences = [[*branch, *example.target[:-1]] for branch, example in zip(branches, batch, strict=True)]
         ends = accumulate(len(sequence) for sequence in sequences)
@@ -201,9 +224,7 @@ class Forward:
             for end, example in zip(ends, batch, strict=True)
             for position in range(end - len(example.target), end)
         ]
-        targets = [token for example in batch for token in example.target]
-        work = (self.model, sequences, key_values, prompt, positions, targets)
-        return losses_at(*work, self.checkpoint_activations, temperature)
+        return self.model, sequences, key_values, prompt, positions
 
     def choice_scores(
         self,
@@ -326,6 +347,9 @@ class _MicroBatch:
 
     def target_losses(self) -> Tensor:
         return self.forward._losses(self.rows, self.prompt, self.trunk)
+
+    def token_likelihoods(self, ids: Tensor) -> Tensor:
+        return self.forward.target_states(self.rows, self.prompt, self.trunk).likelihoods(ids)
 
     def choice_scores(self, labels: Sequence[Labels], absolute: bool, temperature: float = 1.0) -> Tensor:
         return self.forward.choice_scores(self.rows, self.prompt, self.trunk, labels, absolute, temperature)

@@ -32,17 +32,19 @@ def plain_losses(
     model: LanguageModel, batch: Sequence[Example], prompt: SoftPrompt, temperature: float = 1.0
 ) -> Tensor:
     """Negative log-likelihood of every target token, example by example: `[total target length]`, float32."""
+    targets = torch.tensor([token for example in batch for token in example.target], device=model.device)
+    logits = plain_target_logits(model, batch, prompt).float() / temperature
+    return cross_entropy(logits, targets, reduction="none")
+
+
+def plain_target_logits(model: LanguageModel, batch: Sequence[Example], prompt: SoftPrompt) -> Tensor:
+    """Logits where each target token is predicted, example by example: `[total target length, vocabulary]`."""
     whole = PackedBatch.of([[*example.tokens, *example.target] for example in batch], model.device)
     embeds = prompt.embed(whole.padded_tokens, model)
     # Padding stands behind the rows, so no token sees it, and no mask is needed.
     logits = model.network(inputs_embeds=embeds, use_cache=False).logits
-    losses = []
-    for row, example in enumerate(batch):
-        first = len(example.tokens) - 1
-        targets = torch.tensor(example.target, device=logits.device)
-        predictions = logits[row, first : first + len(targets)].float() / temperature
-        losses.append(cross_entropy(predictions, targets, reduction="none"))
-    return torch.cat(losses)
+    firsts = [len(example.tokens) - 1 for example in batch]
+    return torch.cat([logits[row, first : first + len(batch[row].target)] for row, first in enumerate(firsts)])
 
 
 def plain_scores(

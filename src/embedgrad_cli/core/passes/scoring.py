@@ -70,6 +70,13 @@ class Decoder:
         return plain_losses(self.forward.model, [example], self.prompt)
 
     @torch.no_grad()
+    def likeliest_tokens(
+        self, batch: Sequence[Example], k: int, always: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """The `k` likeliest tokens where each target token is predicted, and their log-likelihoods; see `States`."""
+        return self.forward.target_states(batch, self.prompt, self.trunk).likeliest(k, always)
+
+    @torch.no_grad()
     def generate(
         self,
         examples: Sequence[Example],
@@ -130,6 +137,35 @@ def generate(
         generated = decoder.generate(batch, max_new_tokens, at_once, sampling, stop)
         answers |= zip(rows, ([answer.ids for answer in of_row] for of_row in generated), strict=True)
     return [answers[i] for i in range(len(examples))]
+
+
+def likeliest_tokens(
+    forward: Forward,
+    examples: Sequence[Example],
+    prompt: SoftPrompt,
+    k: int,
+    always: Sequence[Sequence[Sequence[int]]],
+    batch_size: int,
+) -> list[tuple[Tensor, Tensor]]:
+    """`Decoder.likeliest_tokens` for any number of examples: of each `[target length, k]` ids and log-likelihoods.
+
+    Args: always: for each example, by the place in its target, ids that are among them whatever is likelier.
+    """
+    decoder, found = Decoder(forward, prompt), dict[int, tuple[Tensor, Tensor]]()
+
+    def of_each(numbers: Sequence[int]) -> Sequence[tuple[Tensor, Tensor]]:
+        batch = [examples[number] for number in numbers]
+        lengths = [len(example.target) for example in batch]
+        places = [ids for number in numbers for ids in always[number]]
+        ids, likelihoods = decoder.likeliest_tokens(batch, k, places)
+        return list(zip(ids.cpu().split(lengths), likelihoods.cpu().split(lengths), strict=True))
+
+    order = sorted(range(len(examples)), key=lambda number: (examples[number].length, number))
+    for start in range(0, len(order), batch_size):
+        stop_if_asked()
+        numbers = order[start : start + batch_size]
+        found |= zip(numbers, forward.rows_that_fit.run(of_each, numbers), strict=True)
+    return [found[number] for number in range(len(examples))]
 
 
 def batches_by_length(

@@ -9,6 +9,7 @@ from pathlib import Path
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.config.teacher import is_artifact, teacher_text
+from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.ending import GeneratedAnswer
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.generation import widest
@@ -96,16 +97,22 @@ def teacher_arm(material: Material, teacher: str) -> Arm:
         UserError, ArtifactError: the teacher cannot be read, or was made for another model or template.
         DataError: a row does not fit the model's context behind it.
     """
-    config, model = material.config, material.model
-    if is_artifact(teacher):
-        artifact = load_artifact(Path(teacher).expanduser())
-        check_fingerprint(artifact, model, teacher)
-        seed = artifact.metadata.seed.text
-        prompt = ArmPrompt(as_texts(seed), artifact.prompt.to(model.device))
-    else:
-        prompt = ArmPrompt((teacher_text(teacher),))
-    arm_set = build_arms(material.rows, model, material.template, config.task, {TEACHER: prompt})
+    prompt = teacher_prompt(teacher, material.model)
+    arm_set = build_arms(material.rows, material.model, material.template, material.config.task, {TEACHER: prompt})
     return arm_set.arms[TEACHER]
+
+
+def teacher_prompt(teacher: str, model: LanguageModel) -> ArmPrompt:
+    """What stands in the prompt's place when the teacher answers.
+
+    Raises:
+        UserError, ArtifactError: the teacher cannot be read, or was made for another model.
+    """
+    if not is_artifact(teacher):
+        return ArmPrompt((teacher_text(teacher),))
+    artifact = load_artifact(Path(teacher).expanduser())
+    check_fingerprint(artifact, model, teacher)
+    return ArmPrompt(as_texts(artifact.metadata.seed.text), artifact.prompt.to(model.device))
 
 
 def as_target(answer: GeneratedAnswer, prompt_template: PromptTemplate) -> tuple[int, ...]:

@@ -25,6 +25,8 @@ class Masked:
     alone, so that it does not depend on where a run was stopped.
     """
 
+    rewards = None
+
     def __init__(self, material: Material, targets: Targets, least: float) -> None:
         self.material, self.targets, self.least = material, targets, least
         self._kept: dict[Example, tuple[bool, ...]] = {}

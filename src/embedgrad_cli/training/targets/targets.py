@@ -27,6 +27,7 @@ class Material:
         objective: what suits the targets that the data has.
         shares_trunk: whether the model can compute the prefix that the examples share once.
         directory: keeps what has to outlast a stop. It need not exist before the first batch.
+        tested: the rows of the test.
     """
 
     config: OptimizeConfig
@@ -38,6 +39,7 @@ class Material:
     objective: Objective
     shares_trunk: bool
     directory: RunDirectory
+    tested: Sequence[Row] = ()
 
 
 @dataclass(frozen=True)

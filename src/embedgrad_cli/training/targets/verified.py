@@ -43,6 +43,8 @@ class Verified:
     Rejection sampling (Yuan et al. 2023, arXiv 2308.01825), for a prompt instead of weights.
     """
 
+    rewards = None
+
     def __init__(self, material: Material) -> None:
         self.material, self.objective = material, material.objective
         config, directory = material.config, material.directory
