@@ -27,8 +27,9 @@ def test_evaluate_repeats_what_optimize_measured(trained: OptimizeConfig, tmp_pa
     accuracy = evaluate.run(evaluation(trained, tmp_path))
     measured = json.loads((Path(trained.output_dir) / "results.json").read_text())
     again = json.loads((tmp_path / "results.json").read_text())
-    for key in ("arms", "comparison", "comparisons", "test_hash", "drift"):
+    for key in ("arms", "comparison", "comparisons", "test_hash", "drift", "elsewhere"):
         assert again[key] == measured[key], key
+    assert measured["elsewhere"]["kl"] > 0
     assert accuracy == measured["arms"]["optimized"]["accuracy"]
     assert samples(Path(trained.output_dir)) == samples(tmp_path)
 

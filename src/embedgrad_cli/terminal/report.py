@@ -50,6 +50,7 @@ def results(
             f"of {drift.num_tokens} vectors still have their seed token as nearest neighbour.",
             soft_wrap=True,
         )
+    _print_elsewhere(console, summary)
     _print_scoring(console, summary)
     _print_overlap(console, summary)
     _print_advice(console, summary)
@@ -83,6 +84,7 @@ def already_finished(output_dir: Path, summary: Results) -> None:
     console = _console()
     console.print(f"The run in {escape(str(output_dir))} is finished; nothing was changed.", soft_wrap=True)
     _print_tables(console, summary)
+    _print_elsewhere(console, summary)
     _print_scoring(console, summary)
     _print_overlap(console, summary)
     _print_advice(console, summary)
@@ -138,6 +140,18 @@ def _print_additions(console: Console, summary: Results) -> None:
         console.print(Text(said + json.dumps(text, ensure_ascii=False)), soft_wrap=True)
 
 
+def _print_elsewhere(console: Console, summary: Results) -> None:
+    """Say what the prompt changes outside of its task."""
+    found = summary.elsewhere
+    if found:
+        console.print(
+            f"Elsewhere, on {found.num_requests} everyday requests, KL(seed ‖ optimized) is {found.kl:.3f} nats per "
+            f"token and {found.first_token_kl:.3f} where replies begin; the likeliest token is the seed's at "
+            f"{found.same_token:.1%} of {found.num_tokens} places.",
+            soft_wrap=True,
+        )
+
+
 def _print_scoring(console: Console, summary: Results) -> None:
     """Say how choices were ranked."""
     scoring = summary.scoring
@@ -191,7 +205,8 @@ def _arms_table(summary: Results) -> Table:
     headings = ["accuracy", "95 % interval", *(["strict", "lenient"] if differ else []), "invalid"]
     headings += ["undecided"] if given_up else []
     if comparisons:
-        headings += [f"against {short[baseline]}", "95 % interval", "p", *(["p (Holm)"] if several else [])]
+        headings += [f"against {short[baseline]}", "95 % interval", "wins", "losses", "p"]
+        headings += ["p (Holm)"] if several else []
     table = _table(title, "arm", *headings)
     for name, arm in arms.items():
         cells = [f"{arm.accuracy:.1%}", _interval(arm.ci95)]
@@ -207,9 +222,10 @@ def _arms_table(summary: Results) -> Table:
 
 
 def _compared(comparison: Comparison, several: bool) -> list[str]:
-    """Difference, interval, p and, of several comparisons, Holm's p."""
+    """Difference, interval, rows mended and broken, p and, of several comparisons, Holm's p."""
     low, high = (100 * limit for limit in comparison.ci95)
-    cells = [f"{100 * comparison.difference:+.1f} points", f"{low:+.1f} to {high:+.1f}", show_p(comparison.mcnemar_p)]
+    cells = [f"{100 * comparison.difference:+.1f} points", f"{low:+.1f} to {high:+.1f}"]
+    cells += [str(comparison.wins), str(comparison.losses), show_p(comparison.mcnemar_p)]
     return [*cells, show_p(comparison.holm_p)] if several and comparison.holm_p is not None else cells
 
 

@@ -40,8 +40,8 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.objectives import Gold, Labels, Objective
 from embedgrad_cli.core.passes.batching import split_by_length, split_packed
 from embedgrad_cli.core.passes.choice_scores import choice_scores, pad_scores
-from embedgrad_cli.core.passes.network_pass import extend_cache, logits_and_cache, losses_at
-from embedgrad_cli.core.passes.plain import plain_losses
+from embedgrad_cli.core.passes.network_pass import extend_cache, logits_and_cache, logits_at, losses_at
+from embedgrad_cli.core.passes.plain import plain_losses, plain_target_logits
 from embedgrad_cli.core.passes.query_cache import QueryCache
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, Slots, first_slot, trunk_length
@@ -189,6 +189,23 @@ class Forward:
 
     def target_losses(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues) -> Tensor:
         """`_losses` by the trunk."""
+        sequences, key_values, positions = self._before_targets(batch, prompt, trunk)
+        targets = [token for example in batch for token in example.target]
+        work = (self.model, sequences, key_values, prompt, positions, targets)
+        return losses_at(*work, self.checkpoint_activations)
+
+    def target_logits(self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues) -> Tensor:
+        """The logits that predict every target token, example by example: `[total target length, vocabulary]`."""
+        if not self.shares_trunk:
+            return torch.cat([plain_target_logits(self.model, example, prompt) for example in batch])
+        sequences, key_values, positions = self._before_targets(batch, prompt, trunk)
+        work = (self.model, sequences, key_values, prompt, positions)
+        return logits_at(*work, self.checkpoint_activations)
+
+    def _before_targets(
+        self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues
+    ) -> tuple[list[list[int]], KeyValues, list[int]]:
+        """What is left to compute of each example, what has been, and the positions that predict a target token."""
         key_values, branches = self.compute_before_slot(batch, prompt, trunk)
         sequences = [[*branch, *example.target[:-1]] for branch, example in zip(branches, batch, strict=True)]
         ends = accumulate(len(sequence) for sequence in sequences)
@@ -197,9 +214,7 @@ class Forward:
             for end, example in zip(ends, batch, strict=True)
             for position in range(end - len(example.target), end)
         ]
-        targets = [token for example in batch for token in example.target]
-        work = (self.model, sequences, key_values, prompt, positions, targets)
-        return losses_at(*work, self.checkpoint_activations)
+        return sequences, key_values, positions
 
     def choice_scores(
         self,

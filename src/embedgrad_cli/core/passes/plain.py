@@ -58,6 +58,13 @@ def plain_logits(model: LanguageModel, tokens: Sequence[int], positions: Sequenc
         return model.network(inputs_embeds=embeds, use_cache=False).logits[0]
 
 
+def plain_target_logits(model: LanguageModel, example: Example, prompt: SoftPrompt) -> Tensor:
+    """The logits that predict each target token of one example, `[target length, vocabulary]`."""
+    stop_if_asked()
+    whole, first = [*example.tokens, *example.target[:-1]], len(example.tokens) - 1
+    return plain_logits(model, whole, range(first, len(whole)), prompt)
+
+
 def plain_answers(
     model: LanguageModel,
     example: Example,
