@@ -23,7 +23,7 @@ from embedgrad_cli.tasks.load import Row
 SHOWN_EXAMPLES = 3
 SHOWN_VALUES = 40  # of a field, in a breakdown
 ANSWER_LINES = 6  # of one answer, in the examples shown
-NARROWEST = 110  # where there is no terminal: tables are not squeezed into 80 columns
+NARROWEST = 130  # where there is no terminal: tables are not squeezed into 80 columns
 
 
 def results(
