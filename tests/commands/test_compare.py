@@ -36,7 +36,7 @@ def test_only_settings_that_differ_are_shown_by_their_shortest_name(capsys: Capt
     assert cli.main(["compare", "s", "--format", "md"]) == 0
     header = capsys.readouterr().out.splitlines()[2]
     assert header.startswith("| run | lr | optimizer.name | template | radius | validation (%) | none (%) | seed (%) |")
-    assert header.endswith("| difference (points) | p (Holm) | n | drift | nearest kept |")
+    assert header.endswith("| difference (points) | wins, losses | p (Holm) | n | drift | nearest kept |")
 
 
 def test_a_setting_without_effect_is_not_shown(records: Records) -> None:
@@ -106,6 +106,26 @@ def test_runs_without_a_value_are_last_both_ways(records: Records) -> None:
     write_run(Path("s/b"))
     for sort in ("drift", "-drift"):
         assert [one["run"] for one in records("s", "--sort", sort)] == ["s/b", "s/a"]
+
+
+def test_what_changed_elsewhere_is_a_column_and_a_key(capsys: Capture, records: Records) -> None:
+    for number, kl in enumerate((0.25, 0.125)):
+        answers = [True] * (5 + number) + [False] * (5 - number)
+        found = {"kl": kl, "first_token_kl": 1.0, "same_token": 0.5, "num_requests": 2, "num_tokens": 9}
+        found["by_request"] = {"a": kl, "b": kl}  # type: ignore[assignment]
+        results = summary([True] * 2 + [False] * 8, answers, "t", elsewhere=found)
+        write_run(Path(f"s/{number}"), results=results, optimizer__lr=number + 1)
+    shown = records("s", "--sort", "elsewhere")
+    assert [(one["run"], one["elsewhere.kl"], one["elsewhere.same_token"]) for one in shown] == [
+        ("s/1", 0.125, 0.5),
+        ("s/0", 0.25, 0.5),
+    ]
+    assert cli.main(["compare", "s", "--format", "md", "--sort", "lr"]) == 0
+    header, _, first, second = (
+        [cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines() if "|" in line
+    )
+    assert [row[header.index("elsewhere (KL)")] for row in (first, second)] == ["0.250", "0.125"]
+    assert [row[header.index("wins, losses")] for row in (first, second)] == ["3, 0", "4, 0"]
 
 
 def test_numbers_are_exactly_those_of_the_results(capsys: Capture) -> None:

@@ -27,10 +27,15 @@ def test_evaluate_repeats_what_optimize_measured(trained: OptimizeConfig, tmp_pa
     accuracy = evaluate.run(evaluation(trained, tmp_path))
     measured = json.loads((Path(trained.output_dir) / "results.json").read_text())
     again = json.loads((tmp_path / "results.json").read_text())
-    for key in ("arms", "comparison", "comparisons", "test_hash", "drift"):
+    for key in ("arms", "comparison", "comparisons", "test_hash", "drift", "elsewhere"):
         assert again[key] == measured[key], key
+    assert measured["elsewhere"]["kl"] > 0
     assert accuracy == measured["arms"]["optimized"]["accuracy"]
     assert samples(Path(trained.output_dir)) == samples(tmp_path)
+    evaluate.run(evaluation(trained, tmp_path, mode="regrade", baseline="none"))
+    graded_again = json.loads((tmp_path / "results.json").read_text())
+    assert graded_again["comparison"]["baseline"] == "none"
+    assert [graded_again[key] for key in ("drift", "elsewhere")] == [measured["drift"], measured["elsewhere"]]
 
 
 def test_another_model_is_refused_with_both_names(trained: OptimizeConfig, tmp_path: Path) -> None:

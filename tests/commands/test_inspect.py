@@ -77,6 +77,9 @@ def test_the_table_for_people(artifact: Path, capsys: Capture, model_folder: Pat
     results = json.loads((artifact.parent / "results.json").read_text())
     for name, arm in results["arms"].items():
         assert f"{arm['accuracy']:.1%}" in next(line for line in text.splitlines() if line.startswith(f"test, {name}"))
+    said = {line.split("  ")[0]: line for line in text.splitlines()}
+    assert said["wins, losses"].rstrip().endswith(f"{results['comparison']['wins']}, {results['comparison']['losses']}")
+    assert f"{results['elsewhere']['kl']:.3f} nats per token" in said["elsewhere"]
     assert SEEDS[0] in text
     assert "Nearest tokens are not meanings" in text
     assert f"Verified: the prompt was made for {model_folder}." in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tests.conftest import PLACEMENTS, SEEDS, optimize_config
 
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.core.passes import forward, network_pass
+from embedgrad_cli.core.prompt.artifact import load_artifact
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.errors import ArtifactError, UserError
 from embedgrad_cli.storage.interrupts import Stopped
@@ -87,6 +89,26 @@ def test_where_the_time_went_is_written_and_said(
     steps = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert timing.training >= 0.99 * sum(row["seconds"] for row in steps if "loss" in row)
     assert took(timing) in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_what_was_mended_and_broken_and_what_changed_elsewhere_is_said(
+    tmp_path: Path, model_folder: Path, choice_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = optimize_config(tmp_path, model_folder, choice_data, trust_region__kind="none", optimizer__lr=3.0)
+    optimize.run(config)
+    said = capsys.readouterr().out
+    results, artifact = Results.read(tmp_path / "results.json"), load_artifact(tmp_path / "prompt.safetensors")
+    found, comparison = results.elsewhere, results.comparison
+    assert found is not None
+    assert comparison is not None
+    assert comparison.wins > 0
+    (line,) = re.findall(r"^│ optimized .*", said, re.MULTILINE)
+    assert re.search(rf"│ +{comparison.wins} │ +{comparison.losses} │", line)
+    assert f"KL(seed ‖ optimized) is {found.kl:.3f} nats per token" in said
+    assert f"{found.same_token:.1%} of {found.num_tokens} places" in said
+    assert artifact.metadata.metrics.elsewhere == found
+    optimize.run(config)
+    assert f"KL(seed ‖ optimized) is {found.kl:.3f} nats per token" in capsys.readouterr().out, "of a finished run too"
 
 
 def test_training_rows_are_rendered_once(

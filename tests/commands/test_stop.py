@@ -150,6 +150,20 @@ def test_stopped_in_the_test(
     assert_same(whole, tmp_path / "parts")
 
 
+def test_stopped_while_it_looks_elsewhere(
+    whole: Path, tmp_path: Path, model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = generation(tmp_path / "parts", model_folder, choice_data)
+    with monkeypatch.context() as patch:
+        signal_at((Forward, "target_logits", 3), patch)
+        with pytest.raises(Stopped):
+            optimize.run(config)
+    assert not (tmp_path / "parts/results.json").exists()
+    optimize.run(config)
+    assert json.loads((whole / "results.json").read_text())["elsewhere"]["kl"] > 0
+    assert_same(whole, tmp_path / "parts")
+
+
 def test_a_resumed_run_shows_the_best_so_far(
     tmp_path: Path,
     model_folder: Path,

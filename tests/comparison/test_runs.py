@@ -42,7 +42,9 @@ def folds(folder: str, seed: int, count: int = 3, **changes: Any) -> tuple[list[
         n = draw.randrange(5, 20)
         first, second = ([draw.random() < share for _ in range(n)] for share in (0.4, 0.7))
         drift = {"mean_relative_l2": float(fold), "nearest_kept": fold, "num_tokens": 6}
-        results = summary(first, second, f"t{fold}-{n}", drift=drift)
+        changed = {"kl": fold / 4, "first_token_kl": 1.0, "same_token": 0.5, "num_requests": 1, "num_tokens": 4}
+        changed["by_request"] = {"a": fold / 4}  # type: ignore[assignment]
+        results = summary(first, second, f"t{fold}-{n}", drift=drift, elsewhere=changed)
         write_run(Path(folder) / str(fold), results=results, task__fold=fold, **changes)
         every[0].extend(first)
         every[1].extend(second)
@@ -62,6 +64,7 @@ def test_folds_are_pooled_as_if_they_were_one_run(seed: int) -> None:
     for name, arm in expected["arms"].items():
         assert {**results["arms"][name], "invalid": 0} == arm
     assert results["drift"] == {"mean_relative_l2": 1.0, "nearest_kept": 3, "num_tokens": 18}
+    assert (results["elsewhere"]["kl"], results["elsewhere"]["by_request"]) == (0.25, {"a": 0.25})
     assert [path.name for path in pooled.paths] == ["0", "1", "2"]
 
 

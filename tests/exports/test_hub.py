@@ -48,7 +48,8 @@ def test_the_card_says_what_was_measured(trained: OptimizeConfig, tmp_path: Path
     assert (folder / "prompt.safetensors").read_bytes() == (
         Path(trained.output_dir) / "prompt.safetensors"
     ).read_bytes()
-    arms = json.loads((Path(trained.output_dir) / "results.json").read_text())["arms"]
+    results = json.loads((Path(trained.output_dir) / "results.json").read_text())
+    arms, comparison, elsewhere = results["arms"], results["comparison"], results["elsewhere"]
     card = ModelCard.load(folder / "README.md")
     measured = {result.metric_args["arm"]: result for result in card.data.eval_results}
     assert list(measured) == ["optimized", "seed", "none"]
@@ -59,6 +60,8 @@ def test_the_card_says_what_was_measured(trained: OptimizeConfig, tmp_path: Path
             "text-classification", "first-word", "test",
         )  # fmt: skip
         assert f"| {100 * arms[name]['accuracy']:.1f}% |" in card.text
+    assert f"is wrong {comparison['wins']} times, and wrong where the text is right {comparison['losses']}" in card.text
+    assert f"{elsewhere['kl']:.3f} nats per token" in card.text
     assert card.data.model_name == "first-word-prompt"
     assert card.data.get("base_model") is None, "a folder of this machine is no base model of the hub's"
     assert card.data.license is None

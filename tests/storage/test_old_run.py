@@ -16,7 +16,7 @@ from embedgrad_cli.cli.main import main
 from embedgrad_cli.comparison.runs import read_run
 from embedgrad_cli.core.prompt.artifact import load_artifact, recorded_template
 from embedgrad_cli.storage.run_directory import read_settings
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.run_records import Results, Timing
 
 OLD_RUN = Path(__file__).parent / "old_run"
 ARTIFACT = OLD_RUN / "prompt.safetensors"
@@ -40,6 +40,14 @@ def test_the_results() -> None:
     assert results.comparison is not None
     assert results.num_examples == 8
     assert read_run(OLD_RUN).compared == ["seed", "optimized"]
+    assert results.elsewhere is None
+
+
+def test_a_timing_without_what_later_versions_measure() -> None:
+    phases = {"reading": 1.0, "loading": 2.0, "encoding": 0.5, "checking": 0.25, "training": 4.0, "validation": 1.0}
+    timing = Timing.from_json({**phases, "test": {"none": 1.0, "seed": 2.0}, "grading": 0.25}, "results.json")
+    assert timing.phases == {**phases, "test": 3.0, "grading": 0.25}
+    assert timing.total == 12.0
 
 
 @pytest.mark.parametrize(

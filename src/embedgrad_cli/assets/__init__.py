@@ -1,10 +1,12 @@
-"""The files that come with the package: a tiny model and a task, so that a first run needs no download."""
+"""The files that come with the package: a tiny model and its tasks, so that a first run needs no download, and everyday
+requests, on which every prompt is compared with its seed (`evaluation.elsewhere`)."""
 
 from pathlib import Path
 
 from embedgrad_cli.errors import UserError
 
 PREFIX = "embedded:"
+ELSEWHERE = Path(__file__).parent / "elsewhere.jsonl"
 
 
 def resolve(path: str) -> str:

@@ -60,8 +60,9 @@ def parser() -> FlagParser:
         "--sort",
         default=f"-{VALIDATION}",
         metavar="KEY",
-        help="a column (run, validation, optimized, difference, p, n, drift, nearest_kept) or a setting (optimizer.lr, "
-        "or lr); -KEY puts the largest first. The default is -validation; -candidate is the most accurate in the test",
+        help="a column (run, validation, optimized, difference, p, n, drift, nearest_kept, elsewhere) or a setting "
+        "(optimizer.lr, or lr); -KEY puts the largest first. The default is -validation; -candidate is the most "
+        "accurate in the test",
     )
     flags.add_argument("--each-seed", action="store_true", help="a line for each seed, where runs differ in it alone")
     flags.add_argument(

@@ -40,6 +40,7 @@ from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.digests import dated, digests_of
+from embedgrad_cli.evaluation.elsewhere import measure_elsewhere
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
 from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.evaluation.results import results_of, sample_lines
@@ -174,8 +175,15 @@ def _results(job: _Evaluation, outcomes: dict[str, list[list[Outcome]]]) -> Resu
     optimized = job.artifacts.get("optimized")
     if optimized is None:
         return results
-    drift = measure_drift(optimized.prompt.to(job.model.device), job.model)
-    return replace(results, artifact=config.artifact, validation=optimized.metadata.metrics.validation, drift=drift)
+    template = with_examples(config.template, job.splits.fewshot, config.task.fewshot_style)
+    shares_trunk = arm_set.arms["optimized"].slow_because is None
+    return replace(
+        results,
+        artifact=config.artifact,
+        validation=optimized.metadata.metrics.validation,
+        drift=measure_drift(optimized.prompt, job.model),
+        elsewhere=measure_elsewhere(optimized.prompt, job.model, template, seeds_of(config.prompt), shares_trunk),
+    )
 
 
 def _load_artifacts(config: EvaluateConfig) -> dict[str, Artifact]:

@@ -68,6 +68,11 @@ def _metrics(metrics: PromptMetrics) -> Iterator[tuple[str, str]]:
         yield f"test, {name}", f"{arm.accuracy:.1%} ({low:.1%} to {high:.1%}), {arm.correct} correct"
     if metrics.test.comparison and metrics.test.num_examples:
         yield "verdict", verdict(metrics.test.comparison, metrics.test.num_examples)
+        yield "wins, losses", f"{metrics.test.comparison.wins}, {metrics.test.comparison.losses}"
+    if metrics.elsewhere:
+        found = metrics.elsewhere
+        said = f"{found.kl:.3f} nats per token from the seed (KL), {found.first_token_kl:.3f} where replies begin"
+        yield "elsewhere", f"{said}; the same likeliest token at {found.same_token:.1%} of places"
 
 
 def _template(template: TemplateRecord, kind: str) -> str:

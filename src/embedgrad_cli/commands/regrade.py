@@ -66,6 +66,7 @@ def regrade(config: EvaluateConfig) -> float:
             artifact=before.artifact,
             validation=before.validation,
             drift=before.drift,
+            elsewhere=before.elsewhere,
             slow_arms=before.slow_arms,
         )
     write_json_lines(directory.samples, sample_lines(answers, rows, outcomes))

@@ -19,7 +19,8 @@ from embedgrad_cli.evaluation.significance import holm, ruger
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Results
 
-PARTS = ("config", "validation", "arms", "comparison", "drift")
+PARTS = ("config", "validation", "arms", "comparison", "drift", "elsewhere")
+ELSEWHERE = ("kl", "first_token_kl", "same_token")
 SEED_SETTINGS = ("config.seed", "config.generation.seed")
 P, HOLM_P, CHOSEN = "comparison.mcnemar_p", "comparison.holm_p", "chosen"
 VALIDATION = "validation.accuracy"
@@ -65,6 +66,7 @@ def entry_of(run: Run) -> Entry:
     flat |= {f"comparison.{key}": value for key, value in _limits(results.comparison, parts)}
     drift = results.drift or Drift()
     flat |= {f"drift.{key}": getattr(drift, key) for key in ("mean_relative_l2", "nearest_kept", "num_tokens")}
+    flat |= {f"elsewhere.{key}": getattr(results.elsewhere, key, None) for key in ELSEWHERE}
     return Entry(run.paths, flat | {"seen_rows": _seen_rows(results)})
 
 
@@ -142,7 +144,7 @@ def _pool(entries: Sequence[Entry]) -> Entry:
 
 def _is_averaged(key: str) -> bool:
     means = (VALIDATION, "validation.loss", "comparison.difference", "drift.mean_relative_l2", "drift.nearest_kept")
-    return key in means or (key.startswith("arms.") and key.endswith(".accuracy"))
+    return key in means or key.startswith("elsewhere.") or (key.startswith("arms.") and key.endswith(".accuracy"))
 
 
 def judged(entries: Sequence[Entry]) -> list[Entry]:

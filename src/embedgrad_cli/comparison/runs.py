@@ -22,7 +22,7 @@ from embedgrad_cli.evaluation.significance import paired_difference_of_counts, w
 from embedgrad_cli.storage.files import read_yaml
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.run_directory import flatten
-from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Results, Validation
+from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Elsewhere, Results, Validation
 
 WITHOUT_EFFECT_UNDER = {  # a kind of trust region
     "none": ("trust_region.radius", "trust_region.weight"),
@@ -201,6 +201,7 @@ def _pool(runs: Sequence[Run]) -> Run:
         comparison=_pool_comparison([results.comparison for results in pooled], correct, n),
         validation=_pool_validation([results.validation for results in pooled]),
         drift=_pool_drift([results.drift or Drift() for results in pooled]),
+        elsewhere=_pool_elsewhere([results.elsewhere for results in pooled]),
     )
     return Run(tuple(path for run in runs for path in run.paths), {**runs[0].config, **folds}, results)
 
@@ -236,6 +237,21 @@ def _pool_drift(drifts: Sequence[Drift]) -> Drift:
         mean_relative_l2=None if mean is None else mean / len(drifts),
         nearest_kept=total("nearest_kept"),
         num_tokens=total("num_tokens"),
+    )
+
+
+def _pool_elsewhere(pooled: Sequence[Elsewhere | None]) -> Elsewhere | None:
+    """The means over the folds, which were all asked the same; what one fold lacks, the pool lacks."""
+    found = [elsewhere for elsewhere in pooled if elsewhere]
+    if len(found) < len(pooled):
+        return None
+    requests = [name for name in found[0].by_request if all(name in one.by_request for one in found)]
+    return replace(
+        found[0],
+        kl=fmean(one.kl for one in found),
+        first_token_kl=fmean(one.first_token_kl for one in found),
+        same_token=fmean(one.same_token for one in found),
+        by_request={name: fmean(one.by_request[name] for one in found) for name in requests},
     )
 
 

@@ -32,6 +32,7 @@ HEADINGS = {
     "num_examples": "n",
     "drift.mean_relative_l2": "drift",
     "drift.nearest_kept": "nearest kept",
+    "elsewhere.kl": "elsewhere",
 }
 LONGEST_CELL = 40
 ROWS_OF_VALIDATION = {
@@ -172,6 +173,7 @@ def _result_columns(every: Sequence[FlatRecord], rows: Sequence[FlatRecord]) -> 
     corrected = any(one.get(HOLM_P) != one.get(P) for one in every)
     columns += [
         Column("difference (points)", [_percent(row, "comparison.difference", limits, "+") for row in rows]),
+        Column("wins, losses", [_wins_and_losses(row) for row in rows]),
         Column("p (Holm)" if corrected else "p", [_p_value(row.get(HOLM_P)) for row in rows]),
         Column("n", [str(row["num_examples"]) for row in rows]),
     ]
@@ -179,6 +181,8 @@ def _result_columns(every: Sequence[FlatRecord], rows: Sequence[FlatRecord]) -> 
         columns.append(Column("drift", [_drift(row.get("drift.mean_relative_l2")) for row in rows]))
     if any(one.get("drift.nearest_kept") is not None for one in every):
         columns.append(Column("nearest kept", [_kept(row) for row in rows]))
+    if any(one.get("elsewhere.kl") is not None for one in every):
+        columns.append(Column("elsewhere (KL)", [_kl(row) for row in rows]))
     return columns
 
 
@@ -213,6 +217,18 @@ def _drift(mean: float | None) -> str:
 def _kept(row: FlatRecord) -> str:
     kept, total = row.get("drift.nearest_kept"), row.get("drift.num_tokens")
     return "" if kept is None or total is None else f"{kept:.3g}/{total}"
+
+
+def _kl(row: FlatRecord) -> str:
+    """In nats per token, of several seeds with its standard deviation."""
+    kl, sd = row.get("elsewhere.kl"), row.get("elsewhere.kl.sd")
+    return "" if kl is None else f"{kl:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
+
+
+def _wins_and_losses(row: FlatRecord) -> str:
+    """What the candidate mended and broke; of several seeds, whose tests may be of the same rows, nothing."""
+    wins, losses = row.get("comparison.wins"), row.get("comparison.losses")
+    return "" if wins is None or losses is None else f"{wins}, {losses}"
 
 
 def _print_table(groups: Sequence[Sequence[Entry]]) -> None:

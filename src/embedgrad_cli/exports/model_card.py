@@ -13,7 +13,7 @@ from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.evaluation.significance import verdict
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata, ModelRecord, PromptMetrics, RecordedTask
 from embedgrad_cli.storage.gguf_files import SUFFIX
-from embedgrad_cli.storage.run_records import ArmSummary
+from embedgrad_cli.storage.run_records import ArmSummary, Elsewhere
 
 LICENCE = "# license: yours to choose, and the base model's may bind you; embedgrad sets none"
 TAGS = ["embedgrad", "soft-prompt", "prompt-tuning"]
@@ -86,9 +86,9 @@ def _body(metadata: ArtifactMetadata, name: str) -> str:
         "tells whether a model is the one the prompt was made for, and `embedgrad evaluate "
         "artifact=prompt.safetensors` repeats the test.",
         _training(metadata.overrides),
-        "## Limits\n\nThe vectors work in this model alone. They were selected on one task; what they do elsewhere was "
-        "not measured. Their nearest tokens are not meanings: a prompt close to a text may do something else than the "
-        "text.",
+        f"## Limits\n\nThe vectors work in this model alone. They were selected on one task; "
+        f"{_elsewhere(metadata.metrics.elsewhere)} Their nearest tokens are not meanings: a prompt close to a text may "
+        "do something else than the text.",
         _provenance(metadata),
     ]
     return "\n\n".join(parts) + "\n"
@@ -108,11 +108,23 @@ def _results(metrics: PromptMetrics, task: str) -> str:
     if test.comparison and test.num_examples:
         sentence = verdict(test.comparison, test.num_examples)
         said = f"\n\n{sentence[0].upper()}{sentence[1:]}."
+        wins, losses = test.comparison.wins, test.comparison.losses
+        said += f" It is right where the text is wrong {wins} times, and wrong where the text is right {losses} times."
     for arm, text in (test.added_system_turns or {}).items():
         said += f"\n\nThe model's chat template adds a system turn of its own to {ARMS.get(arm, arm)}: {text!r}"
     return (
         f"## Results\n\nThe test split of `{task}`, which neither trained nor selected the prompt; intervals by Wilson "
         f"and Newcombe, the paired test is McNemar's exact one.\n\n{table}{said}"
+    )
+
+
+def _elsewhere(found: Elsewhere | None) -> str:
+    if found is None:
+        return "what they do elsewhere was not measured."
+    return (
+        f"on {found.num_requests} everyday requests outside of it the model's predictions are {found.kl:.3f} nats per "
+        f"token from those under the seed text (KL divergence; {found.first_token_kl:.3f} where replies begin), with "
+        f"the same likeliest token at {found.same_token:.1%} of places."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from embedgrad_cli.storage.gguf_files import GgufRecord
 from embedgrad_cli.storage.record import CONVERTER, Json, Record
-from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Validation
+from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Elsewhere, Validation
 from embedgrad_cli.storage.structure import dataclass_hook
 
 
@@ -79,11 +79,13 @@ class TestSummary(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptMetrics(Record):
-    """What is known of a prompt's quality: the validation that chose it and, once the run was complete, its test."""
+    """What is known of a prompt: the validation that chose it and, once the run was complete, its test, how far it is
+    from its seed, and what it changes outside of its task."""
 
     validation: Validation | None = None
     test: TestSummary | None = None
     drift: Drift | None = None
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,6 +170,23 @@ class Drift(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Elsewhere(Record):
+    """What a prompt changes on everyday requests outside of its task (`evaluation.elsewhere`).
+
+    `kl`: KL(seed ‖ prompt) of the model's predictions, in nats per token of the replies, over the whole vocabulary;
+    `first_token_kl`: that of each reply's first token alone; `same_token`: the share of all tokens where both have the
+    same likeliest one. `by_request` has the `kl` of each request by its id, for paired comparisons of runs.
+    """
+
+    kl: float
+    first_token_kl: float
+    same_token: float
+    num_requests: int
+    num_tokens: int
+    by_request: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Overlap(Record):
     """How many of the rows that were looked up trained or selected a prompt under evaluation.
 
@@ -197,7 +214,7 @@ class Timing(Record):
 
     `loading` is the model's, `encoding` from rows to tokens with the run's digests, `checking` the trial whether the
     model can share a prefix, `answering` the making of targets that the data does not have, `test` by arm: of arms that
-    read the same, the first has answered for all.
+    read the same, the first has answered for all. `elsewhere` is absent from files of earlier versions.
     """
 
     reading: float
@@ -209,6 +226,7 @@ class Timing(Record):
     test: dict[str, float]
     grading: float
     answering: float = 0.0
+    elsewhere: float | None = None
 
     @property
     def total(self) -> float:
@@ -217,7 +235,8 @@ class Timing(Record):
     @property
     def phases(self) -> dict[str, float]:
         """All of them, in the order of a run; `test` is the sum of its arms."""
-        return {**vars(self), "test": sum(self.test.values())}
+        known = {name: seconds for name, seconds in vars(self).items() if seconds is not None}
+        return {**known, "test": sum(self.test.values())}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +298,7 @@ class Results(Record):
     advice: str | None = None
     artifact: str | None = None
     drift: Drift | None = None
+    elsewhere: Elsewhere | None = None
     peak_memory_bytes: int | None = None
     digests: RunDigests | None = None
     timing: Timing | None = None

@@ -24,7 +24,7 @@ from embedgrad_cli.terminal import distillation
 SHOWN_EXAMPLES = 3
 SHOWN_VALUES = 40  # of a field, in a breakdown
 ANSWER_LINES = 6  # of one answer, in the examples shown
-NARROWEST = 110  # where there is no terminal: tables are not squeezed into 80 columns
+NARROWEST = 130  # where there is no terminal: tables are not squeezed into 80 columns
 
 
 def results(
@@ -51,6 +51,7 @@ def results(
             f"of {drift.num_tokens} vectors still have their seed token as nearest neighbour.",
             soft_wrap=True,
         )
+    _print_elsewhere(console, summary)
     _print_scoring(console, summary)
     _print_overlap(console, summary)
     _print_distillation(console, summary)
@@ -85,6 +86,7 @@ def already_finished(output_dir: Path, summary: Results) -> None:
     console = _console()
     console.print(f"The run in {escape(str(output_dir))} is finished; nothing was changed.", soft_wrap=True)
     _print_tables(console, summary)
+    _print_elsewhere(console, summary)
     _print_scoring(console, summary)
     _print_overlap(console, summary)
     _print_distillation(console, summary)
@@ -139,6 +141,18 @@ def _print_additions(console: Console, summary: Results) -> None:
     for kind, text, names in summary.template_additions:
         said = f"The chat template adds {kind} of its own under {', '.join(map(short.__getitem__, names))}: "
         console.print(Text(said + json.dumps(text, ensure_ascii=False)), soft_wrap=True)
+
+
+def _print_elsewhere(console: Console, summary: Results) -> None:
+    """Say what the prompt changes outside of its task."""
+    found = summary.elsewhere
+    if found:
+        console.print(
+            f"Elsewhere, on {found.num_requests} everyday requests, KL(seed ‖ optimized) is {found.kl:.3f} nats per "
+            f"token and {found.first_token_kl:.3f} where replies begin; the likeliest token is the seed's at "
+            f"{found.same_token:.1%} of {found.num_tokens} places.",
+            soft_wrap=True,
+        )
 
 
 def _print_scoring(console: Console, summary: Results) -> None:
@@ -199,7 +213,8 @@ def _arms_table(summary: Results) -> Table:
     headings = ["accuracy", "95 % interval", *(["strict", "lenient"] if differ else []), "invalid"]
     headings += ["undecided"] if given_up else []
     if comparisons:
-        headings += [f"against {short[baseline]}", "95 % interval", "p", *(["p (Holm)"] if several else [])]
+        headings += [f"against {short[baseline]}", "95 % interval", "wins", "losses", "p"]
+        headings += ["p (Holm)"] if several else []
     table = _table(title, "arm", *headings)
     for name, arm in arms.items():
         cells = [f"{arm.accuracy:.1%}", _interval(arm.ci95)]
@@ -215,9 +230,10 @@ def _arms_table(summary: Results) -> Table:
 
 
 def _compared(comparison: Comparison, several: bool) -> list[str]:
-    """Difference, interval, p and, of several comparisons, Holm's p."""
+    """Difference, interval, rows mended and broken, p and, of several comparisons, Holm's p."""
     low, high = (100 * limit for limit in comparison.ci95)
-    cells = [f"{100 * comparison.difference:+.1f} points", f"{low:+.1f} to {high:+.1f}", show_p(comparison.mcnemar_p)]
+    cells = [f"{100 * comparison.difference:+.1f} points", f"{low:+.1f} to {high:+.1f}"]
+    cells += [str(comparison.wins), str(comparison.losses), show_p(comparison.mcnemar_p)]
     return [*cells, show_p(comparison.holm_p)] if several and comparison.holm_p is not None else cells
 
 

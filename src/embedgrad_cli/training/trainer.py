@@ -30,6 +30,7 @@ from embedgrad_cli.errors import DataError, EmbedgradError, UserError
 from embedgrad_cli.evaluation.answers import AnswerLog, Progress, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.distillation import TEACHER, distillation_of
+from embedgrad_cli.evaluation.elsewhere import measure_elsewhere
 from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers, loss_by_scores
 from embedgrad_cli.evaluation.results import Outcomes, results_of, sample_lines
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
@@ -53,7 +54,7 @@ from embedgrad_cli.training.trust_region import TrustRegion
 
 log = logging.getLogger(__name__)
 
-PHASES = ("reading", "loading", "encoding", "checking", "answering", "training", "validation", "grading")
+PHASES = ("reading", "loading", "encoding", "checking", "answering", "training", "validation", "elsewhere", "grading")
 TEST = "test "  # and the arm's name: a phase
 VALIDATION = "validation"  # the arm that the prompt in training is: it changes under its name
 
@@ -162,11 +163,13 @@ class Training:
 
             try:
                 answers = answer_arms(arm_set, task, batch_size, log_of_answers, begin)
+                self.stopwatch.begin("elsewhere")
+                elsewhere = measure_elsewhere(optimized, self.model, self.template, seeds, self.shares_trunk)
                 self.stopwatch.begin("grading")
                 outcomes = {name: grade_answers(arm_set.rows, of_arm, task) for name, of_arm in answers.items()}
             except StopAsked:
                 raise Stopped("in the test", self.directory.path) from None
-        results = self._results(arm_set, outcomes, optimized)
+        results = replace(self._results(arm_set, outcomes, optimized), elsewhere=elsewhere)
         added = {name: row.added_system_turn for name, row in arm_set.rendered.items() if row.added_system_turn}
         test = TestSummary(
             num_examples=results.num_examples,
@@ -174,7 +177,8 @@ class Training:
             comparison=results.comparison,
             added_system_turns=added or None,
         )
-        self._save_artifact(optimized, PromptMetrics(validation=results.validation, test=test, drift=results.drift))
+        known = PromptMetrics(validation=results.validation, test=test, drift=results.drift, elsewhere=elsewhere)
+        self._save_artifact(optimized, known)
         write_json_lines(self.directory.samples, sample_lines(answers, arm_set.rows, outcomes))
         write_json(self.directory.results, results)
         self.directory.answers.unlink()

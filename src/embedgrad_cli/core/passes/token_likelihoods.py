@@ -24,6 +24,10 @@ class States:
     values: Tensor
     layer: torch.nn.Linear | None = None
 
+    def logits(self) -> Tensor:
+        """All of them at once, `[n, vocabulary]`."""
+        return self.values if self.layer is None else linear(self.values, self.layer.weight, self.layer.bias)
+
     def likelihoods(self, ids: Tensor) -> Tensor:
         """Log-likelihoods of the tokens `ids` `[n, k]`: the same shape, float32, with gradient."""
         ids = ids.to(self.values.device)
