@@ -134,7 +134,10 @@ def test_evaluate_draws_the_same_ones_without_an_artifact(trained: OptimizeConfi
     on_train = evaluate_config(trained, tmp_path / "train", **arms, split="train")
     evaluate.run(on_train)
     assert {line["id"] for line in samples(tmp_path / "train")} == {f"train:{n}" for n in range(24)} - shown
+    before = Results.read(tmp_path / "train/results.json")
     evaluate.run(evaluate_config(trained, tmp_path / "train", **arms, split="train", mode="regrade"))
+    again = Results.read(tmp_path / "train/results.json")
+    assert (again.num_skipped, again.digests, again.data) == (before.num_skipped, before.digests, before.data)
 
 
 def test_stopped_and_resumed_equals_uninterrupted(
