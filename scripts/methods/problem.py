@@ -18,7 +18,8 @@ from embedgrad_cli.config.schema import ModelConfig, OptimizeConfig, TemplateCon
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.arms import Arm
-from embedgrad_cli.tasks.load import Row, Splits, load
+from embedgrad_cli.tasks.demonstrations import load_for
+from embedgrad_cli.tasks.load import Row, Splits
 
 from .records import Trial
 from .settings import OURS_IN_TRAINING, compose, model_choice, prompt_choice
@@ -57,8 +58,7 @@ class Problem:
     @classmethod
     def of(cls, overrides: Sequence[str]) -> Problem:
         """What `embedgrad optimize` would run with these overrides. Raises `ConfigError` or `DataError`."""
-        config = compose(overrides)
-        return cls(config, load(config.task, config.seed))
+        return cls(*load_for(compose(overrides)))
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from embedgrad_cli.core.prompt.artifact import load_artifact
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.arms import ArmPrompt, build_arms
 from embedgrad_cli.tasks import graders
-from embedgrad_cli.tasks.load import load
+from embedgrad_cli.tasks.demonstrations import load_for
 from serving.compare import Reference
 
 
@@ -25,7 +25,7 @@ def reference_of(folder: Path) -> Reference:
     config, problems = build("optimize", yaml.safe_load((folder / "config.yaml").read_text()))
     if not isinstance(config, OptimizeConfig):
         raise ValueError(problems)
-    splits = load(config.task, config.seed)
+    config, splits = load_for(config)
     model = load_model(config.model, pick_device("cpu"))
     prompt = load_artifact(folder / "prompt.safetensors").prompt
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)

@@ -114,7 +114,14 @@ def test_the_groups_that_are_promised(composer: Composer) -> None:
     assert set(groups["task"]) == embedded | real | {"recommend"}
     assert set(groups["objective"]) == {"gold", "choice", "verified", "reward", "distill"}
     assert set(groups["optimizer"]) == {"adamw", "adam", "sgd"}
-    assert set(groups["prompt"]) == {"step-by-step", "sentiment", "causal-judgement", "recommend", "custom"}
+    assert set(groups["prompt"]) == {
+        "step-by-step",
+        "sentiment",
+        "causal-judgement",
+        "recommend",
+        "custom",
+        "demonstrations",
+    }
     lab = {f"lab/{task}" for task in embedded}
     paper = {f"paper/{family}" for family in ("math", "sentiment", "causal")}
     assert set(groups["experiment"]) == lab | paper | {"math-reasoning", "sentiment", "causal-judgement", "debug"}

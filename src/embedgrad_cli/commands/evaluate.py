@@ -51,7 +51,8 @@ from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_un
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_lock import lock_run
 from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results
-from embedgrad_cli.tasks.load import Splits, load
+from embedgrad_cli.tasks.demonstrations import load_for
+from embedgrad_cli.tasks.load import Splits
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay
 
@@ -136,7 +137,7 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
 def _prepare(config: EvaluateConfig, directory: RunDirectory) -> _Evaluation:
     """Load everything and check that it goes together, and with what a stopped run began with."""
     artifacts = _load_artifacts(config)
-    splits = load(config.task, config.seed)
+    config, splits = load_for(config)
     by_file = {_file(config, arm): artifact for arm, artifact in artifacts.items()}
     rows, overlap = check_overlap(splits, config.split, by_file, config.task.overlap)
     resumes = directory.config.exists()
@@ -262,8 +263,8 @@ def _check_done(config: EvaluateConfig, before: RunDigests | None, directory: Ru
     if before is None:
         warn_unchecked(directory.path)
         return
-    config = replace(config, model=dated(config.model, before))
-    prompts, splits = _prompts(config, _load_artifacts(config)), load(config.task, config.seed)
+    config, splits = load_for(replace(config, model=dated(config.model, before)))
+    prompts = _prompts(config, _load_artifacts(config))
     check_digests(before, _digests(config, load_tokenizer(config.model), splits, prompts), directory.path)
 
 

@@ -37,7 +37,8 @@ from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_lock import lock_run
 from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.storage.stopwatch import Stopwatch
-from embedgrad_cli.tasks.load import Splits, load
+from embedgrad_cli.tasks.demonstrations import load_for
+from embedgrad_cli.tasks.load import Splits
 from embedgrad_cli.terminal import report
 from embedgrad_cli.training.checkpoint import read_digests
 from embedgrad_cli.training.trainer import Training
@@ -67,7 +68,7 @@ def _train(config: OptimizeConfig, directory: RunDirectory, log: RunLog, overrid
         reward_function(config.objective.reward)  # what is wrong with it is said before the model is loaded
     stopwatch = Stopwatch()
     stopwatch.begin("reading")
-    splits = load(config.task, config.seed)
+    config, splits = load_for(config)
     stopwatch.begin("loading")
     resumes = directory.checkpoint.exists()
     before = read_digests(directory.checkpoint) if resumes else None
@@ -95,12 +96,8 @@ def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:
     if results.digests is None:
         warn_unchecked(directory.path)
     else:
-        config = replace(config, model=dated(config.model, results.digests))
-        check_digests(
-            results.digests,
-            _digests(config, load_tokenizer(config.model), load(config.task, config.seed)),
-            directory.path,
-        )
+        config, splits = load_for(replace(config, model=dated(config.model, results.digests)))
+        check_digests(results.digests, _digests(config, load_tokenizer(config.model), splits), directory.path)
     report.already_finished(directory.path, results)
     return results.validation.accuracy if results.validation else results.primary_accuracy
 

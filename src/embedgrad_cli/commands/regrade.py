@@ -16,7 +16,8 @@ from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory, read_settings
 from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results, Sample
-from embedgrad_cli.tasks.load import Row, load
+from embedgrad_cli.tasks.demonstrations import load_for
+from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.terminal import report
 
 # Settings that change what is made of the answers, and not the answers.
@@ -35,7 +36,7 @@ def regrade(config: EvaluateConfig) -> float:
     """
     directory = RunDirectory(Path(config.output_dir), asdict(config), free=(*WITHOUT_EFFECT, *REGRADED))
     lines = _read_lines(directory)
-    splits = load(config.task, config.seed)
+    _, splits = load_for(config)
     every = getattr(splits, config.split)
     rows = _answered_rows(lines, every, directory)
     answers = _by_arm(_ranked(lines, config, directory), rows)

@@ -18,7 +18,8 @@ from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.core.text.template_additions import added_by
 from embedgrad_cli.errors import TemplateError
-from embedgrad_cli.tasks.load import Row, Splits, load
+from embedgrad_cli.tasks.demonstrations import load_for
+from embedgrad_cli.tasks.load import Row, Splits
 
 SHOWN_ROWS = 3
 COLOURS = {"prompt": "bold green", "query": "cyan", "target": "bold yellow"}
@@ -35,8 +36,8 @@ def show(config: Any) -> None:
         ModelError: the tokenizer cannot be loaded.
         TemplateError: the template cannot carry prompt and query.
     """
-    task = config.task
-    splits, model = load(task, config.seed), load_tokenizer(config.model)
+    config, splits = load_for(config)
+    task, model = config.task, load_tokenizer(config.model)
     seeds = list(seeds_of(config.prompt))
     bare = PromptTemplate(config.template, seeds, model.tokenizer, model.is_chat)
     template = with_examples(config.template, splits.fewshot, task.fewshot_style)

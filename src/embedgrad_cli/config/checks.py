@@ -11,7 +11,7 @@ from typing import Any
 
 from embedgrad_cli import assets
 from embedgrad_cli.config.evaluation_checks import check_breakdown, check_generation
-from embedgrad_cli.config.fields import QUERY_PLACE, as_texts, num_prompts, prompt_numbers
+from embedgrad_cli.config.fields import DEMONSTRATIONS_PLACE, QUERY_PLACE, as_texts, num_prompts, prompt_numbers
 from embedgrad_cli.config.reward import check_reward, check_whole_prompt
 from embedgrad_cli.config.schema import (
     Message,
@@ -143,6 +143,19 @@ def check_template(template: TemplateConfig, prompt: PromptConfig | SeedConfig, 
     return problems
 
 
+def check_demonstrations(prompt: PromptConfig | SeedConfig) -> list[str]:
+    """Demonstrations need a text, and a place in it where there are several texts; a place needs demonstrations."""
+    has_place = any(DEMONSTRATIONS_PLACE in text for text in as_texts(prompt.text or []))
+    if prompt.demonstrations is None:
+        wrong = f"prompt.text holds {DEMONSTRATIONS_PLACE}, and there are none. Give prompt.demonstrations=4, or so."
+        return [f"prompt.demonstrations: {wrong}"] if has_place else []
+    if prompt.text is None:
+        return ['prompt.demonstrations: prompt.text has no value. Give prompt.text="…" or prompt=….']
+    if isinstance(prompt.text, list) and not has_place:
+        return [f"prompt.text: it holds several texts. Write {DEMONSTRATIONS_PLACE} into the one that is to show them."]
+    return []
+
+
 def check_optimizer(optimizer: OptimizerConfig) -> list[str]:
     """Adam's two decays."""
     if len(optimizer.betas) == 2 and all(0 <= beta < 1 for beta in optimizer.betas):
@@ -214,6 +227,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("device",), check_device),
     (("model",), check_model),
     (("template", "prompt", "model"), check_template),
+    (("prompt",), check_demonstrations),
     (("task",), check_task),
     (("evaluation", "task"), check_breakdown),
     (("generation", "task"), check_generation),

@@ -11,6 +11,7 @@ QUERY = "query"
 QUERY_PLACE = "{query}"
 SLOT = re.compile(r"\{prompt(?:\.(\d+))?\}")
 SLOT_AND_SPACE = re.compile(SLOT.pattern + r"[ \n]?")
+DEMONSTRATIONS_PLACE = "{demonstrations}"  # in the seed's text
 PLACE = re.compile(r"\{(query|prompt(?:\.\d+)?)\}")  # its one group is the place's name: "query", "prompt", "prompt.1"
 DATA_FIELD = re.compile(r"\{[^{}]+\}")
 

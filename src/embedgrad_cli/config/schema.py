@@ -71,6 +71,9 @@ class TemplateConfig:
 @dataclass
 class PromptConfig:
     text: str | list[str] = setting("the seed prompt; a list fills {prompt.0}, {prompt.1}, …")
+    demonstrations: int | None = setting(
+        "so many training rows, as text, in the seed prompt; null: none", minimum=0, default=None
+    )
 
 
 @dataclass
@@ -78,6 +81,9 @@ class SeedConfig:
     """`PromptConfig` for a command that may do without a seed."""
 
     text: str | list[str] | None = setting("the seed prompt, for the arm seed; a list fills {prompt.0}, {prompt.1}, …")
+    demonstrations: int | None = setting(
+        "so many training rows, as text, in the seed prompt; null: none", minimum=0, default=None
+    )
 
 
 @dataclass

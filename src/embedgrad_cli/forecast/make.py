@@ -19,7 +19,8 @@ from embedgrad_cli.forecast.figures import DeviceFigures, Forecast, ModelFigures
 from embedgrad_cli.forecast.memory import Place, moments_of, weights_of
 from embedgrad_cli.forecast.timing import assumed_time, time_run
 from embedgrad_cli.forecast.workload import Workload
-from embedgrad_cli.tasks.load import Splits, load
+from embedgrad_cli.tasks.demonstrations import load_for
+from embedgrad_cli.tasks.load import Splits
 
 
 def make_forecast(config: OptimizeConfig, request: DryRun) -> Forecast:
@@ -33,7 +34,7 @@ def make_forecast(config: OptimizeConfig, request: DryRun) -> Forecast:
     """
     device = _device(config, request)
     started = time.perf_counter()
-    splits = load(config.task, config.seed)
+    config, splits = load_for(config)
     outline = load_unloaded(config.model, device.type)
     place = _place(device, request)  # before the libraries that only a forecast needs
     facts = _try_out(config, splits, device, time.perf_counter() - started) if request.timed else None

@@ -167,13 +167,15 @@ class ArtifactMetadata(Record):
     `model.revision` and `data_revision` are the commits that model and data were read at, where they came from the hub.
     `overrides` is the command line that made the prompt, in Hydra's grammar, without what changes no result; absent
     where no command line did. Artifacts of version 0.1.0 have neither that nor `seen_rows` nor `worked_examples`: their
-    `template` has the examples in it, and their `config` the template without them.
+    `template` has the examples in it, and their `config` the template without them. `demonstrations` are the rows of
+    train that the seed's text shows; absent where it shows none.
     """
 
     format_version: int
     seed: SeedRecord
     template: TemplateRecord
     worked_examples: list[WorkedExampleRecord] | None = None
+    demonstrations: list[WorkedExampleRecord] | None = None
     model: ModelRecord
     task: str
     split_hash: str

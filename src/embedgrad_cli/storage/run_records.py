@@ -130,14 +130,16 @@ class DataReport(Record):
     """What happened to the rows that were read.
 
     `contradictions` are ids of rows whose query occurs with different answers; `overlaps_removed` counts rows of train
-    or validation that a later split also holds; `fewshot` are ids of the worked examples drawn from train; `counts`
-    are rows per split. `revision` is the commit of a data set of the hub.
+    or validation that a later split also holds; `fewshot` are ids of the worked examples drawn from train,
+    `demonstrations` of the rows of train in the seed prompt; `counts` are rows per split. `revision` is the commit of a
+    data set of the hub.
     """
 
     duplicates_removed: int
     contradictions: list[str]
     overlaps_removed: dict[str, int]
     fewshot: list[str] | None = None
+    demonstrations: list[str] | None = None
     counts: dict[str, int] | None = None
     broken_rows_skipped: BrokenRows | None = None
     revision: str | None = None

@@ -36,7 +36,7 @@ Numbers = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, eq=False)
 class RowFilter:
-    """The rows that trained and selected a prompt, and the worked examples in it.
+    """The rows that trained and selected a prompt, and the worked examples and demonstrations in it.
 
     Args:
         numbers: one per row, sorted.
@@ -51,18 +51,16 @@ class RowFilter:
     @classmethod
     def of(cls, splits: Splits) -> RowFilter:
         """The filter of everything in these splits but the test rows."""
-        ambiguous = _ambiguous_queries(chain(splits.train, splits.validation, splits.test))
-        names = {
-            _full_name(row) if normalise(row.query) in ambiguous else normalise(row.query)
-            for row in chain(splits.train, splits.validation)
-        }
+        seen = [*splits.train, *splits.validation, *splits.demonstrations]
+        ambiguous = _ambiguous_queries(chain(seen, splits.test))
+        names = {_full_name(row) if normalise(row.query) in ambiguous else normalise(row.query) for row in seen}
         names |= {normalise(example.query) for example in splits.fewshot}
         parameters = SeenRows(
             bits=min(MOST_BITS, 8 * max(LARGEST_SIZE, len(names)) // len(names) - 2),
             num_digests=len(names),
             num_train=len(splits.train),
             num_validation=len(splits.validation),
-            num_examples=len(splits.fewshot),
+            num_examples=len(splits.fewshot) + len(splits.demonstrations),
             with_choices=bool(ambiguous),
         )
         return cls(np.sort(_numbers(names, parameters, splits.hash)), parameters, splits.hash)

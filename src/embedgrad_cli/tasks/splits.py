@@ -21,7 +21,8 @@ class Splits:
     """The rows that train, select and test a prompt; no query is in two of them.
 
     `hash` names exactly these rows in these splits. `fewshot` are the worked examples that every query is shown with;
-    none of them is a row of a split. `report` says what happened to the rows that were read.
+    none of them is a row of a split. `report` says what happened to the rows that were read. `demonstrations` are rows
+    that were taken out of train for the seed prompt; in `hash` they count as rows of train.
     """
 
     train: list[Row]
@@ -30,6 +31,7 @@ class Splits:
     hash: str
     report: DataReport
     fewshot: list[WorkedExample] = field(default_factory=list)
+    demonstrations: list[Row] = field(default_factory=list)
 
     @property
     def content_digest(self) -> str:
@@ -43,7 +45,17 @@ class Splits:
                 total.update(_line(name, row.id, row.query, row.target, row.answer, row.choices, dict(row.fields)))
         for example in self.fewshot:
             total.update(_line("fewshot", example.query, example.target))
+        for row in self.demonstrations:
+            total.update(_line("demonstrations", row.id, row.query, row.target))
         return total.hexdigest()
+
+    def without_demonstrations(self, drawn: list[Row]) -> Splits:
+        """The same splits with these rows of train as `demonstrations` instead."""
+        ids = {row.id: None for row in drawn}
+        train = [row for row in self.train if row.id not in ids]
+        counts = {**(self.report.counts or {}), "train": len(train)}
+        report = replace(self.report, demonstrations=list(ids), counts=counts)
+        return replace(self, train=train, demonstrations=drawn, report=report)
 
 
 def make_splits(read: dict[str, list[Row]], task: TaskConfig, seed: int) -> Splits:

@@ -331,9 +331,9 @@ class Training:
 
     def _save_artifact(self, prompt: SoftPrompt, metrics: PromptMetrics) -> None:
         splits, overrides = self.splits, self.overrides
-        revision = splits.report.revision
+        revision, shown = splits.report.revision, splits.demonstrations
         metadata = artifact_metadata(
-            prompt, self.model, self.config, splits.fewshot, splits.hash, metrics, overrides, revision
+            prompt, self.model, self.config, splits.fewshot, splits.hash, metrics, overrides, revision, shown
         )
         save_artifact(self.directory.prompt, prompt, metadata, self.seen_rows)
 

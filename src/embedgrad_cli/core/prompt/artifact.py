@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +41,7 @@ from embedgrad_cli.storage.artifact_metadata import (
 )
 from embedgrad_cli.storage.files import write_atomically
 from embedgrad_cli.tasks.row_filter import RowFilter
+from embedgrad_cli.tasks.rows import Row
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ def artifact_metadata(
     metrics: PromptMetrics,
     overrides: Sequence[str] | None = None,
     data_revision: str | None = None,
+    demonstrations: Sequence[Row] = (),
 ) -> ArtifactMetadata:
     """What an artifact says about itself.
 
@@ -76,6 +78,7 @@ def artifact_metadata(
         split_hash: names the rows that trained, selected and tested the prompt.
         overrides: the command line that made the prompt, if one did.
         data_revision: the commit of the data set, if it came from the hub.
+        demonstrations: rows of train that stand in the seed's text.
     """
     settings = {key: value for key, value in asdict(config).items() if key not in (*WITHOUT_EFFECT, "template")}
     fingerprint = replace(model.fingerprint, seed_embedding=_hash(prompt.seed))
@@ -83,7 +86,8 @@ def artifact_metadata(
         format_version=FORMAT_VERSION,
         seed=SeedRecord(text=config.prompt.text, token_ids=[list(ids) for ids in prompt.slots.ids]),
         template=template_record(config.template),
-        worked_examples=[WorkedExampleRecord(query=e.query, target=e.target) for e in worked_examples],
+        worked_examples=_example_records(worked_examples),
+        demonstrations=_example_records(demonstrations) or None,
         model=ModelRecord(
             path=model.path,
             revision=model.revision,
@@ -99,6 +103,10 @@ def artifact_metadata(
         config=RecordedSettings.of(settings),
         overrides=None if overrides is None else list(overrides),
     )
+
+
+def _example_records(examples: Iterable[WorkedExample | Row]) -> list[WorkedExampleRecord]:
+    return [WorkedExampleRecord(query=example.query, target=example.target) for example in examples]
 
 
 def template_record(template: TemplateConfig) -> TemplateRecord:

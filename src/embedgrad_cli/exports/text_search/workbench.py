@@ -55,6 +55,9 @@ class Measurement:
             splits = load(settings.task, settings.seed)
         except DataError as error:
             raise DataError(_own_key(str(error))) from None
+        if artifact.metadata.demonstrations:  # which are no training rows, for the search either
+            shown = {example.query for example in artifact.metadata.demonstrations}
+            splits = splits.without_demonstrations([row for row in splits.train if row.query in shown])
         check_overlap(splits, "test", {config.artifact: artifact}, "error", OWN_DATA)
         told = told_as_in_training(settings.model, artifact.metadata)
         model = load_model(told, pick_device(settings.device))
