@@ -10,7 +10,7 @@ from statistics import fmean
 from embedgrad_cli.config.spelling import one_line
 from methods.table import markdown_table, percent
 
-from .settings import NEAR, Section, Setting, differing, short
+from .settings import NEAR, Section, Setting, short
 
 INTRODUCTION = """# Settings, measured
 
@@ -47,25 +47,27 @@ def page(
 
 
 def across(sections: Sequence[Section]) -> str:
-    """How far settings that were run on several models or tasks are from the best of each."""
-    every = [setting for section in sections for setting in section.settings]
-    keys = [key for key in differing([one.values for one in every]) if not key.startswith(("task.", "prompt."))]
-    known = list(dict.fromkeys(key for one in every for key in one.values))
-    gaps: dict[str, dict[str, float]] = {}
-    for section in sections:
+    """How far settings that were run on several models or tasks are from the best of each.
+
+    What is the same within every section belongs to its model or task and names no setting.
+    """
+    keys = sorted({key for section in sections for key in section.keys})
+    known = {key for section in sections for setting in section.settings for key in setting.values}
+    gaps: dict[str, dict[int, float]] = {}
+    for number, section in enumerate(sections):
         for setting in section.settings:
             gap = setting.gap(section.best)
             if gap is not None:
-                gaps.setdefault(setting.label(keys, known), {})[section.title] = gap
-    titles = [section.title for section in sections]
-    lines = [
-        [label, *(points(of.get(title)) for title in titles), "yes" if min(of.values()) >= -NEAR else "no"]
-        for label, of in sorted(gaps.items(), key=lambda item: -min(item[1].values()))
-        if len(of) > 1
-    ]
+                gaps.setdefault(setting.label(keys, known), {})[number] = gap
+    lines = []
+    for label, of in sorted(gaps.items(), key=lambda item: (-len(item[1]), -min(item[1].values()))):
+        if len(of) > 1:
+            near = sum(gap >= -NEAR for gap in of.values())
+            lines.append([label, *(points(of.get(number)) for number in range(len(sections))), f"{near} of {len(of)}"])
     if not lines:
         return ""
-    heads = [["setting", *titles, "within 2 points everywhere"], ["---", *["---:"] * len(titles), "---"]]
+    titles = [f"{section.title}, n = {section.num_test}" for section in sections]
+    heads = [["setting", *titles, "within 2 points"], ["---", *["---:"] * (len(titles) + 1)]]
     return "## Across models and tasks\n\nTo the best in validation, in points.\n\n" + markdown_table([*heads, *lines])
 
 

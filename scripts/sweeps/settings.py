@@ -114,7 +114,7 @@ class Setting:
             return None
         return fmean(self.by_seed[s].validation.accuracy - best.by_seed[s].validation.accuracy for s in shared)
 
-    def label(self, keys: Sequence[str], every: Sequence[str]) -> str:
+    def label(self, keys: Sequence[str], every: Iterable[str]) -> str:
         """Its values of these keys: "choice, steps 100". Words stand for themselves."""
         named = [(short(key, every), self.values[key]) for key in keys if key in self.values]
         said = [value if isinstance(value, str) else f"{name} {one_line(value)}" for name, value in named]
@@ -145,7 +145,7 @@ class Section:
         return differing([setting.values for setting in self.settings])
 
     def label(self, setting: Setting) -> str:
-        return setting.label(self.keys, list(setting.values))
+        return setting.label(self.keys, setting.values)
 
     @property
     def shared(self) -> Json:

@@ -80,13 +80,27 @@ def test_the_test_chooses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_setting_of_several_sections_says_whether_it_is_near_the_best_of_all(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
+    runs, sizes = tmp_path / "runs", {"a": 8, "b": 32}  # what a section shares names no setting
     for model, (small, large) in {"a": (0.80, 0.79), "b": (0.50, 0.60)}.items():
-        add(runs / f"{model}1", small, model=f"place/{model}", optimizer__lr=0.1, model__path=f"place/{model}")
-        add(runs / f"{model}2", large, model=f"place/{model}", optimizer__lr=0.3, model__path=f"place/{model}")
+        add(
+            runs / f"{model}1",
+            small,
+            model=f"place/{model}",
+            optimizer__lr=0.1,
+            model__path=f"place/{model}",
+            train__batch_size=sizes[model],
+        )
+        add(
+            runs / f"{model}2",
+            large,
+            model=f"place/{model}",
+            optimizer__lr=0.3,
+            model__path=f"place/{model}",
+            train__batch_size=sizes[model],
+        )
     page = page_of(tmp_path, "--titles", "a=First", "b=Second")
-    assert rows_of(page, "setting") == [["lr 0.3", "-1.0", "+0.0", "yes"], ["lr 0.1", "+0.0", "-10.0", "no"]]
-    assert "| setting | First, words | Second, words |" in page
+    assert rows_of(page, "setting") == [["lr 0.3", "-1.0", "+0.0", "2 of 2"], ["lr 0.1", "+0.0", "-10.0", "1 of 2"]]
+    assert "| setting | First, words, n = 10 | Second, words, n = 10 |" in page
     assert "--titles a=First b=Second --out docs/defaults.md" in page
 
 
