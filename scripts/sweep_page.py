@@ -41,18 +41,19 @@ def main(arguments: Sequence[str]) -> None:
     if not sections:
         raise UserError(f"no finished optimisation below {', '.join(map(str, args.folders))}. {' '.join(left_out)}")
 
-    def draw(section: Section) -> tuple[Path, Path]:
+    def draw(section: Section) -> dict[str, str]:
         from figures import file_name  # needs matplotlib, which nothing else here does
         from sweeps.plots import plot_courses, plot_settings
 
         rows = f"{section.num_validation or ''}-{section.num_test}"
-        places = [
-            args.out.parent / file_name(args.out.stem, section.model, section.task, rows, kind)
-            for kind in ("settings", "courses")
-        ]
-        plot_settings(section, places[0])
-        plot_courses(section, places[1])
-        return places[0], places[1]
+        plots = {"validation over the steps": (plot_courses, "courses")}
+        if len(section.settings) > 1:
+            plots = {"accuracy by setting": (plot_settings, "settings"), **plots}
+        names = {}
+        for shown, (plot, kind) in plots.items():
+            names[shown] = file_name(args.out.stem, section.model, section.task, rows, kind)
+            plot(section, args.out.parent / names[shown])
+        return names
 
     titles = [f"{name}={words}" for name, words in args.titles]
     command = ["python", "scripts/sweep_page.py", "RUN_DIR", *(["--titles", *titles] if titles else [])]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import fmean
 
 from embedgrad_cli.config.spelling import one_line
@@ -37,11 +36,11 @@ def page(
     sections: Sequence[Section],
     left_out: Sequence[str],
     command: str,
-    figures_of: Callable[[Section], tuple[Path, Path]],
+    figures_of: Callable[[Section], dict[str, str]],
 ) -> str:
-    """The page as Markdown. `figures_of` draws a section's settings and courses."""
+    """The page as Markdown. `figures_of` draws a section's pictures and names their files, by what they show."""
     parts = [INTRODUCTION.format(command=command), across(sections)]
-    parts += [section_text(section, *figures_of(section)) for section in sections]
+    parts += [section_text(section, figures_of(section)) for section in sections]
     parts += ["Left out: " + " ".join(left_out) + "\n"] if left_out else []
     return "\n".join(part for part in parts if part)
 
@@ -71,7 +70,7 @@ def across(sections: Sequence[Section]) -> str:
     return "## Across models and tasks\n\nTo the best in validation, in points.\n\n" + markdown_table([*heads, *lines])
 
 
-def section_text(section: Section, settings_figure: Path, courses_figure: Path) -> str:
+def section_text(section: Section, figures: dict[str, str]) -> str:
     keys = section.keys
     names = [short(key, section.best.values) for key in keys]
     heads = [*names, "seeds", "validation", "to the best", "test", "test by seed", "best step", "training s", "drift"]
@@ -83,8 +82,7 @@ def section_text(section: Section, settings_figure: Path, courses_figure: Path) 
         given(section),
         markdown_table(lines).rstrip(),
         verdict(section),
-        f"![accuracy by setting]({settings_figure.name})",
-        f"![validation over the steps]({courses_figure.name})",
+        *(f"![{shown}]({name})" for shown, name in figures.items()),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -110,7 +108,7 @@ def cells_of(section: Section, setting: Setting) -> list[str]:
     tests = setting.tests
     spread = f" ({100 * min(tests):.1f} to {100 * max(tests):.1f})" if len(tests) > 1 else ""
     return [
-        *(one_line(setting.values[key]) if key in setting.values else "" for key in section.keys),
+        *(one_line(setting.values.get(key, "")).replace("|", "\\|") for key in section.keys),
         ", ".join(map(str, setting.by_seed)),
         percent(setting.validation) + (f": {by_seed(setting.validations)}" if len(trained) > 1 else ""),
         "best" if setting is section.best else points(setting.gap(section.best)),

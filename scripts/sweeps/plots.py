@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from textwrap import fill
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
@@ -12,9 +13,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from figures import COLOURS, MARKERS, save
 
-from .settings import NEAR, Course, Section
+from .settings import NEAR, Course, Section, Setting
 
 SETTINGS_PER_ROW = len(COLOURS)
+LONGEST_LINE = 50
 QUANTITIES = {"validation_accuracy": ("validation accuracy (%)", 100), "validation_loss": ("validation loss (nats)", 1)}
 
 
@@ -29,7 +31,7 @@ def plot_settings(section: Section, file: Path) -> None:
             seeds = [100 * value for value in (setting.validations if name == "validation" else setting.tests)]
             axes.plot(seeds, [place + shift] * len(seeds), marker, color=colour, alpha=0.5, markersize=3.5)
             axes.plot(fmean(seeds), place + shift, marker, color=colour, markersize=7, label="" if place else name)
-    axes.set_yticks(range(len(settings)), labels=[section.label(setting) for setting in settings])
+    axes.set_yticks(range(len(settings)), labels=[_name(section, setting) for setting in settings])
     axes.set_ylim(len(settings) - 0.5, -0.5)
     axes.set_xlabel("accuracy (%): means, and seeds as small marks")
     axes.grid(axis="x", alpha=0.3)
@@ -47,7 +49,7 @@ def plot_courses(section: Section, file: Path) -> None:
         shown = section.settings[start : start + SETTINGS_PER_ROW]
         for place, (quantity, (name, unit)) in zip(line, QUANTITIES.items(), strict=True):
             for setting, colour, marker in zip(shown, COLOURS, MARKERS, strict=False):
-                _draw(place, setting.courses, quantity, unit, colour, marker, section.label(setting))
+                _draw(place, setting.courses, quantity, unit, colour, marker, _name(section, setting))
             place.set(ylabel=name)
             place.grid(alpha=0.3)
         line[1].set_yscale("log")
@@ -59,6 +61,11 @@ def plot_courses(section: Section, file: Path) -> None:
     for place in axes[-1]:
         place.set_xlabel("step")
     save(figure, file)
+
+
+def _name(section: Section, setting: Setting) -> str:
+    """A setting in lines that leave room for the picture; a dollar would begin a formula."""
+    return fill(section.label(setting), LONGEST_LINE).replace("$", r"\$")
 
 
 def _lowest(section: Section) -> float:

@@ -111,6 +111,14 @@ def test_what_changes_no_number_makes_no_setting(tmp_path: Path) -> None:
     assert [list(setting.by_seed) for section in sections for setting in section.settings] == [[0, 1]]
 
 
+def test_a_prompt_may_hold_any_sign(tmp_path: Path) -> None:
+    for number, text in enumerate(("Say a|b for $5 or $6.", "Think.")):
+        add(tmp_path / "runs" / str(number), 0.8 - 0.1 * number, prompt__text=text)
+    assert "| Say a\\|b for $5 or $6. | 0 |" in page_of(tmp_path)
+    (picture,) = (tmp_path / "docs").glob("*-settings.svg")
+    assert "Say a|b for $5 or $6." in picture.read_text()
+
+
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     add(tmp_path / "runs" / "a", 0.8)
     (add(tmp_path / "runs" / "begun", 0.8, seed=1) / "results.json").unlink()
