@@ -124,12 +124,10 @@ def main(overrides: Sequence[str]) -> None:
         vectors.copy_(best)
     config, model, test = problem.config, learner.model, problem.splits.test
     found = {"optimized": accuracy(learner, learner.wrapped, learner.prompt_template, test)}
-    watch.begin("loading")
-    plain = problem.fresh_model()
-    watch.begin("test")
+    plain = learner.wrapped.get_base_model()  # frozen, and without the virtual tokens
     for name, seeds in (("none", None), ("seed", list(seeds_of(config.prompt)))):
         prompt_template = PromptTemplate(config.template, seeds, model.tokenizer, model.is_chat)
-        found[name] = accuracy(learner, plain.network, prompt_template, test)
+        found[name] = accuracy(learner, plain, prompt_template, test)
     print(json.dumps({"arms": found, "phases": watch.seconds, "peak_bytes": peak_memory(model.device)}))
 
 

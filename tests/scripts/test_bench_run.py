@@ -51,6 +51,24 @@ def test_a_side_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert "there is no 'nothing'" in capfd.readouterr().err, "and has said itself what is wrong"
 
 
+def test_the_other_side_s_base_model_answers_without_the_virtual_tokens(model_folder: Path, choice_data: Path) -> None:
+    """So that `none` and `seed` need no second model in its memory."""
+    config = optimize_config(Path("unused"), model_folder, choice_data)
+    problem = Problem(config, load(config.task, config.seed))
+    learner = prompt_tuning(problem, "RANDOM")
+    rows = learner.problem.splits.test
+    tokens = torch.tensor([learner.model.tokenizer("Think.")["input_ids"]])
+    with torch.no_grad():
+        for parameter in learner.parameters:
+            parameter.mul_(50)
+    given: dict[str, Any] = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "do_sample": False}
+    given |= {"max_new_tokens": 20}
+    peft_run.accuracy(learner, learner.wrapped, learner.prompt_template, rows)
+    answer = learner.wrapped.get_base_model().generate(**given)
+    assert torch.equal(answer, problem.fresh_model().network.generate(**given))
+    assert not torch.equal(answer, learner.wrapped.generate(**given)), "the virtual tokens would show"
+
+
 def test_the_other_side_stops_where_ours_does(
     model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
