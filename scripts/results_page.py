@@ -8,7 +8,6 @@ The models stand in the order of the work folders.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,9 +30,10 @@ def main(arguments: Sequence[str]) -> None:
     def draw(section: Section) -> str | None:
         if not section.curves:
             return None
-        from methods.curves import plot_curves  # needs matplotlib, which nothing else here does
+        from figures import file_name  # needs matplotlib, which nothing else here does
+        from methods.curves import plot_curves
 
-        name = re.sub(r"\W+", "-", f"results-{section.series.model}-{section.key}".lower()) + ".svg"
+        name = file_name("results", section.series.model, section.key)
         plot_curves(section, args.out.parent / name)
         return name
 

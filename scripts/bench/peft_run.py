@@ -2,10 +2,10 @@
 
     python scripts/bench/peft_run.py OVERRIDE …
 
-It takes the overrides of `embedgrad optimize` and prints one line of JSON: the test accuracy of each arm. Rows, splits,
-steps, batch size, learning rate, validations and graders are those of that command. The prompt is PEFT's prompt tuning,
-begun from the same text in front of the whole sequence. Answers are greedy, by `generate` on left-padded batches; the
-best of the validations is tested.
+It takes the overrides of `embedgrad optimize` and prints one line of JSON: the test accuracy of each arm, where the
+seconds went and the peak of the memory. Rows, splits, steps, batch size, learning rate, validations, stop strings and
+graders are those of that command. The prompt is PEFT's prompt tuning, begun from the same text in front of the whole
+sequence. Answers are greedy, by `generate` on left-padded batches; the best of the validations is tested.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, Train
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from embedgrad_cli.config.fields import seeds_of
+from embedgrad_cli.core.kernels.memory import peak_memory
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.core.text.template import PromptTemplate
+from embedgrad_cli.storage.stopwatch import Stopwatch
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.load import Row
 from methods.peft_methods import IGNORED, Learner, prompt_tuning
@@ -34,8 +36,8 @@ from methods.problem import Problem
 class Validation(TrainerCallback):
     """Validates before the first step and as often as the product, and keeps the vectors of the best."""
 
-    def __init__(self, learner: Learner) -> None:
-        self.learner, self.best, self.accuracy = learner, torch.empty(0), -1.0
+    def __init__(self, learner: Learner, watch: Stopwatch) -> None:
+        self.learner, self.watch, self.best, self.accuracy = learner, watch, torch.empty(0), -1.0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._validate()
@@ -47,9 +49,11 @@ class Validation(TrainerCallback):
 
     def _validate(self) -> None:
         learner, (vectors,) = self.learner, self.learner.parameters
+        self.watch.begin("validation")
         reached = accuracy(learner, learner.wrapped, learner.prompt_template, learner.problem.splits.validation)
         if reached > self.accuracy:
             self.accuracy, self.best = reached, vectors.detach().clone()
+        self.watch.begin("training")
 
 
 @torch.no_grad()
@@ -57,15 +61,19 @@ def accuracy(learner: Learner, network: Any, prompt_template: PromptTemplate, ro
     """The share of rows whose greedy answer is right."""
     config, tokenizer = learner.problem.config, learner.model.tokenizer
     task, size, right = config.task, config.evaluation.batch_size, 0
-    tokenizer.padding_side = "left"
+    stops: dict[str, Any] = {"stop_strings": list(task.stop), "tokenizer": tokenizer} if task.stop else {}
     network.eval()
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
         texts = [prompt_template.render(row.query).text for row in batch]
         inputs = tokenizer(
-            texts, add_special_tokens=prompt_template.adds_special_tokens, padding=True, return_tensors="pt"
+            texts,
+            add_special_tokens=prompt_template.adds_special_tokens,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
         ).to(learner.model.device)
-        output = network.generate(**inputs, max_new_tokens=task.max_new_tokens, do_sample=False)
+        output = network.generate(**inputs, max_new_tokens=task.max_new_tokens, do_sample=False, **stops)
         answers = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for row, answer in zip(batch, answers, strict=True):
             grade = graders.get(task.grader, row.choices).judge(row.answer, answer.strip())
@@ -79,9 +87,10 @@ def as_features(example: Example, virtual_tokens: int) -> dict[str, list[int]]:
     return {"input_ids": [*query, *example.target], "attention_mask": [1] * len(labels), "labels": labels}
 
 
-def train(learner: Learner) -> torch.Tensor:
+def train(learner: Learner, watch: Stopwatch) -> torch.Tensor:
     """Returns: the vectors of the best validation."""
-    config, validation = learner.problem.config, Validation(learner)
+    config, validation = learner.problem.config, Validation(learner, watch)
+    watch.begin("encoding")
     rows = [as_features(e, learner.virtual_tokens) for e in learner.encode(learner.problem.splits.train)]
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -102,20 +111,24 @@ def train(learner: Learner) -> torch.Tensor:
 
 
 def main(overrides: Sequence[str]) -> None:
+    watch = Stopwatch()
+    watch.begin("reading")
     problem = Problem.of(overrides)
+    watch.begin("loading")
     learner = prompt_tuning(problem, "TEXT")
     learner.model.tokenizer.pad_token = learner.model.tokenizer.pad_token or learner.model.tokenizer.eos_token
     (vectors,) = learner.parameters
-    best = train(learner)
+    best = train(learner, watch)
+    watch.begin("test")
     with torch.no_grad():
         vectors.copy_(best)
     config, model, test = problem.config, learner.model, problem.splits.test
     found = {"optimized": accuracy(learner, learner.wrapped, learner.prompt_template, test)}
-    plain = problem.fresh_model()
+    plain = learner.wrapped.get_base_model()  # frozen, and without the virtual tokens
     for name, seeds in (("none", None), ("seed", list(seeds_of(config.prompt)))):
         prompt_template = PromptTemplate(config.template, seeds, model.tokenizer, model.is_chat)
-        found[name] = accuracy(learner, plain.network, prompt_template, test)
-    print(json.dumps(found))
+        found[name] = accuracy(learner, plain, prompt_template, test)
+    print(json.dumps({"arms": found, "phases": watch.seconds, "peak_bytes": peak_memory(model.device)}))
 
 
 if __name__ == "__main__":

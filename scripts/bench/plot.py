@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot, rc_context
+from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-# The same rows give the same file, and its text is text.
-SETTINGS: Any = {"svg.hashsalt": "embedgrad", "svg.fonttype": "none"}
-SIDES = {"embedgrad": ("", "tab:blue", "o"), "PEFT": ("peft_", "tab:orange", "s")}
+from figures import COLOURS, MARKERS, save
+
+SIDES = {"embedgrad": ("", COLOURS[0], MARKERS[0]), "PEFT": ("peft_", COLOURS[1], MARKERS[1])}
 LABELS = {"prompt": "prompt length (tokens)", "batch": "batch (examples)", "parameters": "model (parameters)"}
 QUANTITIES = {"seconds": ("seconds per step", 1), "memory": ("peak memory of a step (MB)", 1e6)}
 
@@ -27,10 +27,7 @@ def plot_growth(rows: Sequence[dict[str, Any]], file: Path) -> None:
             _draw(axes[line][column], points, varied, quantity, named=column == 0)
     axes[0][0].legend(frameon=False)
     figure.suptitle(rows[0]["machine"], fontsize=10)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context(SETTINGS):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
+    save(figure, file)
 
 
 def _draw(axes: Axes, points: Sequence[dict[str, Any]], varied: str, quantity: str, named: bool) -> None:

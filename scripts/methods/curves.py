@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from matplotlib import pyplot, rc_context
+from matplotlib import pyplot
 
-from bench.plot import SETTINGS
+from figures import COLOURS, MARKERS, save
 
 from .page import Section
 
@@ -17,11 +17,11 @@ LEVELS = {"seed": ":", "instructions": "--"}  # arms that no training row change
 def plot_curves(section: Section, file: Path) -> None:
     """A line per method through the seeds' means, its seeds as a band; untrained arms are level lines."""
     figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
-    for marker, (title, points) in zip("osD^v", section.curves.items(), strict=False):
+    for colour, marker, (title, points) in zip(COLOURS, MARKERS, section.curves.items(), strict=False):
         sizes = sorted(points)
         values = [[100 * one for one in points[size]] for size in sizes]
-        (line,) = axes.plot(sizes, list(map(fmean, values)), marker=marker, label=title)
-        axes.fill_between(sizes, list(map(min, values)), list(map(max, values)), color=line.get_color(), alpha=0.15)
+        axes.plot(sizes, list(map(fmean, values)), color=colour, marker=marker, label=title)
+        axes.fill_between(sizes, list(map(min, values)), list(map(max, values)), color=colour, linewidth=0, alpha=0.15)
     for row in section.rows(section.main_size):
         if row.arm.method in LEVELS:
             style = LEVELS[row.arm.method]
@@ -32,7 +32,4 @@ def plot_curves(section: Section, file: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     axes.set_title(f"{section.series.model}, {section.series.task}", fontsize=10)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context(SETTINGS):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
+    save(figure, file)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.comparison.run_files import Capture, Records, summary, write_run
 
 from embedgrad_cli.cli import main as cli
@@ -32,6 +33,14 @@ def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
 
     assert [path.name for path in finished] == ["1", "2", "10"]
     assert [path.name for path in unfinished] == ["begun"]
+
+
+def test_a_run_from_before_there_were_objectives_is_one_of_gold(tmp_path: Path) -> None:
+    new, old = (write_run(tmp_path / name) for name in ("new", "old"))
+    config = yaml.safe_load((old / "config.yaml").read_text())
+    del config["objective"]
+    (old / "config.yaml").write_text(yaml.safe_dump(config))
+    assert read_run(old).config == read_run(new).config
 
 
 def folds(folder: str, seed: int, count: int = 3, **changes: Any) -> tuple[list[bool], list[bool]]:

@@ -19,9 +19,8 @@ from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.config.spelling import natural
 from embedgrad_cli.errors import CompareError, UserError
 from embedgrad_cli.evaluation.significance import paired_difference_of_counts, wilson_interval
-from embedgrad_cli.storage.files import read_yaml
 from embedgrad_cli.storage.record import Json
-from embedgrad_cli.storage.run_directory import flatten
+from embedgrad_cli.storage.run_directory import flatten, read_settings
 from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Elsewhere, Results, Validation
 
 WITHOUT_EFFECT_UNDER = {  # a kind of trust region
@@ -75,7 +74,7 @@ def read_run(path: Path) -> Run:
     Raises:
         UserError: one of them cannot be read, or results.json is not what `optimize` and `evaluate` write.
     """
-    config, results = read_yaml(path / "config.yaml"), Results.read(path / "results.json")
+    config, results = read_settings(path / "config.yaml"), Results.read(path / "results.json")
     wrong = _contradiction(results)
     if wrong:
         raise UserError(

@@ -1,0 +1,1 @@
+"""What `sweep_page.py` is made of."""
