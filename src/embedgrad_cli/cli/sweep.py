@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedgrad_cli.cli.hydra_job import recorded_line
 from embedgrad_cli.cli.job_outcome import JobOutcome, Pruned, SweepFailed
-from embedgrad_cli.cli.library_failure import library_error
+from embedgrad_cli.cli.library_failure import cause_of, library_error
 from embedgrad_cli.cli.names import INTERRUPTED
 from embedgrad_cli.cli.study import pruning
 from embedgrad_cli.commands import run_forecast, run_job
@@ -69,7 +69,7 @@ class SweepJob:
         except Exception as error:
             if (of_library := library_error(error)) is None:
                 traceback.print_exc()
-            return replace(outcome, failure=str(of_library or f"{type(error).__name__}: {error}"), exit_code=1)
+            return replace(outcome, failure=str(of_library or cause_of(error)), exit_code=1)
 
     def _run(self, cfg: DictConfig, hydra: Any) -> float | None:
         from embedgrad_cli.config.compose import config_of_job
@@ -104,7 +104,7 @@ def run_sweep(request: Request, line: CheckedLine) -> None:
     """Let Hydra's sweeper find the jobs of a checked command line and its launcher run them.
 
     Raises:
-        SweepFailed: names the jobs that failed, after the others are done.
+        SweepFailed: names the jobs that failed, after the others are done; or the launcher lost one.
         ConfigError: the sweep cannot be made.
     """
     from hydra._internal.hydra import Hydra
@@ -123,6 +123,15 @@ def run_sweep(request: Request, line: CheckedLine) -> None:
         except HydraException as error:
             hint = ". A range is for hydra/sweeper=optuna." * ("INTERVAL_SWEEP" in str(error))
             raise ConfigError([f"{error}{hint}"]) from error
+        except EmbedgradError:
+            raise
+        except Exception as error:
+            if library_error(error) is None:
+                raise
+            raise SweepFailed(
+                f"the sweep ended early, because a launcher or sweeper failed: {cause_of(error)}. It may be that a job "
+                "was killed. What is finished is kept; the same command with the same output_dir goes on from there."
+            ) from error
     outcomes: list[JobOutcome] = [job.return_value for batch in batches or [] for job in batch]
     if request.command == "optimize" and request.dry_run is None:
         print("".join(map(_all_runs, dict.fromkeys(outcome.sweep_dir for outcome in outcomes))), end="")
