@@ -69,8 +69,7 @@ def table(sweep_dir: Path) -> list[dict[str, Any]]:
     """The lines of `compare`, without where the runs are."""
     line = [*MAIN, "compare", str(sweep_dir), "--format", "json"]
     printed = subprocess.run(line, capture_output=True, text=True, check=True).stdout
-    rows = [json.loads(text) for text in printed.splitlines()]
-    return [{key: value for key, value in row.items() if key not in ("run", "runs", "paths")} for row in rows]
+    return [{key: value for key, value in row.items() if key not in ("run", "runs")} for row in json.loads(printed)]
 
 
 def test_what_fails_does_not_lose_the_others(

@@ -72,7 +72,7 @@ class Study:
         try:
             (folder / LOCKS).mkdir(parents=True, exist_ok=True)
             with self._lock("study"):
-                self.study = open_study(folder)
+                self.study = open_study(folder, make=True)
                 self._check_settings(overrides)
         except OSError as error:
             raise UserError(
@@ -173,20 +173,18 @@ class Study:
         return lock
 
 
-def open_study(folder: Path) -> OptunaStudy:
-    """The study in a sweep's folder, which is made if need be."""
+def open_study(folder: Path, make: bool = False) -> OptunaStudy:
+    """The study in a sweep's folder, which is made if it is not there and may be."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        study_name=NAME,
-        storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
-        direction="maximize",
-        load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_warmup_steps=1),  # at step 0 all are the seed
-    )
+    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    pruner = optuna.pruners.MedianPruner(n_warmup_steps=1)  # at step 0 all are the seed
+    if make and NAME not in (study.study_name for study in storage.get_all_studies()):
+        return optuna.create_study(study_name=NAME, storage=storage, direction="maximize", pruner=pruner)
+    return optuna.load_study(study_name=NAME, storage=storage, pruner=pruner)
 
 
 def pruning(hydra: Any) -> Callable[[int, float], None] | None:
