@@ -13,7 +13,7 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,bench,gguf]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,bench,gguf,joblib,slurm,optuna]'
 	touch $@
 
 demo: setup

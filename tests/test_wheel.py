@@ -26,6 +26,7 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
         names = archive.namelist()
         archive.extractall(site)
     assert "embedgrad_cli/conf/optimize.yaml" in names
+    assert "hydra_plugins/embedgrad_optuna.py" in names
     assert "embedgrad_cli/assets/tiny/model.safetensors" in names
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 

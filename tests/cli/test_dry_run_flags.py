@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from embedgrad_cli.cli import hydra_job
+from embedgrad_cli.cli import hydra_job, sweep
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.cli.dry_run_flags import take_dry_run
 from embedgrad_cli.config.dry_run import DryRun
@@ -18,8 +18,9 @@ from embedgrad_cli.errors import ConfigError
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, DryRun]]:
     """Stands in for the forecast: collects what it is called with. Runs in an empty folder."""
     calls: list[tuple[Any, DryRun]] = []
-    monkeypatch.setattr(hydra_job, "run_forecast", lambda config, request: calls.append((config, request)))
-    monkeypatch.setattr(hydra_job, "run_job", None)
+    for module in (hydra_job, sweep):
+        monkeypatch.setattr(module, "run_forecast", lambda config, request: calls.append((config, request)))
+        monkeypatch.setattr(module, "run_job", None)
     monkeypatch.chdir(tmp_path)
     return calls
 

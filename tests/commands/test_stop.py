@@ -21,6 +21,7 @@ from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.generation import Generation
+from embedgrad_cli.errors import EmbedgradError
 from embedgrad_cli.evaluation.answers import AnswerLog
 from embedgrad_cli.storage.files import write_yaml
 from embedgrad_cli.storage.interrupts import Stopped, StopRequest
@@ -155,12 +156,33 @@ def test_stopped_while_it_looks_elsewhere(
 ) -> None:
     config = generation(tmp_path / "parts", model_folder, choice_data)
     with monkeypatch.context() as patch:
-        signal_at((Forward, "target_logits", 3), patch)
+        signal_at((Forward, "target_states", 3), patch)
         with pytest.raises(Stopped):
             optimize.run(config)
     assert not (tmp_path / "parts/results.json").exists()
     optimize.run(config)
     assert json.loads((whole / "results.json").read_text())["elsewhere"]["kl"] > 0
+    assert_same(whole, tmp_path / "parts")
+
+
+def test_who_watches_the_validations_may_end_a_run_that_can_go_on(
+    whole: Path, tmp_path: Path, model_folder: Path, choice_data: Path
+) -> None:
+    config, seen = generation(tmp_path / "parts", model_folder, choice_data), list[tuple[int, float]]()
+
+    class Enough(EmbedgradError):
+        pass
+
+    def watch(step: int, accuracy: float) -> None:
+        seen.append((step, accuracy))
+        if step == 2:
+            raise Enough
+
+    with pytest.raises(Enough):
+        optimize.run(config, None, watch)
+    assert seen == [(row["step"], row["validation_accuracy"]) for row in validations(tmp_path / "parts")]
+    assert steps_done(tmp_path / "parts") == 2
+    optimize.run(config)
     assert_same(whole, tmp_path / "parts")
 
 

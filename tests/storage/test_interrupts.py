@@ -47,6 +47,27 @@ def test_the_second_signal_ends_at_once(number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
+def test_a_scheduler_s_own_signals_stay_its_own() -> None:
+    """As submitit has them: one ignores SIGTERM; one queues the job again upon SIGUSR2, once what was done is kept."""
+    told: list[tuple[int, str]] = []
+    where = "in the context"
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        for number in before:
+            signal.signal(number, lambda number, frame: told.append((number, where)))
+        with StopRequest():
+            os.kill(os.getpid(), signal.SIGTERM)
+            stop_if_asked()
+            os.kill(os.getpid(), signal.SIGUSR2)
+            with pytest.raises(StopAsked):
+                stop_if_asked()
+            where = "after it"
+        assert told == [(signal.SIGTERM, "in the context"), (signal.SIGUSR2, "after it")]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [LOADING, EXPORTING.replace("{artifact}", str(ARTIFACT))], ids=["load", "export"])
 def test_sigterm_leaves_nothing_where_there_is_nothing_to_save(code: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs a checked command line by way of Hydra: the job itself, or the jobs of a sweep."""
+"""Runs the one job of a checked command line by way of Hydra, or lets Hydra show what its flags ask for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from embedgrad_cli.cli.names import INTERRUPTED
 from embedgrad_cli.commands import run_forecast, run_job
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ConfigError, EmbedgradError
@@ -61,44 +59,25 @@ def run_once(request: Request, line: CheckedLine) -> None:
 
 
 def run_hydra(request: Request, argv: list[str]) -> None:
-    """Hand the command line over to Hydra, which runs the jobs of a sweep, or prints what its flags ask for."""
+    """Let Hydra print what its flags ask for. No job runs."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
 
-    from embedgrad_cli.config.compose import VERSION_BASE, config_of_job
+    from embedgrad_cli.config.compose import VERSION_BASE
     from embedgrad_cli.config.folder import conf_dir
 
-    sweep_dirs = set[str]()
-
-    def job(cfg: DictConfig) -> Any:
-        context: Any = HydraConfig.get()
-        print(f"job {context.job.num}: {' '.join(context.overrides.task)}", flush=True)
-        sweep_dirs.add(context.sweep.dir)
-        config = config_of_job(request.command, cfg)
-        try:
-            if request.dry_run is not None:
-                return run_forecast(config, request.dry_run)
-            return run_job(config, recorded_line(request, context.overrides.task))
-        except EmbedgradError as error:
-            if error.exit_code == INTERRUPTED:  # Hydra would go on with the next job
-                raise KeyboardInterrupt(str(error)) from error
-            raise
+    def job(_: DictConfig) -> None:
+        raise AssertionError("Hydra was asked to show something, and ran the job")
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through to `main` as they are
     before = sys.argv
     try:
-        with TemporaryDirectory() as nowhere:
-            # Hydra writes down what a sweep is; a forecast leaves nothing behind.
-            leaves_nothing = [f"hydra.sweep.dir={nowhere}"] * (request.dry_run is not None)
-            sys.argv = [before[0], *argv, *leaves_nothing]
-            hydra.main(config_path=str(conf_dir()), config_name=request.command, version_base=VERSION_BASE)(job)()
+        sys.argv = [before[0], *argv]
+        hydra.main(config_path=str(conf_dir()), config_name=request.command, version_base=VERSION_BASE)(job)()
     except HydraException as error:
         raise ConfigError([str(error)]) from error
     finally:
         sys.argv = before
-    if request.command == "optimize" and request.dry_run is None:
-        print("".join(map(_all_runs, sweep_dirs)), end="")
 
 
 def recorded_line(request: Request, overrides: Iterable[str]) -> list[str]:
@@ -121,7 +100,3 @@ def _next_steps(output_dir: str) -> str:
         f"  embedgrad export artifact={artifact} format=embeds output_dir={exported}\n"
         '  your own data: "A task of your own" in the README\n'
     )
-
-
-def _all_runs(sweep_dir: str) -> str:
-    return f"All runs in one table: embedgrad compare {shlex.quote(sweep_dir)}\n"

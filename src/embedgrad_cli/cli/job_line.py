@@ -12,6 +12,7 @@ from embedgrad_cli.cli.dry_run_flags import take_dry_run
 from embedgrad_cli.cli.help import command_help
 from embedgrad_cli.cli.hydra_job import run_hydra, run_once
 from embedgrad_cli.cli.names import MODES, PUSH, SEARCH
+from embedgrad_cli.cli.sweep import run_sweep
 from embedgrad_cli.config.arm_spec import quote_texts
 from embedgrad_cli.errors import ConfigError
 
@@ -41,10 +42,12 @@ def run_line(command: str, words: list[str]) -> int:
         raise ConfigError(problems)
     for notice in line.notices:
         print(f"embedgrad: {notice}", file=sys.stderr)
-    if is_multirun or only_shows:
+    if only_shows:
         # Hydra's parser wants all flags before all overrides.
         flags = [word for word in words if word not in args.overrides]
         run_hydra(request, [*flags, *args.overrides])
+    elif is_multirun:
+        run_sweep(request, line)
     else:
         run_once(request, line)
     return 0

@@ -24,14 +24,19 @@ def library_error(error: Exception) -> LibraryError | None:
     libraries = [name for name in _called_last(error.__traceback__) if name in known]
     if not libraries or os.environ.get(TRACEBACK):
         return None
-    why = next(iter(str(error).strip().splitlines()), "")
     where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
     return LibraryError(
-        f"the library {libraries[0]} failed{where}: {type(error).__name__}{': ' if why else ''}{why.rstrip('.')}. The "
+        f"the library {libraries[0]} failed{where}: {cause_of(error)}. The "
         "model may need another version of it, or be one that embedgrad cannot drive; try the command with another "
         f"model. With {TRACEBACK}=1 in the environment the command shows where it failed; embedgrad.log has it too, "
         "where the run has one."
     )
+
+
+def cause_of(error: Exception) -> str:
+    """The kind of an exception and its first line, without a full stop."""
+    why = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+    return f"{type(error).__name__}: {why}" if why else type(error).__name__
 
 
 def _called_last(traceback: TracebackType | None) -> list[str]:

@@ -6,7 +6,7 @@ A module is imported when its command is asked for: those of the jobs import tor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -26,12 +26,15 @@ class FlagCommand(Protocol):
 
 
 def run_job(
-    config: OptimizeConfig | EvaluateConfig | ExportConfig, overrides: Sequence[str] | None = None
+    config: OptimizeConfig | EvaluateConfig | ExportConfig,
+    overrides: Sequence[str] | None = None,
+    on_validation: Callable[[int, float], None] | None = None,
 ) -> float | None:
     """Optimise, evaluate or export, as the class of the config says.
 
     Args:
         overrides: the command line that gave the config, for the artifact to record.
+        on_validation: is told the step and the accuracy of each validation, and may raise to end the run.
 
     Returns: the accuracy that a sweeper maximises, or None if there is none.
     """
@@ -42,7 +45,7 @@ def run_job(
             case OptimizeConfig():
                 from embedgrad_cli.commands import optimize
 
-                return optimize.run(config, overrides)
+                return optimize.run(config, overrides, on_validation)
             case EvaluateConfig():
                 from embedgrad_cli.commands import evaluate
 

@@ -17,7 +17,7 @@ flags:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -44,11 +44,17 @@ from embedgrad_cli.training.checkpoint import read_digests
 from embedgrad_cli.training.trainer import Training
 
 
-def run(config: OptimizeConfig, overrides: Sequence[str] | None = None) -> float:
+def run(
+    config: OptimizeConfig,
+    overrides: Sequence[str] | None = None,
+    on_validation: Callable[[int, float], None] | None = None,
+) -> float:
     """Optimise, or resume, or report that the run in `output_dir` is finished.
 
     Args:
         overrides: the command line that gave the config; the artifact records it.
+        on_validation: is told the step and the accuracy of each validation, once its checkpoint is written; what it
+            raises ends the run, which could go on from there.
 
     Returns: the best validation accuracy, for sweepers.
 
@@ -60,10 +66,18 @@ def run(config: OptimizeConfig, overrides: Sequence[str] | None = None) -> float
     with lock_run(Path(config.output_dir)):
         directory = RunDirectory(Path(config.output_dir), asdict(config), free=WITHOUT_EFFECT)
         with RunLog(config.log_level) as log:
-            return _finished(config, directory) if directory.is_finished else _train(config, directory, log, overrides)
+            if directory.is_finished:
+                return _finished(config, directory)
+            return _train(config, directory, log, overrides, on_validation)
 
 
-def _train(config: OptimizeConfig, directory: RunDirectory, log: RunLog, overrides: Sequence[str] | None) -> float:
+def _train(
+    config: OptimizeConfig,
+    directory: RunDirectory,
+    log: RunLog,
+    overrides: Sequence[str] | None,
+    on_validation: Callable[[int, float], None] | None,
+) -> float:
     if config.objective.reward is not None:
         reward_function(config.objective.reward)  # what is wrong with it is said before the model is loaded
     stopwatch = Stopwatch()
@@ -86,7 +100,7 @@ def _train(config: OptimizeConfig, directory: RunDirectory, log: RunLog, overrid
     training = Training(config, model, splits, directory, overrides, digests, renderings, stopwatch)
     directory.create()  # not before everything the user gave has been looked at
     log.write_to(directory.log)
-    training.fit()
+    training.fit(on_validation)
     return training.test()
 
 

@@ -29,6 +29,7 @@ from embedgrad_cli.config.build import MISSING_VALUE, NO_VALUE, Config, build
 from embedgrad_cli.config.dry_run import DryRun
 from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.overrides import OverrideChecker
+from embedgrad_cli.config.plugins import not_installed, sweeper_problems
 from embedgrad_cli.config.recorded import Recorded
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ArtifactError, ConfigError, UserError
@@ -152,6 +153,8 @@ def check_line(request: Request, *, values: bool = True) -> CheckedLine:
         checker = OverrideChecker(request.command, composer.groups(), composer.default_groups(name), request.multirun)
         accepted = checker.check(request.overrides)
         cfg = composer.compose(name, accepted)
+        sweeper = cfg.hydra.runtime.choices.get("hydra/sweeper")
+        checker.problems += sweeper_problems(request.command, sweeper, request.dry_run is not None)
     except ConfigError as error:
         return CheckedLine(error.problems)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
@@ -247,6 +250,8 @@ def _plain_words(error: Exception) -> str:
     """An error of Hydra, OmegaConf or YAML in one line."""
     cause = error.__cause__
     text = str(error).strip() or str(cause or type(error).__name__)
+    if missing := not_installed(text):
+        return missing
     if cause is not None and isinstance(cause, OmegaConfBaseException) and str(cause) not in text:
         text += f": {cause}"
     lines = [line.strip() for line in text.splitlines()]

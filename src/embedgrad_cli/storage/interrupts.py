@@ -22,6 +22,8 @@ from typing import Any, Self
 from embedgrad_cli.errors import EmbedgradError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# With these submitit asks a job to put itself into the queue again; it has handlers of its own for them.
+REQUEUE = tuple(number for name in ("SIGUSR1", "SIGUSR2") if (number := getattr(signal, name, None)) is not None)
 
 
 class Stopped(EmbedgradError):
@@ -41,17 +43,24 @@ class StopAsked(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Within the context, the first signal waits for the next safe point; a second one interrupts at once."""
+    """Within the context, the first signal waits for the next safe point; a second one interrupts at once.
+
+    What a job scheduler handles itself stays its own: SIGTERM, if it has a handler; and its request to put the job into
+    the queue again is handed on to it at the end of the context, when what was done is kept.
+    """
 
     _active: StopRequest | None = None
 
     def __init__(self) -> None:
         self.requested = False
+        self._requeue: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # signals cannot be caught elsewhere
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            ours = [number for number in SIGNALS if not _is_another_s(number)]
+            taken = [*ours, *(number for number in REQUEUE if _is_another_s(number))]
+            self._before = {number: signal.signal(number, self._handle) for number in taken}
             StopRequest._active = self
         return self
 
@@ -59,11 +68,21 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         StopRequest._active = None
+        if self._requeue is not None:
+            self._before[self._requeue](self._requeue, None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if number in REQUEUE:
+            self._requeue = signal.Signals(number)
+        elif self.requested:
             raise KeyboardInterrupt
         self.requested = True
+
+
+def _is_another_s(number: signal.Signals) -> bool:
+    """Whether somebody has a handler for a signal that is not Python's own."""
+    handler = signal.getsignal(number)
+    return callable(handler) and handler is not signal.default_int_handler
 
 
 def stop_if_asked() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 
 PHASES = ("reading", "loading", "encoding", "checking", "answering", "training", "validation", "elsewhere", "grading")
 TEST = "test "  # and the arm's name: a phase
+OnValidation = Callable[[int, float], None]
 VALIDATION = "validation"  # the arm that the prompt in training is: it changes under its name
 
 
@@ -104,8 +105,11 @@ class Training:
         directory.keep_metrics_up_to(self.state.step, with_validation=not self.state.validation_due)
         log.info("%s; from step %d", self._summary(), self.state.step)
 
-    def fit(self) -> None:
+    def fit(self, on_validation: OnValidation | None = None) -> None:
         """Optimiser steps, with a validation every `eval_every` of them, until the last step or no more patience.
+
+        Args:
+            on_validation: is told the step and the accuracy of each validation once its checkpoint is written.
 
         Raises:
             Stopped: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
@@ -116,7 +120,7 @@ class Training:
         progress = (self.config.train.steps, state.step, self._summary(), state.accuracy, state.best_accuracy)
         with StopRequest(), TrainingDisplay(*progress) as display:
             try:
-                self._fit(display)
+                self._fit(display, on_validation)
             except StopAsked:
                 self._save_checkpoint()
                 where = "before the validation " if state.validation_due else ""
@@ -125,11 +129,12 @@ class Training:
                 self._save_checkpoint()
                 raise
 
-    def _fit(self, display: TrainingDisplay) -> None:
+    def _fit(self, display: TrainingDisplay, on_validation: OnValidation | None) -> None:
         settings, state = self.config.train, self.state
         if state.validation_due:  # the seed's, or one that a stop interrupted
             self._validate(display)
             self._save_checkpoint()
+            self._tell(on_validation)
         while state.step < settings.steps and not self._out_of_patience():
             stop_if_asked()
             self.stopwatch.begin("answering")
@@ -140,7 +145,13 @@ class Training:
                 self._validate(display)
             if validates or state.step % settings.checkpoint_every == 0:
                 self._save_checkpoint()
+            if validates:
+                self._tell(on_validation)
         stop_if_asked()
+
+    def _tell(self, on_validation: OnValidation | None) -> None:
+        if on_validation is not None and self.state.accuracy is not None:
+            on_validation(self.state.step, self.state.accuracy)
 
     def test(self) -> float:
         """Answer the test split once with `none`, `seed`, a teacher and `optimized`, and write everything down.

@@ -1,0 +1,45 @@
+"""Launchers and sweepers of Hydra that need a package of their own, and the extra that has it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+# Hydra's group and choice: the module that has to be there, and embedgrad's extra that brings it.
+NEEDS = {
+    ("hydra/launcher", "joblib"): ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+    ("hydra/launcher", "submitit_local"): ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    ("hydra/launcher", "submitit_slurm"): ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    ("hydra/sweeper", "optuna"): ("optuna", "optuna"),
+}
+
+
+def not_installed(text: str) -> str | None:
+    """The sentence on the first plugin that a text names as `GROUP=CHOICE` or `GROUP/CHOICE` and that is not installed.
+
+    Nothing is imported but the parent packages, which are empty.
+    """
+    for (group, choice), (module, extra) in NEEDS.items():
+        if any(f"{group}{mark}{choice}" in text for mark in "=/") and not _is_there(module):
+            return f"{group}={choice} is not installed: pip install 'embedgrad[{extra}]'."
+    return None
+
+
+def sweeper_problems(command: str, sweeper: str | None, dry_run: bool) -> list[str]:
+    """What is wrong with the sweeper that a command line chose."""
+    if sweeper != "optuna":
+        return []
+    if missing := not_installed("hydra/sweeper=optuna"):
+        return [missing]
+    if command != "optimize":
+        return [
+            "hydra/sweeper=optuna: a search chooses by validation, which only `embedgrad optimize` has; a choice by "
+            "test figures would be one on the test rows."
+        ]
+    return ["hydra/sweeper=optuna: a forecast does not train, so it cannot search. Leave one of them out."] * dry_run
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of its parent
+        return False
