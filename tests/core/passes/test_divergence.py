@@ -13,6 +13,7 @@ from torch.distributions import Categorical, kl_divergence
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.divergence import Divergence, divergences
 from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.token_likelihoods import States
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded, Example, token_ids
 
@@ -112,12 +113,12 @@ def test_a_token_that_cannot_be_counts_for_nothing(monkeypatch: pytest.MonkeyPat
     encoded = encoded_rows(model, "system")
     prompt = moved_prompt(encoded, model)
     whole = compared(model, encoded, prompt)
-    logits = Forward.target_logits
+    states = Forward.target_states
 
-    def barred(self: Forward, *work: object) -> torch.Tensor:
-        free = logits(self, *work)  # type: ignore[arg-type]
-        return torch.cat([free, torch.full((len(free), 3), -torch.inf)], dim=1)
+    def barred(self: Forward, *work: object) -> States:
+        free = states(self, *work).logits()  # type: ignore[arg-type]
+        return States(torch.cat([free, torch.full((len(free), 3), -torch.inf)], dim=1))
 
-    monkeypatch.setattr(Forward, "target_logits", barred)
+    monkeypatch.setattr(Forward, "target_states", barred)
     for one, other in zip(whole, compared(model, encoded, prompt), strict=True):
         assert one.kl == pytest.approx(other.kl, rel=1e-4, abs=1e-7)
