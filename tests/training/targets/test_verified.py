@@ -97,6 +97,14 @@ def test_the_first_right_answers_that_differ_and_end_are_kept(make: Any, tmp_pat
     assert any(one.kept for one in answers)
 
 
+def test_answers_that_are_alike_are_kept_once(make: Any, tmp_path: Path) -> None:
+    optimize.run(make("run", objective__temperature=1e-4, objective__rounds=1, train__steps=1))
+    rows = rows_of(tmp_path / "run")
+
+    assert all(len({tuple(one.ids) for one in row.answers}) == 1 for row in rows)
+    assert {sum(one.kept for one in row.answers) for row in rows} == {0, 1}
+
+
 def test_rounds_draw_other_answers_of_another_prompt(make: Any, tmp_path: Path) -> None:
     optimize.run(make("run"))
     first, second = ([row for row in rows_of(tmp_path / "run") if row.round == number] for number in (1, 2))

@@ -49,14 +49,14 @@ class Verified:
         self.material, self.objective = material, material.objective
         config, directory = material.config, material.directory
         self.files = TrainingAnswers(directory.targets, directory.partial_targets)
-        if not directory.checkpoint.exists():  # nobody knows any more what these answers were given to
-            self.files.forget()
         teacher = config.objective.teacher
         self._teacher = None if teacher is None else teacher_arm(material, teacher)
         self._by_id = {example.id: example for example in material.examples}
         self._forward: Forward | None = None
         self._round: int | None = None
         self._batches: Iterator[list[Example]] = iter(())
+        if not directory.checkpoint.exists():  # nobody knows any more what these answers were given to
+            self.files.forget()
 
     def batch(self, step: int, prompt: SoftPrompt) -> Sequence[Example]:
         config = self.material.config
