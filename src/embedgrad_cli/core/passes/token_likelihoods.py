@@ -48,9 +48,9 @@ class States:
             logits = part if self.layer is None else linear(part, self.layer.weight, self.layer.bias)
             likelihoods = logits.float().log_softmax(-1)
             ranked = likelihoods.clone()
-            for row, ids in enumerate(always[start : start + LOGIT_ROWS]):
-                ranked[row, list(ids)] = torch.inf
-            ids_of_part = ranked.topk(min(k, ranked.shape[1])).indices
-            values, order = likelihoods.gather(1, ids_of_part).sort(dim=1, descending=True, stable=True)
-            found.append((ids_of_part.gather(1, order), values))
+            for row, wanted in enumerate(always[start : start + LOGIT_ROWS]):
+                ranked[row, list(wanted)] = torch.inf
+            ids = ranked.topk(min(k, ranked.shape[1])).indices
+            values, order = likelihoods.gather(1, ids).sort(dim=1, descending=True, stable=True)
+            found.append((ids.gather(1, order), values))
         return torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found])

@@ -64,7 +64,8 @@ def load_answers(path: Path, read: str) -> dict[str, list[TeacherAnswer]]:
         before = content["read"]
     except Exception as error:
         raise ArtifactError(
-            f"the teacher's answers in {path} cannot be used: {error}. Give another output_dir."
+            f"the teacher's answers in {path} cannot be used: {error}. Delete it to let the teacher answer "
+            "again, or give another output_dir."
         ) from error
     if before != read:
         raise UserError(
