@@ -48,6 +48,19 @@ def test_likelihoods_and_gradient_are_log_softmax_s(
 
 
 @pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_a_temperature_divides_the_logits(bias: bool, temperature: float) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, 50, bias=bias).requires_grad_(False)
+    hidden, targets = torch.randn(7, 8, requires_grad=True), torch.randint(50, (7,))
+    expected = cross_entropy(layer(hidden) / temperature, targets, reduction="none")
+    (gradient,) = torch.autograd.grad(expected.sum(), hidden)
+    actual = frozen_head_losses(hidden, layer, targets, temperature)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(torch.autograd.grad(actual.sum(), hidden)[0], gradient)
+
+
+@pytest.mark.parametrize("bias", [False, True])
 def test_half_precision_stays_near_the_exact_loss_and_gradient(bias: bool) -> None:
     torch.manual_seed(0)
     layer = torch.nn.Linear(64, 2_000, bias=bias, dtype=torch.bfloat16).requires_grad_(False)

@@ -39,6 +39,8 @@ EVERY_WAY: list[dict[str, Any]] = [
 
 def case(architecture: str, placement: str, temperature: float) -> tuple[LanguageModel, Encoded, SoftPrompt, Reward]:
     model = make_model(architecture)
+    if (bias := getattr(model.network.get_output_embeddings(), "bias", None)) is not None:
+        bias.copy_(torch.randn(bias.shape, generator=torch.Generator().manual_seed(2)))
     encoded = encoded_rows(model, placement)
     rows = {
         example.id: RowAnswers.of([ids for ids, _ in of_row], leave_one_out([reward for _, reward in of_row]))
