@@ -216,7 +216,7 @@ class Timing(Record):
 
     `loading` is the model's, `encoding` from rows to tokens with the run's digests, `checking` the trial whether the
     model can share a prefix, `answering` the making of targets that the data does not have, `test` by arm: of arms that
-    read the same, the first has answered for all. `elsewhere` is absent from files of earlier versions.
+    read the same, the first has answered for all. `answering` and `elsewhere` are absent from files of earlier versions.
     """
 
     reading: float
@@ -227,7 +227,7 @@ class Timing(Record):
     validation: float
     test: dict[str, float]
     grading: float
-    answering: float = 0.0
+    answering: float | None = None
     elsewhere: float | None = None
 
     @property
