@@ -5,7 +5,7 @@ from __future__ import annotations
 from embedgrad_cli.training.targets.targets import Material, Targets
 from embedgrad_cli.training.targets.written import Written
 
-__all__ = ["Material", "Targets", "make_targets"]
+__all__ = ["Material", "Targets", "Written", "make_targets"]
 
 
 def make_targets(material: Material) -> Targets:
