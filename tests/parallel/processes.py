@@ -17,7 +17,7 @@ import torch
 
 from embedgrad_cli.commands import optimize  # noqa: F401 - imported once, before the processes are forked
 
-PATIENCE = 300  # seconds in which processes that wait for each other for ever are found out
+PATIENCE = 120  # seconds in which processes that wait for each other for ever are found out
 
 
 @dataclass(frozen=True)

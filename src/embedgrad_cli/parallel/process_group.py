@@ -142,6 +142,9 @@ def joined(processes: int | None, device: str) -> Iterator[Ranks]:
         yield ALONE
         return
     on_gpus = device.partition(":")[0] in ("auto", "cuda") and torch.cuda.is_available()
+    if dist.is_initialized():  # by the script that runs this, or the context around this one
+        yield Group(on_gpus)
+        return
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
     yield Group(on_gpus)
     dist.destroy_process_group()  # not after an error: ranks that do not come would be waited for
