@@ -22,6 +22,7 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.evaluation.answers import AnswerLog
 from embedgrad_cli.parallel import environment
 from embedgrad_cli.parallel.process_group import joined
+from embedgrad_cli.storage.interrupts import StopRequest
 
 pytestmark = pytest.mark.slow
 ROUNDING = 1e-5  # what three steps of Adam make of float32's
@@ -92,7 +93,7 @@ def interrupted(config: OptimizeConfig, place: Place, number: int | None, act: C
     method, calls = getattr(owner, name), []
 
     def counting(self: Any, *arguments: Any, **more: Any) -> Any:
-        calls.append(name)
+        calls.extend([name] * (StopRequest._active is not None))  # not what is tried out before the run begins
         if len(calls) == times and number in (None, int(os.environ["RANK"])):
             act()
         return method(self, *arguments, **more)
@@ -116,7 +117,7 @@ def fail() -> None:
 @pytest.mark.parametrize("number", [None, 1], ids=["all", "second"])
 @pytest.mark.parametrize(
     ("place", "step"),
-    [((Forward, "_accumulate", 4), 2), ((Forward, "summed_loss", 2), 2), ((AnswerLog, "add", 5), 3)],
+    [((Forward, "_accumulate", 3), 2), ((Forward, "summed_loss", 2), 2), ((AnswerLog, "add", 5), 3)],
     ids=["step", "validation", "test"],
 )
 def test_stopped_and_resumed_equals_uninterrupted(
@@ -137,7 +138,7 @@ def test_killed_and_resumed_in_another_number(
     number: int, alone: Path, tmp_path: Path, model_folder: Path, choice_data: Path
 ) -> None:
     config = placed(tmp_path / "parts", model_folder, choice_data, "system")
-    ended = run(2, interrupted, config, (Forward, "_accumulate", 4), number, die)
+    ended = run(2, interrupted, config, (Forward, "_accumulate", 3), number, die)
     assert ended[number].exit_code == -signal.SIGKILL
     survivor = ended[1 - number]
     assert survivor.error == ("EmbedgradError" if number else "EndedElsewhere")
