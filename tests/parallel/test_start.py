@@ -137,11 +137,20 @@ def test_jobs_of_a_sweep_have_folders_of_their_own(
         assert "--multirun" not in words
 
 
-def test_only_optimize_shares_its_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["evaluate", "model=tiny", "template=system", "task=word-problems", "arms=[none]"]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "model=tiny", "template=system", "task=word-problems", "arms=[none]"],
+        ["optimize", "--multirun", *SMALL, "optimizer.lr=0.1,0.2"],
+    ],
+    ids=["evaluate", "sweep"],
+)
+def test_only_one_optimisation_shares_its_work(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     for number, code in {"0": 2, "1": 0}.items():
         monkeypatch.setenv("RANK", number)
         assert main(words) == code
-        assert ("only optimize" in capsys.readouterr().err) == (number == "0")
+        assert ("only one optimisation" in capsys.readouterr().err) == (number == "0")

@@ -13,7 +13,7 @@ from embedgrad_cli.cli.names import INTERRUPTED
 from embedgrad_cli.commands import run_forecast, run_job, run_processes
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ConfigError, EmbedgradError
-from embedgrad_cli.parallel.environment import in_group, speaks
+from embedgrad_cli.parallel.environment import in_group, refuse_group, speaks
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -72,6 +72,8 @@ def run_hydra(request: Request, argv: list[str]) -> None:
     from embedgrad_cli.config.compose import VERSION_BASE, config_of_job
     from embedgrad_cli.config.folder import conf_dir
 
+    if request.multirun:
+        refuse_group("--multirun")
     sweep_dirs = set[str]()
 
     def job(cfg: DictConfig) -> Any:

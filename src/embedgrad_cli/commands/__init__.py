@@ -40,7 +40,7 @@ def run_job(
     from embedgrad_cli.parallel.environment import refuse_group
 
     if not isinstance(config, OptimizeConfig):
-        refuse_group()
+        refuse_group("this command")
     try:
         match config:
             case OptimizeConfig():

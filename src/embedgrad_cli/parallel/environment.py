@@ -24,15 +24,15 @@ def speaks() -> bool:
     return not in_group() or os.environ["RANK"] == "0"
 
 
-def refuse_group() -> None:
-    """For a command that one process runs.
+def refuse_group(what: str) -> None:
+    """For what one process runs.
 
     Raises:
         UserError: it was started in several; EndedElsewhere in all of them but the first.
     """
     if in_group():
         error = UserError(
-            f"this command was started in {count()} processes, and only optimize shares its work. Start it without "
-            "torchrun."
+            f"{what} was started in {count()} processes, and only one optimisation shares its work between them. Start "
+            "it without torchrun; for a sweep whose jobs have several processes each, give launch.processes=N."
         )
         raise error if speaks() else EndedElsewhere(str(error))

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from embedgrad_cli.errors import EmbedgradError, EndedElsewhere
 
 THREADS = "OMP_NUM_THREADS"
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # by torchrun, which keeps them
+# Signals that torchrun handles, and goes on handling after its run; Windows has only two of them.
+HANDLED = [signal.Signals[n] for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if n in signal.Signals.__members__]
 INTERRUPTED = 130
 
 

@@ -158,7 +158,7 @@ class Training:
         task, seeds = self.config.task, seeds_of(self.config.prompt)
         prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), "optimized": ArmPrompt(seeds, optimized)}
         self.stopwatch.begin("encoding")
-        arm_set = self._build_arms(self.splits.test, prompts)
+        arm_set = self.ranks.together(lambda: self._build_arms(self.splits.test, prompts))
         log_of_answers = AnswerLog.shared(self.directory.answers, self.ranks)
         batch_size = self.config.evaluation.batch_size
         with StopRequest(), TestDisplay(quiet=not self.ranks.is_first) as display:
