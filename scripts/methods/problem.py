@@ -32,7 +32,7 @@ WITHOUT_EFFECT = {
     "optimizer": ("lr",),
     "train": ("micro_batch_size", "cache_queries", "checkpoint_activations", "checkpoint_every"),
 }
-OTHER_GROUPS = ("output_dir", "device", "log_level", "seed", "evaluation")
+OTHER_GROUPS = ("output_dir", "device", "log_level", "seed", "evaluation", "launch")
 OURS = ("trust_region", "objective")  # they concern embedgrad alone, and name its folder
 MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
 

@@ -11,6 +11,19 @@ class LibraryError(EmbedgradError):
     """A library failed under a command: a model's own code, as a rule."""
 
 
+class EndedElsewhere(EmbedgradError):
+    """Another process of the same run has ended it and says why; this one ends without a word.
+
+    Args:
+        exit_code: 0 beside a process that fails: torchrun would end the others as soon as one of them fails, and the
+            one that fails may still have to write.
+    """
+
+    def __init__(self, why: str, exit_code: int = 0) -> None:
+        super().__init__(why)
+        self.exit_code = exit_code
+
+
 class UserError(EmbedgradError):
     """The user's input is wrong (exit code 2).
 

@@ -130,13 +130,13 @@ def test_choices_that_are_scored_need_no_pass_for_their_loss(
     tmp_path: Path, model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes: list[int] = []
-    mean_loss = forward.Forward.mean_loss
+    summed_loss = forward.Forward.summed_loss
 
     def counted(self: forward.Forward, *work: Any) -> float:
         passes.append(1)
-        return mean_loss(self, *work)
+        return summed_loss(self, *work)
 
-    monkeypatch.setattr(forward.Forward, "mean_loss", counted)
+    monkeypatch.setattr(forward.Forward, "summed_loss", counted)
     optimize.run(optimize_config(tmp_path / "scores", model_folder, choice_data))
     assert not passes
     monkeypatch.setattr(trainer, "loss_by_scores", lambda *_: None)

@@ -19,6 +19,7 @@ from embedgrad_cli.cli.dry_run_flags import take_dry_run
 from embedgrad_cli.config.compose import Request, check_line
 
 HUB = "model or data are on the hub"
+PROCESSES = "starts processes; tests/parallel/test_start.py does"
 SERVER = "needs vLLM; `make test-serving` runs it"
 # Why a command is not run here; * stands for any words. It is still parsed, if it is embedgrad's, make's or a script's.
 NOT_RUN = {
@@ -30,6 +31,8 @@ NOT_RUN = {
     "python scripts/compare_methods.py *": "needs a real model and its data; tests/scripts has it with a tiny one",
     "python scripts/results_page.py *": "needs finished cells; tests/scripts has some",
     "python scripts/sweep_page.py *": "needs finished runs; tests/scripts has some",
+    "torchrun *": PROCESSES,
+    "embedgrad optimize launch.processes=*": PROCESSES,
     "vllm serve *": SERVER,
     "curl *": SERVER,
     "python embeds/client.py *": SERVER,

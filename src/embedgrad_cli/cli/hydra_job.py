@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from embedgrad_cli.commands import run_forecast, run_job
+from embedgrad_cli.commands import run_forecast, run_job, run_processes
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ConfigError, EmbedgradError
+from embedgrad_cli.parallel.environment import in_group, speaks
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from embedgrad_cli.config.build import Config
     from embedgrad_cli.config.compose import CheckedLine, Request
 
 
@@ -27,7 +29,7 @@ def run_once(request: Request, line: CheckedLine) -> None:
     assert line.config is not None
     assert line.composed is not None
     assert line.loader is not None
-    config, overrides = line.config, recorded_line(request, line.composed.hydra.overrides.task)
+    config, overrides = line.config, line.composed.hydra.overrides.task
     failures: list[EmbedgradError] = []
 
     def job(_: DictConfig) -> float | None:
@@ -35,7 +37,7 @@ def run_once(request: Request, line: CheckedLine) -> None:
             if request.dry_run is not None:
                 run_forecast(config, request.dry_run)
                 return None
-            return run_job(config, overrides)
+            return run(request, config, overrides)
         except EmbedgradError as error:  # of which Hydra would say that a job failed, and with which overrides
             failures.append(error)
             return None
@@ -54,7 +56,8 @@ def run_once(request: Request, line: CheckedLine) -> None:
     _ = done.return_value  # raises what else the job raised
     if failures:
         raise failures[0]
-    if request.command == "optimize" and request.dry_run is None:
+    # What has started processes leaves that to the first of them, which has also found a name for the folder.
+    if request.command == "optimize" and request.dry_run is None and speaks() and not _processes(config):
         print(_next_steps(config.output_dir), end="")
 
 
@@ -80,15 +83,52 @@ def run_hydra(request: Request, argv: list[str]) -> None:
         sys.argv = before
 
 
+def run(
+    request: Request,
+    config: Config,
+    overrides: Sequence[str],
+    on_validation: Callable[[int, float], None] | None = None,
+) -> float | None:
+    """Run a job, in this process or in those that its settings ask for. Returns: what a sweeper maximises.
+
+    Args: on_validation: as for `run_job`; several processes tell nothing.
+    """
+    if number := _processes(config):
+        from hydra.core.override_parser.types import Quote, QuotedString
+
+        folder = QuotedString(config.output_dir, Quote.double).with_quotes()
+        others = [line for line in overrides if _key(line) != "output_dir"]
+        words = [request.command, *_flags(request), *others, f"output_dir={folder}"]
+        return run_processes(number, words, config.output_dir)
+    return run_job(config, recorded_line(request, overrides), on_validation)
+
+
+def _processes(config: Config) -> int:
+    """How many processes this one has to start; 0: it runs the job itself."""
+    number = getattr(getattr(config, "launch", None), "processes", None) or 1
+    return number if number > 1 and not in_group() else 0
+
+
 def recorded_line(request: Request, overrides: Iterable[str]) -> list[str]:
     """What an artifact records of the command line that made it: all that changes a result.
 
     A folder of the user's own configs is named without its place, which means nothing elsewhere.
     """
-    flags = ["--config-dir=DIR"] * (request.config_dir is not None)
-    flags += [f"--config-name={request.config_name}"] * (request.config_name is not None)
-    keys = {line: line.lstrip("+~").partition("=")[0] for line in overrides}
-    return [*flags, *(line for line, key in keys.items() if key not in WITHOUT_EFFECT and not key.startswith("hydra"))]
+    keys = {line: _key(line).partition(".")[0] for line in overrides}
+    return [
+        *_flags(request, "DIR"),
+        *(line for line, key in keys.items() if key not in WITHOUT_EFFECT and not key.startswith("hydra")),
+    ]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _flags(request: Request, config_dir: str | None = None) -> list[str]:
+    """Hydra's flags that say where configs are; `config_dir` takes the place of the user's folder."""
+    flags = [f"--config-dir={config_dir or request.config_dir}"] * (request.config_dir is not None)
+    return flags + [f"--config-name={request.config_name}"] * (request.config_name is not None)
 
 
 def _next_steps(output_dir: str) -> str:

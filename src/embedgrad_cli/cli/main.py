@@ -14,7 +14,8 @@ from embedgrad_cli.cli.library_failure import library_error
 from embedgrad_cli.cli.names import COMMANDS, INTERRUPTED, JOBS
 from embedgrad_cli.commands import flag_command
 from embedgrad_cli.config.spelling import nearest
-from embedgrad_cli.errors import ConfigError, EmbedgradError
+from embedgrad_cli.errors import ConfigError, EmbedgradError, EndedElsewhere
+from embedgrad_cli.parallel.environment import speaks
 from embedgrad_cli.storage.interrupts import sigterm_interrupts
 
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
@@ -26,11 +27,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with sigterm_interrupts():
             return _dispatch(argv)
+    except EndedElsewhere as error:
+        return error.exit_code
     except EmbedgradError as error:
-        print(f"embedgrad: {_message(error)}", file=sys.stderr)
+        if speaks() or not isinstance(error, ConfigError):  # which every process of a run has seen by itself
+            print(f"embedgrad: {_message(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
-        print(f"embedgrad: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
+        if speaks():
+            print(f"embedgrad: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `embedgrad optimize --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

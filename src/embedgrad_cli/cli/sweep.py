@@ -17,13 +17,14 @@ from functools import cache
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from embedgrad_cli.cli.hydra_job import recorded_line
+from embedgrad_cli.cli.hydra_job import run
 from embedgrad_cli.cli.job_outcome import JobOutcome, Pruned, SweepFailed
 from embedgrad_cli.cli.library_failure import cause_of, library_error
 from embedgrad_cli.cli.names import INTERRUPTED
 from embedgrad_cli.cli.study import pruning
-from embedgrad_cli.commands import run_forecast, run_job
+from embedgrad_cli.commands import run_forecast
 from embedgrad_cli.errors import ConfigError, EmbedgradError
+from embedgrad_cli.parallel.environment import refuse_group
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -76,7 +77,7 @@ class SweepJob:
 
         config = config_of_job(self.request.command, cfg)
         if self.request.dry_run is None:
-            return run_job(config, recorded_line(self.request, hydra.overrides.task), pruning(hydra))
+            return run(self.request, config, hydra.overrides.task, pruning(hydra))
         run_forecast(config, self.request.dry_run)
         return None
 
@@ -111,6 +112,7 @@ def run_sweep(request: Request, line: CheckedLine) -> None:
     from hydra.errors import HydraException
 
     assert line.loader is not None
+    refuse_group("--multirun")
     with TemporaryDirectory() as nowhere:
         # Hydra writes down what a sweep is; a forecast leaves nothing behind.
         leaves_nothing = [f"hydra.sweep.dir={nowhere}"] * (request.dry_run is not None)

@@ -7,6 +7,7 @@ A module is imported when its command is asked for: those of the jobs import tor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def run_job(
     Returns: the accuracy that a sweeper maximises, or None if there is none.
     """
     from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, OptimizeConfig
+    from embedgrad_cli.parallel.environment import refuse_group
 
+    if not isinstance(config, OptimizeConfig):
+        refuse_group("this command")
     try:
         match config:
             case OptimizeConfig():
@@ -58,6 +62,16 @@ def run_job(
     except Exception as error:
         error.add_note(f"model.path={config.model.path}")
         raise
+
+
+def run_processes(number: int, words: Sequence[str], output_dir: str) -> float:
+    """Optimise in so many processes, which run `embedgrad WORDS`. Returns: the accuracy that a sweeper maximises."""
+    from embedgrad_cli.parallel.start import start
+    from embedgrad_cli.storage.run_records import Results
+
+    start(number, words)
+    results = Results.read(Path(output_dir) / "results.json")
+    return results.validation.accuracy if results.validation else results.primary_accuracy
 
 
 def run_forecast(config: OptimizeConfig | EvaluateConfig | ExportConfig, request: DryRun) -> None:

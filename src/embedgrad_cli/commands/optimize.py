@@ -5,6 +5,7 @@ examples:
   embedgrad optimize task=sst2 task.data_dir=DIR prompt=sentiment model=local model.path=DIR
   embedgrad optimize prompt=custom 'prompt.text="Think first, then answer."' train.steps=200
   embedgrad optimize --multirun optimizer.lr=0.01,0.05,0.2
+  embedgrad optimize launch.processes=2
   embedgrad optimize task=math model=qwen2.5-math-1.5b --cfg job
   embedgrad optimize task=math model=qwen2.5-math-1.5b --dry-run
 
@@ -17,7 +18,10 @@ flags:
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -31,6 +35,8 @@ from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.digests import dated, digests_of
+from embedgrad_cli.parallel.process_group import joined
+from embedgrad_cli.parallel.ranks import Ranks, check_same
 from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
@@ -62,22 +68,45 @@ def run(
         UserError: `output_dir` holds a run with other settings, or on other data or another model, or another process
             is at work in it.
         Stopped: asked to stop (Ctrl-C, SIGTERM); what was done is kept.
+        EndedElsewhere: in a run of several processes, another one has ended it and says why.
     """
-    with lock_run(Path(config.output_dir)):
-        directory = RunDirectory(Path(config.output_dir), asdict(config), free=WITHOUT_EFFECT)
-        with RunLog(config.log_level) as log:
+    with joined(config.launch.processes, config.device) as ranks, ExitStack() as stack:
+        output_dir, *_ = ranks.gather(lambda: config.output_dir)  # its name may be the time at which a process began
+        config = replace(config, output_dir=output_dir)
+        directory = ranks.together(lambda: _open(config, ranks, stack))
+        with RunLog(config.log_level, quiet=not ranks.is_first) as log:
             if directory.is_finished:
-                return _finished(config, directory)
-            return _train(config, directory, log, overrides, on_validation)
+                return _finished(config, directory) if ranks.is_first else 0.0
+            training = ranks.together(lambda: _prepare(config, directory, overrides, ranks))
+            check_same(ranks, _facts(config, training))
+            if ranks.is_first:
+                directory.create()  # not before everything the user gave has been looked at
+                log.write_to(directory.log)
+            training.fit(on_validation)
+            return training.test()
 
 
-def _train(
-    config: OptimizeConfig,
-    directory: RunDirectory,
-    log: RunLog,
-    overrides: Sequence[str] | None,
-    on_validation: Callable[[int, float], None] | None,
-) -> float:
+def _open(config: OptimizeConfig, ranks: Ranks, stack: ExitStack) -> RunDirectory:
+    """The run directory, in which the first rank alone writes: until the stack ends, it has the lock."""
+    if ranks.is_first:
+        stack.enter_context(lock_run(Path(config.output_dir)))
+    return RunDirectory(Path(config.output_dir), asdict(config), free=WITHOUT_EFFECT)
+
+
+def _facts(config: OptimizeConfig, training: Training) -> dict[str, str]:
+    settings = {key: value for key, value in asdict(config).items() if key not in WITHOUT_EFFECT}
+    vectors = training.prompt.vectors.detach().cpu().contiguous().numpy().tobytes()
+    return {
+        "configuration": json.dumps(settings, sort_keys=True),
+        "split of the data": training.splits.hash,
+        "model, tokenizer or template": json.dumps(training.digests.to_json() if training.digests else None),
+        "checkpoint": f"{training.state.step} {hashlib.sha256(vectors).hexdigest()}",
+    }
+
+
+def _prepare(
+    config: OptimizeConfig, directory: RunDirectory, overrides: Sequence[str] | None, ranks: Ranks
+) -> Training:
     if config.objective.reward is not None:
         reward_function(config.objective.reward)  # what is wrong with it is said before the model is loaded
     stopwatch = Stopwatch()
@@ -87,7 +116,7 @@ def _train(
     resumes = directory.checkpoint.exists()
     before = read_digests(directory.checkpoint) if resumes else None
     told = dated(config.model, before)
-    model = load_model(told, pick_device(config.device))
+    model = load_model(told, pick_device(ranks.device(config.device)))
     stopwatch.begin("encoding")
     known = model.model_tokenizer
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
@@ -97,11 +126,7 @@ def _train(
     digests: RunDigests | None = now
     if resumes:
         digests = check_digests(before, now, directory.path)
-    training = Training(config, model, splits, directory, overrides, digests, renderings, stopwatch)
-    directory.create()  # not before everything the user gave has been looked at
-    log.write_to(directory.log)
-    training.fit(on_validation)
-    return training.test()
+    return Training(config, model, splits, directory, overrides, digests, renderings, stopwatch, ranks)
 
 
 def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:

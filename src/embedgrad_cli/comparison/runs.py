@@ -105,9 +105,11 @@ def _contradiction(results: Results) -> str | None:
 def _flat_config(config: Json) -> Json:
     template = config.get("template")
     as_one = {**config, "template": _in_one_line(template)} if isinstance(template, dict) else config
-    flat = {key: _readable(value) for key, value in flatten(as_one).items() if key not in WITHOUT_EFFECT}
+    with_effect = {key: value for key, value in as_one.items() if key not in WITHOUT_EFFECT}
+    flat = {key: _readable(value) for key, value in flatten(with_effect).items()}
     unused = WITHOUT_EFFECT_UNDER.get(str(flat.get("trust_region.kind")), ())
-    return {key: value for key, value in flat.items() if key not in unused}
+    # What a version did not know is what null says today.
+    return {key: value for key, value in flat.items() if key not in unused and value is not None}
 
 
 def _readable(value: Any) -> Any:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
 
-# They change no result: a resumed run may have others, no artifact records them, and two runs that differ in nothing
-# else are the same run.
-WITHOUT_EFFECT = ("output_dir", "device", "log_level", "mode")
+# Settings and groups of them that change no result: a resumed run may have others, no artifact records them, and two
+# runs that differ in nothing else are the same run.
+WITHOUT_EFFECT = ("output_dir", "device", "log_level", "mode", "launch")
 
 
 def setting(
@@ -236,6 +236,15 @@ class TrainConfig:
 
 
 @dataclass
+class LaunchConfig:
+    processes: int | None = setting(
+        "processes that share the rows, on this machine; null: one, or as many as torchrun started",
+        minimum=1,
+        default=None,
+    )
+
+
+@dataclass
 class EvaluationConfig:
     batch_size: int = setting("examples per forward pass in validation and test", minimum=1)
     breakdown: list[str] | None = setting("fields, kept by task.keep, by which results are broken down: [level]")
@@ -264,6 +273,9 @@ class OptimizeConfig:
     trust_region: TrustRegionConfig = setting("how far the vectors move")
     train: TrainConfig = setting("how long and how much at once")
     evaluation: EvaluationConfig = setting("validation and test")
+    launch: LaunchConfig = field(
+        default_factory=LaunchConfig, metadata={"words": "on how many processes", "right": False}
+    )
 
 
 @dataclass

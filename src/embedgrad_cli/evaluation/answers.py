@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from embedgrad_cli.config.schema import TaskConfig
@@ -18,6 +19,7 @@ from embedgrad_cli.core.text.encoding import Choices, Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.evaluation.arms import Arm, ArmSet
 from embedgrad_cli.evaluation.ranking import likeliest
+from embedgrad_cli.parallel.ranks import ALONE, Ranks
 from embedgrad_cli.storage.interrupts import stop_if_asked
 from embedgrad_cli.storage.run_records import Ending
 
@@ -68,6 +70,14 @@ class AnswerLog:
         if path is not None and path.exists():
             self._read(path)
 
+    @classmethod
+    def shared(cls, path: Path, ranks: Ranks) -> AnswerLog:
+        """That of several ranks: the first one reads and writes the file, and all of them know what was in it."""
+        log = cls(path if ranks.is_first else None)
+        for of_row in _from_all(ranks, lambda: list(log._answers.values())):
+            log._answers[of_row[0].id, of_row[0].prompt_hash] = of_row
+        return log
+
     def __contains__(self, key: tuple[str, str]) -> bool:
         return key in self._answers
 
@@ -105,6 +115,7 @@ def answer_arms(
     log: AnswerLog,
     progress: Callable[[str, int], Progress],
     sampling: Sampling = GREEDY,
+    ranks: Ranks = ALONE,
 ) -> dict[str, list[list[Answer]]]:
     """Let every arm answer every row; what the log holds already is not computed again.
 
@@ -115,7 +126,7 @@ def answer_arms(
         StopAsked: as `answer_rows`.
     """
     return {
-        name: answer_rows(arm, task, batch_size, log, sampling, progress(name, len(arm.examples)))
+        name: answer_rows(arm, task, batch_size, log, sampling, progress(name, len(arm.examples)), ranks)
         for name, arm in arm_set.arms.items()
     }
 
@@ -127,43 +138,56 @@ def answer_rows(
     log: AnswerLog,
     sampling: Sampling = GREEDY,
     progress: Progress = lambda done: None,
+    ranks: Ranks = ALONE,
 ) -> list[list[Answer]]:
     """Let an arm answer every row whose answers are not in the log yet.
 
     Batches depend on the rows alone, and a batch is answered whole or not at all: so the numbers of a resumed run are
     those of an uninterrupted one. A batch of generated answers has `REFILLED` times as many rows as are computed at
-    once.
+    once. Ranks share each batch, which then has as many rows for each of them, and all of them get all answers.
 
     Args:
-        batch_size: answers computed at once.
+        batch_size: answers computed at once, by each rank.
         progress: called with the number of rows done.
 
     Returns: the answers to each row, in the order of the rows.
 
     Raises:
         StopAsked: at a safe point; finished batches are in the log.
+        EndedElsewhere: see `Ranks.together`.
     """
     keys = list(zip((example.id for example in arm.examples), arm.prompt_hashes(), strict=True))
     decoder = Decoder(arm.forward, arm.prompt)
-    rows_at_once = max(batch_size // sampling.num_samples, 1)
+    rows_at_once = max(batch_size // sampling.num_samples, 1) * ranks.count
+
+    def answer(numbers: Sequence[int]) -> list[list[Answer]]:
+        examples = [arm.examples[i] for i in numbers]
+        started = time.perf_counter()
+        if not examples:
+            return []
+        if task.kind == "choice":
+            outputs = _choose(decoder, examples, arm.choices[arm.options[numbers[0]]], task.score)
+        else:
+            outputs = _generate(decoder, examples, task, batch_size, sampling)
+        seconds = round((time.perf_counter() - started) / (len(numbers) * sampling.num_samples), 4)
+        return [
+            [Answer(*keys[i], sample, seconds=seconds, **vars(output)) for sample, output in enumerate(of_row)]
+            for i, of_row in zip(numbers, outputs, strict=True)
+        ]
+
     for numbers in _batches(arm, task, rows_at_once * (1 if task.kind == "choice" else REFILLED)):
         if not all(keys[i] in log for i in numbers):
-            examples = [arm.examples[i] for i in numbers]
-            started = time.perf_counter()
-            if task.kind == "choice":
-                outputs = _choose(decoder, examples, arm.choices[arm.options[numbers[0]]], task.score)
-            else:
-                outputs = _generate(decoder, examples, task, batch_size, sampling)
-            seconds = round((time.perf_counter() - started) / (len(numbers) * sampling.num_samples), 4)
-            log.add(
-                [
-                    [Answer(*keys[i], sample, seconds=seconds, **vars(output)) for sample, output in enumerate(of_row)]
-                    for i, of_row in zip(numbers, outputs, strict=True)
-                ]
-            )
-            stop_if_asked()
+            own = [numbers[i] for i in ranks.share([len(arm.examples[n].tokens) for n in numbers])]
+            log.add(_from_all(ranks, partial(answer, own)))
+            ranks.together(stop_if_asked)
         progress(len(numbers))
     return [log[key] for key in keys]
+
+
+def _from_all(ranks: Ranks, work: Callable[[], list[list[Answer]]]) -> list[list[Answer]]:
+    """The answers of all ranks, those of the first one first."""
+    parts = ranks.gather(lambda: [[asdict(answer) for answer in of_row] for of_row in work()])
+    return [[Answer(**fields) for fields in of_row] for part in parts for of_row in part]
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_rows
 from embedgrad_cli.evaluation.arms import Arm
+from embedgrad_cli.parallel.ranks import ALONE, Ranks
 from embedgrad_cli.storage.interrupts import stop_if_asked
+from embedgrad_cli.storage.record import Json
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.graders import Extraction, Grade
 from embedgrad_cli.tasks.load import Row
@@ -60,10 +63,29 @@ def grade_answers(rows: Sequence[Row], answers: Sequence[Sequence[Answer]], task
     return graded
 
 
-def answer_and_grade(arm: Arm, rows: Sequence[Row], task: TaskConfig, batch_size: int) -> list[Outcome]:
-    """One answer to every row (the likeliest choice, or a greedy one), graded; nothing is written."""
-    answers = answer_rows(arm, task, batch_size, AnswerLog())
-    return [outcome for (outcome,) in grade_answers(rows, answers, task)]
+def answer_and_grade(
+    arm: Arm, rows: Sequence[Row], task: TaskConfig, batch_size: int, ranks: Ranks = ALONE
+) -> list[Outcome]:
+    """One answer to every row (the likeliest choice, or a greedy one), graded; nothing is written.
+
+    Ranks share the rows, and each row is graded by one of them: what a time limit decides, it decides for all.
+    """
+    answers = answer_rows(arm, task, batch_size, AnswerLog(), ranks=ranks)
+    own = ranks.share([len(one.output) for (one,) in answers])
+
+    def grade() -> list[Any]:
+        graded = grade_answers([rows[i] for i in own], [answers[i] for i in own], task)
+        return [[i, asdict(outcome.grade)] for i, (outcome,) in zip(own, graded, strict=True)]
+
+    grades = {i: _grade_of(fields) for part in ranks.gather(grade) for i, fields in part}
+    return [Outcome(one, grades[i], task.extraction) for i, (one,) in enumerate(answers)]
+
+
+def mean_loss(arm: Arm, prompt: SoftPrompt, batch_size: int, ranks: Ranks = ALONE) -> float:
+    """`Forward.mean_loss` of an arm's examples, which ranks share."""
+    own = [arm.examples[i] for i in ranks.share([example.length for example in arm.examples])]
+    parts = ranks.gather(lambda: arm.forward.summed_loss(own, prompt, batch_size) if own else 0.0)
+    return sum(parts) / sum(len(example.target) for example in arm.examples)
 
 
 def loss_by_scores(arm: Arm, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> float | None:
@@ -100,6 +122,10 @@ def _grade(row: Row, answer: Answer, task: TaskConfig) -> Grade:
         if task.kind == "choice"
         else graders.get(task.grader, row.choices).judge(row.answer, answer.output)
     )
+
+
+def _grade_of(fields: Json) -> Grade:
+    return Grade(Extraction(**fields["strict"]), Extraction(**fields["lenient"]))
 
 
 def _of_choice(row: Row, answer: Answer) -> Grade:

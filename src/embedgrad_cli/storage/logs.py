@@ -19,19 +19,22 @@ class RunLog:
 
     Args:
         level: the least important lines that are kept.
+        quiet: the user is told nothing; another process says the same.
     """
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, level: str, quiet: bool = False) -> None:
         self._logger = logging.getLogger(PACKAGE)
         self._level = level.upper()
         self._handlers: list[logging.Handler] = []
+        self._quiet = quiet
         self._collected = MemoryHandler(capacity=1_000, flushLevel=logging.CRITICAL + 1)
 
     def __enter__(self) -> Self:
         self._to_user = logging.StreamHandler()
         self._to_user.setLevel("WARNING")
         self._to_user.setFormatter(logging.Formatter("embedgrad: %(message)s"))
-        self._add(self._to_user)
+        if not self._quiet:
+            self._add(self._to_user)
         self._add(self._collected)
         self._logger.setLevel(self._level)
         self._logger.propagate = False

@@ -216,7 +216,7 @@ class Timing(Record):
 
     `loading` is the model's, `encoding` from rows to tokens with the run's digests, `checking` the trial whether the
     model can share a prefix, `answering` the making of targets that the data does not have, `test` by arm: of arms that
-    read the same, the first has answered for all. `answering` and `elsewhere` are absent from files of earlier versions.
+    read the same, the first has answered for all. Files of earlier versions lack `answering` and `elsewhere`.
     """
 
     reading: float

@@ -15,9 +15,9 @@ from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
 PLAIN_LINES = 10  # progress lines per run where there is no terminal
 
 
-def _progress_console() -> Console:
+def _progress_console(quiet: bool) -> Console:
     """Progress goes to stderr, results to stdout, so that results can be piped."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, quiet=quiet)
 
 
 class TrainingDisplay:
@@ -25,12 +25,19 @@ class TrainingDisplay:
 
     Args:
         accuracy, best: of the last and of the best validation of the run that goes on; None: there was none.
+        quiet: nothing is shown; another process shows it.
     """
 
     def __init__(
-        self, steps: int, first_step: int, summary: str, accuracy: float | None = None, best: float | None = None
+        self,
+        steps: int,
+        first_step: int,
+        summary: str,
+        accuracy: float | None = None,
+        best: float | None = None,
+        quiet: bool = False,
     ) -> None:
-        self.console, self.steps, self.summary = _progress_console(), steps, summary
+        self.console, self.steps, self.summary = _progress_console(quiet), steps, summary
         self.first_step, self.accuracy, self.best = first_step, accuracy, best
         self.progress = Progress(
             TextColumn("[bold]optimize[/]"),
@@ -39,7 +46,7 @@ class TrainingDisplay:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=self.console.quiet or not self.console.is_terminal,
         )
         self.bar: TaskID | None = None
 
@@ -83,19 +90,19 @@ def _percent(accuracy: float | None) -> str:
 
 
 class TestDisplay:
-    """One progress bar per arm; one plain line per arm when stderr is no terminal."""
+    """One progress bar per arm; one plain line per arm when stderr is no terminal; nothing where it is `quiet`."""
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 
-    def __init__(self) -> None:
-        self.console = _progress_console()
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = _progress_console(quiet)
         self.progress = Progress(
             TextColumn("[bold]test[/] {task.description:<10}"),
             BarColumn(bar_width=None),
             TextColumn("{task.completed}/{task.total}"),
             TimeElapsedColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=self.console.quiet or not self.console.is_terminal,
         )
 
     def __enter__(self) -> Self:
@@ -121,7 +128,7 @@ class AnsweringDisplay:
     """
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
-        self.console, self.title, self.total, self.done = _progress_console(), title, total, done
+        self.console, self.title, self.total, self.done = _progress_console(quiet=False), title, total, done
         self.shown = done
         self.console.print(f"{title}: answers to {total} training rows{f', {done} of them known' * bool(done)}")
 

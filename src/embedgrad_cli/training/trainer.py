@@ -31,8 +31,9 @@ from embedgrad_cli.evaluation.answers import AnswerLog, Progress, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.distillation import TEACHER, distillation_of
 from embedgrad_cli.evaluation.elsewhere import measure_elsewhere
-from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers, loss_by_scores
+from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers, loss_by_scores, mean_loss
 from embedgrad_cli.evaluation.results import Outcomes, results_of, sample_lines
+from embedgrad_cli.parallel.ranks import ALONE, Ranks
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
 from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest, stop_if_asked
@@ -47,8 +48,9 @@ from embedgrad_cli.terminal.progress import TestDisplay, TrainingDisplay
 from embedgrad_cli.training.advice import advice_after
 from embedgrad_cli.training.averaging import Averaging
 from embedgrad_cli.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from embedgrad_cli.training.gradient import set_gradient
 from embedgrad_cli.training.optimizer import learning_rate, make_optimizer
-from embedgrad_cli.training.targets import Material, make_targets, tested_prompts
+from embedgrad_cli.training.targets import Material, Written, make_targets, tested_prompts
 from embedgrad_cli.training.token_dropout import TokenDropout
 from embedgrad_cli.training.trust_region import TrustRegion
 
@@ -65,7 +67,10 @@ class NonFiniteLoss(EmbedgradError):
 
 
 class Training:
-    """One optimisation: the frozen model, the encoded examples, the prompt, and the state that checkpoints keep."""
+    """One optimisation: the frozen model, the encoded examples, the prompt, and the state that checkpoints keep.
+
+    Every rank has all of it and takes the same steps; what is computed per row they share, and the first one writes.
+    """
 
     def __init__(
         self,
@@ -77,7 +82,9 @@ class Training:
         digests: RunDigests | None = None,
         renderings: Renderings | None = None,
         stopwatch: Stopwatch | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
         self.overrides, self.digests, self.seen_rows = overrides, digests, RowFilter.of(splits)
         self.stopwatch = stopwatch or Stopwatch()
@@ -95,14 +102,20 @@ class Training:
         self.shares_trunk = why_no_trunk(model, self.encoded.examples, self.prompt) is None
         self.stopwatch.begin("encoding")
         self.targets = make_targets(self._material(prompt_template, objective))
+        if ranks.count > 1 and not isinstance(self.targets, Written):
+            raise UserError(
+                f"objective={config.objective.name} answers training rows, which is not dealt over several processes "
+                f"yet; this run has {ranks.count}. Leave out launch.processes, or torchrun."
+            )
         self.forward = self._training_forward()
         arm = {VALIDATION: ArmPrompt(seeds_of(config.prompt))}
         self.validation = self._build_arms(splits.validation, arm, with_targets=True)
         if directory.checkpoint.exists():
             self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
-        else:  # nobody knows any more what answers in the test, if there are some, were given to
+        elif ranks.is_first:  # nobody knows any more what answers in the test, if there are some, were given to
             directory.answers.unlink(missing_ok=True)
-        directory.keep_metrics_up_to(self.state.step, with_validation=not self.state.validation_due)
+        if ranks.is_first:
+            directory.keep_metrics_up_to(self.state.step, with_validation=not self.state.validation_due)
         log.info("%s; from step %d", self._summary(), self.state.step)
 
     def fit(self, on_validation: OnValidation | None = None) -> None:
@@ -118,13 +131,13 @@ class Training:
         """
         state, directory = self.state, self.directory
         progress = (self.config.train.steps, state.step, self._summary(), state.accuracy, state.best_accuracy)
-        with StopRequest(), TrainingDisplay(*progress) as display:
+        with StopRequest(), TrainingDisplay(*progress, quiet=not self.ranks.is_first) as display:
             try:
                 self._fit(display, on_validation)
             except StopAsked:
                 self._save_checkpoint()
                 where = "before the validation " if state.validation_due else ""
-                raise Stopped(f"{where}after step {state.step}", directory.path) from None
+                raise self.ranks.alike(Stopped(f"{where}after step {state.step}", directory.path)) from None
             except UserError:  # of a reward, say, whose function the user can mend
                 self._save_checkpoint()
                 raise
@@ -136,7 +149,6 @@ class Training:
             self._save_checkpoint()
             self._tell(on_validation)
         while state.step < settings.steps and not self._out_of_patience():
-            stop_if_asked()
             self.stopwatch.begin("answering")
             self._step(self.targets.batch(state.step, self.prompt), display)
             validates = state.step % settings.eval_every == 0 or state.step == settings.steps
@@ -147,7 +159,7 @@ class Training:
                 self._save_checkpoint()
             if validates:
                 self._tell(on_validation)
-        stop_if_asked()
+        self.ranks.together(stop_if_asked)
 
     def _tell(self, on_validation: OnValidation | None) -> None:
         if on_validation is not None and self.state.accuracy is not None:
@@ -164,22 +176,25 @@ class Training:
         prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), **tested_prompts(self.targets)}
         prompts["optimized"] = ArmPrompt(seeds, optimized)
         self.stopwatch.begin("encoding")
-        arm_set = self._build_arms(self.splits.test, prompts)
-        log_of_answers, batch_size = AnswerLog(self.directory.answers), self.config.evaluation.batch_size
-        with StopRequest(), TestDisplay() as display:
+        arm_set = self.ranks.together(lambda: self._build_arms(self.splits.test, prompts))
+        log_of_answers = AnswerLog.shared(self.directory.answers, self.ranks)
+        batch_size = self.config.evaluation.batch_size
+        with StopRequest(), TestDisplay(quiet=not self.ranks.is_first) as display:
 
             def begin(arm: str, num_rows: int) -> Progress:
                 self.stopwatch.begin(f"{TEST}{arm}")
                 return display.arm(arm, num_rows)
 
             try:
-                answers = answer_arms(arm_set, task, batch_size, log_of_answers, begin)
+                answers = answer_arms(arm_set, task, batch_size, log_of_answers, begin, ranks=self.ranks)
+                if not self.ranks.is_first:  # it has all answers, grades them and writes
+                    return self.state.validation.accuracy
                 self.stopwatch.begin("elsewhere")
                 elsewhere = measure_elsewhere(optimized, self.model, self.template, seeds, self.shares_trunk)
                 self.stopwatch.begin("grading")
                 outcomes = {name: grade_answers(arm_set.rows, of_arm, task) for name, of_arm in answers.items()}
             except StopAsked:
-                raise Stopped("in the test", self.directory.path) from None
+                raise self.ranks.alike(Stopped("in the test", self.directory.path)) from None
         results = replace(self._results(arm_set, outcomes, optimized), elsewhere=elsewhere)
         added = {name: row.added_system_turn for name, row in arm_set.rendered.items() if row.added_system_turn}
         test = TestSummary(
@@ -247,7 +262,7 @@ class Training:
             reward=targets.rewards.mean if targets.rewards else None,
             rows_used=targets.rewards.rows_used if targets.rewards else None,
         )
-        self.directory.append_metrics(row)
+        self._append_metrics(row)
         display.step(row)
 
     def _descend(self, batch: Sequence[Example], rate: float) -> tuple[float, float]:
@@ -256,7 +271,7 @@ class Training:
         self.optimizer.zero_grad()
         size = self.config.train.micro_batch_size
         used = self.token_dropout.of(self.prompt, self.state.step)
-        loss = self.forward.accumulate_gradient(batch, used, size if isinstance(size, int) else None)
+        loss = set_gradient(self.forward, batch, used, size if isinstance(size, int) else None, self.ranks)
         self.token_dropout.hand_back(used, self.prompt, self.state.step)
         self.trust_region.add_penalty_gradient(self.prompt)
         limit = settings.max_grad_norm or math.inf
@@ -271,7 +286,10 @@ class Training:
 
     def _training_forward(self) -> Forward:
         settings = self.config.train
-        budget = int(SHARE_OF_FREE_MEMORY * free_memory(self.model.device)) if settings.cache_queries == "auto" else 0
+        device = self.model.device
+        budget = int(SHARE_OF_FREE_MEMORY * free_memory(device)) if settings.cache_queries == "auto" else 0
+        if device.type == "cpu":  # whose memory all have in common
+            budget //= self.ranks.on_this_machine
         queries = QueryCache(budget) if budget else None
         checkpoints = settings.checkpoint_activations
         examples = self.encoded.examples
@@ -282,17 +300,18 @@ class Training:
         self.stopwatch.begin("validation")
         prompt = self.averaging.of(self.prompt, self.state.average, self.state.step)
         arm = replace(self.validation.arms[VALIDATION], prompt=prompt)
-        outcomes = answer_and_grade(arm, self.validation.rows, self.config.task, self.config.evaluation.batch_size)
+        rows, batch_size = self.validation.rows, self.config.evaluation.batch_size
+        outcomes = answer_and_grade(arm, rows, self.config.task, batch_size, self.ranks)
         accuracy = sum(o.correct for o in outcomes) / len(outcomes)
-        loss = loss_by_scores(arm, self.validation.rows, outcomes)
+        loss = loss_by_scores(arm, rows, outcomes)
         if loss is None:
-            loss = arm.forward.mean_loss(arm.examples, prompt, self.config.evaluation.batch_size)
+            loss = mean_loss(arm, prompt, batch_size, self.ranks)
         better = self.state.update_best(accuracy, loss, prompt.vectors)
         self.state.validation_due = False
         if better:
             self._save_artifact(prompt, PromptMetrics(validation=self.state.validation))
         row = ValidationMetrics(step=self.state.step, validation_accuracy=accuracy, validation_loss=loss, best=better)
-        self.directory.append_metrics(row)
+        self._append_metrics(row)
         display.validated(row)
         log.info("step %d: validation accuracy %.4f, loss %.4f", self.state.step, accuracy, loss)
 
@@ -340,7 +359,13 @@ class Training:
     def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:
         return build_arms(rows, self.model, self.template, self.config.task, prompts, with_targets=with_targets)
 
+    def _append_metrics(self, row: StepMetrics | ValidationMetrics) -> None:
+        if self.ranks.is_first:
+            self.directory.append_metrics(row)
+
     def _save_artifact(self, prompt: SoftPrompt, metrics: PromptMetrics) -> None:
+        if not self.ranks.is_first:
+            return
         splits, overrides = self.splits, self.overrides
         revision, shown = splits.report.revision, splits.demonstrations
         metadata = artifact_metadata(
@@ -349,7 +374,8 @@ class Training:
         save_artifact(self.directory.prompt, prompt, metadata, self.seen_rows)
 
     def _save_checkpoint(self) -> None:
-        save_checkpoint(self.directory.checkpoint, self.state, self.prompt, self.optimizer, self.digests)
+        if self.ranks.is_first:
+            save_checkpoint(self.directory.checkpoint, self.state, self.prompt, self.optimizer, self.digests)
 
     def _out_of_patience(self) -> bool:
         patience = self.config.train.patience
@@ -357,11 +383,12 @@ class Training:
 
     def _stop_not_finite(self, batch: Sequence[Example], loss: float, norm: float) -> None:
         ids = ", ".join(example.id for example in batch)
-        raise NonFiniteLoss(
+        error = NonFiniteLoss(
             f"step {self.state.step + 1}: the loss is {loss} and the gradient's norm {norm}. The batch was: {ids}. The "
             f"best prompt of the steps before is kept in {self.directory.prompt}. A smaller optimizer.lr, or "
             "model.dtype=float32 or bfloat16, usually mends this."
         )
+        raise self.ranks.alike(error)
 
     def _summary(self) -> str:
         c, slots = self.config, self.prompt.slots

@@ -102,13 +102,18 @@ class Forward:
         self.loss_scale = LOSS_SCALE if model.dtype == torch.float16 else 1.0
 
     def accumulate_gradient(
-        self, batch: Sequence[Example], prompt: SoftPrompt, micro_batch_size: int | None = None
+        self,
+        batch: Sequence[Example],
+        prompt: SoftPrompt,
+        micro_batch_size: int | None = None,
+        num_terms: int | None = None,
     ) -> Tensor:
         """Add the gradient of the batch's loss, see `core.objectives`, to the prompt's.
 
         Args:
             micro_batch_size: examples per forward pass at most; None decides by length, and takes half of it
                 whenever memory runs out, with the same gradient.
+            num_terms: of the batch that these rows are a part of; None: they are the batch.
 
         Returns: the loss, a scalar without graph.
         Raises:
@@ -118,7 +123,7 @@ class Forward:
         while True:
             size = micro_batch_size or self.max_micro_batch
             try:
-                loss = self._accumulate(batch, prompt, size)
+                loss = self._accumulate(batch, prompt, size, num_terms or self.objective.num_terms(batch))
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -137,9 +142,10 @@ class Forward:
             prompt.vectors.grad += before
         return loss
 
-    def _accumulate(self, batch: Sequence[Example], prompt: SoftPrompt, micro_batch_size: int | None) -> Tensor:
+    def _accumulate(
+        self, batch: Sequence[Example], prompt: SoftPrompt, micro_batch_size: int | None, num_terms: int
+    ) -> Tensor:
         """Set the prompt's gradient; a loss scale that is too large for float16 is made smaller."""
-        num_terms = self.objective.num_terms(batch)
         while True:
             prompt.vectors.grad = None
             total = self._backward(batch, prompt, micro_batch_size)
@@ -173,10 +179,14 @@ class Forward:
         """The rows of each forward pass over a batch whose branches have these lengths, at most `most` in one."""
         return (split_packed if self._reads_in_place else split_by_length)(lengths, most)
 
-    @torch.no_grad()
     def mean_loss(self, examples: Sequence[Example], prompt: SoftPrompt, batch_size: int) -> float:
         """Mean negative log-likelihood over all target tokens of the examples."""
-        trunk, total, count = self.compute_trunk(prompt), 0.0, 0
+        return self.summed_loss(examples, prompt, batch_size) / sum(len(example.target) for example in examples)
+
+    @torch.no_grad()
+    def summed_loss(self, examples: Sequence[Example], prompt: SoftPrompt, batch_size: int) -> float:
+        """Negative log-likelihood of all target tokens of the examples."""
+        trunk, total = self.compute_trunk(prompt), 0.0
 
         def losses_of_each(batch: Sequence[Example]) -> Sequence[Tensor]:
             return self._losses(batch, prompt, trunk).split([len(example.target) for example in batch])
@@ -185,8 +195,8 @@ class Forward:
         for start in range(0, len(ordered), batch_size):
             stop_if_asked()
             losses = torch.cat(self.rows_that_fit.run(losses_of_each, ordered[start : start + batch_size]))
-            total, count = total + losses.sum().item(), count + len(losses)
-        return total / count
+            total += losses.sum().item()
+        return total
 
     def _losses(
         self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues, temperature: float = 1.0

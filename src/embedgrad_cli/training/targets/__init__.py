@@ -11,7 +11,7 @@ from embedgrad_cli.training.targets.targets import Material, Targets
 from embedgrad_cli.training.targets.verified import Verified
 from embedgrad_cli.training.targets.written import Written
 
-__all__ = ["Material", "Targets", "make_targets", "tested_prompts"]
+__all__ = ["Material", "Targets", "Written", "make_targets", "tested_prompts"]
 
 
 def make_targets(material: Material) -> Targets:

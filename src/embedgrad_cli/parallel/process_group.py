@@ -1,0 +1,157 @@
+"""Ranks as PyTorch's process group: gloo between CPUs and for all that is not a gradient, NCCL between GPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from embedgrad_cli.errors import EmbedgradError, EndedElsewhere, UserError
+from embedgrad_cli.parallel import environment
+from embedgrad_cli.parallel.ranks import ALONE, Part, Ranks
+from embedgrad_cli.storage.interrupts import StopAsked, Stopped
+
+T = TypeVar("T")
+
+# Ranks wait for the slowest one's part: a download, or a batch of long answers. A rank that has died is known at once.
+PATIENCE = timedelta(hours=6)
+STOP = Stopped.exit_code
+_LOST = (
+    "another process of this run has ended without a word; it may have been killed, for its memory as a rule. The run "
+    "is kept as of its last checkpoint: the same command goes on from there, with as many processes as you like."
+)
+
+
+class Group(Ranks):
+    """The ranks that torchrun has started, once they have found each other."""
+
+    def __init__(self, on_gpus: bool) -> None:
+        self.number, self.count, self.on_gpus = dist.get_rank(), dist.get_world_size(), on_gpus
+        self.on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
+        self.place = int(os.environ.get("LOCAL_RANK", self.number))  # among those of this machine
+
+    def together(self, work: Callable[[], T]) -> T:
+        done = list[T]()
+        self.gather(lambda: done.append(work()))
+        return done[0]
+
+    def gather(self, work: Callable[[], Any]) -> list[Any]:
+        content, code, failure = b"", 0, None
+        try:
+            content = json.dumps(work()).encode()
+        except (Exception, StopAsked) as error:
+            code, failure = _code(error), error
+        heads = self._gather(torch.tensor([code, len(content)]))
+        self._end_if_any([int(head[0]) for head in heads], failure)
+        lengths = [int(head[1]) for head in heads]
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        contents = self._gather(padded)
+        return [json.loads(bytes(one[:n].numpy())) for one, n in zip(contents, lengths, strict=True)]
+
+    def sum(self, work: Callable[[], Part], size: int) -> tuple[Tensor, list[int]]:
+        """One `all_reduce` of `size` + 2 `count` float32 numbers, the exit codes and notes of all ranks among them."""
+        said = torch.zeros(2, self.count)
+        numbers, failure = torch.zeros(size), None
+        try:
+            part = work()
+            numbers, said[1, self.number] = part.numbers, part.note
+        except (Exception, StopAsked) as error:
+            said[0, self.number], failure = _code(error), error
+        vector = torch.cat([numbers, said.flatten().to(numbers.device)])
+        vector = vector.to(f"cuda:{self.place}" if self.on_gpus else "cpu")
+        with self._connected():
+            dist.all_reduce(vector)
+            codes, notes = vector[size:].view(2, self.count).int().tolist()
+        self._end_if_any(codes, failure)
+        return vector[:size], notes
+
+    def alike(self, error: Exception) -> Exception:
+        return error if self.is_first else EndedElsewhere(str(error))
+
+    def device(self, name: str) -> str:
+        """Every rank has a GPU of its own, or all of them the CPU.
+
+        Raises:
+            UserError: there are not as many GPUs, or the name is that of one device.
+        """
+        if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+            return "cpu"
+        if name not in ("auto", "cuda"):
+            raise UserError(
+                f"device={name} is one device, and each of the {self.count} processes of this run needs its own. Give "
+                "device=cuda, where each takes the one of its number, or device=cpu."
+            )
+        if torch.cuda.device_count() < self.on_this_machine:
+            raise UserError(
+                f"device={name}: there are {torch.cuda.device_count()} GPUs here for {self.on_this_machine} processes. "
+                "Start as many processes as there are GPUs: launch.processes=N, or torchrun --nproc-per-node N."
+            )
+        torch.cuda.set_device(self.place)
+        return f"cuda:{self.place}"
+
+    def _gather(self, tensor: Tensor) -> list[Tensor]:
+        gathered = [torch.empty_like(tensor) for _ in range(self.count)]
+        with self._connected():
+            dist.all_gather(gathered, tensor)
+        return gathered
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # of which PyTorch's are: the connection to a rank was closed
+            raise self.alike(EmbedgradError(_LOST)) from error
+
+    def _end_if_any(self, codes: list[int], failure: BaseException | None) -> None:
+        """Where a rank has failed, or was asked to stop, all of them end here."""
+        failed = [number for number, code in enumerate(codes) if code not in (0, STOP)]
+        if failed and failed[0] == self.number and failure is not None:
+            raise failure
+        if failed:
+            raise EndedElsewhere(f"process {failed[0]} of the run has failed") from failure
+        if STOP in codes:
+            raise StopAsked
+
+
+@contextmanager
+def joined(processes: int | None, device: str) -> Iterator[Ranks]:
+    """The ranks of this run: those that torchrun has started, or this process alone.
+
+    Args:
+        processes: how many the settings name; None: as many as there are.
+        device: as the settings name it.
+
+    Raises:
+        UserError: they are not as many.
+    """
+    there = environment.count() if environment.in_group() else 1
+    if processes not in (None, there):
+        raise UserError(
+            f"launch.processes={processes}, but this run has {there}. `embedgrad optimize` starts as many by itself; "
+            "where torchrun does, leave launch.processes out. In Python, start the command."
+        )
+    if there == 1:
+        yield ALONE
+        return
+    on_gpus = device.partition(":")[0] in ("auto", "cuda") and torch.cuda.is_available()
+    if dist.is_initialized():  # by the script that runs this, or the context around this one
+        yield Group(on_gpus)
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
+    yield Group(on_gpus)
+    dist.destroy_process_group()  # not after an error: ranks that do not come would be waited for
+
+
+def _code(error: BaseException) -> int:
+    """The exit code that an error ends the command with."""
+    if isinstance(error, StopAsked):
+        return STOP
+    return (error.exit_code if isinstance(error, EmbedgradError) else 0) or 1
