@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
+from embedgrad_cli.core.passes import sampling
 from embedgrad_cli.core.passes.sampling import Sampling
 
 PROBABILITIES = torch.tensor([0.05, 0.5, 0.15, 0.3])
 DRAWS = 20_000
 
 
-def drawn(sampling: Sampling) -> torch.Tensor:
+def drawn(way: Sampling) -> torch.Tensor:
     """The share of draws that each token got."""
     random_numbers = torch.rand(DRAWS, generator=torch.Generator().manual_seed(0))
-    tokens = sampling.choose(PROBABILITIES.log().expand(DRAWS, -1), random_numbers)
+    tokens = way.choose(PROBABILITIES.log().expand(DRAWS, -1), random_numbers)
     return torch.bincount(tokens, minlength=4) / DRAWS
 
 
@@ -35,16 +36,28 @@ def test_draws_follow_the_probabilities(temperature: float, top_p: float, expect
 
 def test_the_ends_of_the_unit_interval() -> None:
     logits = PROBABILITIES.log().expand(2, -1)
-    sampling = Sampling(temperature=1.0, top_p=0.75)
-    assert sampling.choose(logits, torch.tensor([0.0, 1.0])).tolist() == [1, 3]
+    nucleus = Sampling(temperature=1.0, top_p=0.75)
+    assert nucleus.choose(logits, torch.tensor([0.0, 1.0])).tolist() == [1, 3]
     assert Sampling().choose(logits, None).tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3])
+def test_how_many_tokens_are_looked_at_first_changes_no_draw(top_p: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = (torch.randn(500, 300, generator=torch.Generator().manual_seed(1)) * 3).bfloat16()  # with equal ones
+    numbers = torch.rand(500, generator=torch.Generator().manual_seed(2))
+    draws = []
+    for count in (1, 8, 300):
+        monkeypatch.setattr(sampling, "LOOKED_AT", count)
+        draws.append(Sampling(temperature=1.2, top_p=top_p).choose(logits, numbers))
+    assert torch.equal(draws[0], draws[2])
+    assert torch.equal(draws[1], draws[2])
+
+
 def test_every_answer_has_numbers_of_its_own() -> None:
-    sampling = Sampling(num_samples=2, temperature=1.0)
-    first = sampling.random_numbers(["a", "b"], 5)
+    way = Sampling(num_samples=2, temperature=1.0)
+    first = way.random_numbers(["a", "b"], 5)
     assert first is not None
     assert first.shape == (4, 5)
     assert len({row[0].item() for row in first}) == 4
-    assert torch.equal(first[2:], sampling.random_numbers(["b"], 5))
+    assert torch.equal(first[2:], way.random_numbers(["b"], 5))
     assert Sampling().random_numbers(["a"], 5) is None
