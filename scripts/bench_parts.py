@@ -64,7 +64,8 @@ def without(part: str, model: LanguageModel) -> Iterator[None]:
         yield
 
 
-def fused_losses(hidden: Tensor, layer: torch.nn.Linear, targets: Tensor) -> Tensor:
+def fused_losses(hidden: Tensor, layer: torch.nn.Linear, targets: Tensor, temperature: float) -> Tensor:
+    """Where the temperature is 1."""
     return functional.linear_cross_entropy(hidden, layer.weight, targets, linear_bias=layer.bias, reduction="none")
 
 

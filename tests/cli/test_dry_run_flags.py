@@ -20,7 +20,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, Dr
     calls: list[tuple[Any, DryRun]] = []
     for module in (hydra_job, sweep):
         monkeypatch.setattr(module, "run_forecast", lambda config, request: calls.append((config, request)))
-        monkeypatch.setattr(module, "run_job", None)
+    monkeypatch.setattr(hydra_job, "run_job", None)
     monkeypatch.chdir(tmp_path)
     return calls
 

@@ -14,7 +14,7 @@ import yaml
 from tests.artifacts import plain_metadata, write_header
 
 from embedgrad_cli import __version__
-from embedgrad_cli.cli import hydra_job, sweep
+from embedgrad_cli.cli import hydra_job
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.errors import DataError, EmbedgradError
 from embedgrad_cli.storage.interrupts import Stopped
@@ -31,8 +31,7 @@ def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Received:
         configs.append(config)
         return 0.5
 
-    for module in (hydra_job, sweep):
-        monkeypatch.setattr(module, "run_job", run)
+    monkeypatch.setattr(hydra_job, "run_job", run)
     monkeypatch.chdir(tmp_path)
     return configs
 
@@ -41,8 +40,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def run(config: Any, overrides: list[str], on_validation: Any = None) -> float:
         raise error
 
-    for module in (hydra_job, sweep):
-        monkeypatch.setattr(module, "run_job", run)
+    monkeypatch.setattr(hydra_job, "run_job", run)
 
 
 def run_process(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

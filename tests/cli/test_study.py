@@ -15,9 +15,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tests.cli.test_sweep import SHORT, start
 
+from embedgrad_cli.cli import hydra_job
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.cli import study as study_file
-from embedgrad_cli.cli import sweep
 from embedgrad_cli.cli.job_outcome import JobOutcome
 from embedgrad_cli.cli.study import JOURNAL, Claim, Study, open_study
 from embedgrad_cli.errors import DataError, UserError
@@ -125,7 +125,7 @@ def test_failures_are_listed_and_counted(
             raise RuntimeError("seed 1 is bad luck")
         return 0.25
 
-    monkeypatch.setattr(sweep, "run_job", run)
+    monkeypatch.setattr(hydra_job, "run_job", run)
     monkeypatch.setattr(study_file.Study, "_loss", lambda *_: 0.0)
     line = [*LINE, "seed=choice(0,1)", "hydra.sweeper.n_trials=8", f"output_dir={tmp_path}"]
 
@@ -147,7 +147,7 @@ def test_wrong_input_ends_this_process_only(tmp_path: Path, monkeypatch: pytest.
     def run(config: Any, overrides: list[str], on_validation: Any) -> float:
         raise DataError("there is no such folder.")
 
-    monkeypatch.setattr(sweep, "run_job", run)
+    monkeypatch.setattr(hydra_job, "run_job", run)
     assert cli.main([*LINE, "seed=0,1", f"output_dir={tmp_path}"]) == 1
     assert states(tmp_path) == ["FAIL"]
 
@@ -166,7 +166,7 @@ def test_hopeless_trials_are_pruned_by_validation(prune: bool, tmp_path: Path, m
                 on_validation(step, accuracy if step else 0.5)
         return accuracy
 
-    monkeypatch.setattr(sweep, "run_job", run)
+    monkeypatch.setattr(hydra_job, "run_job", run)
     monkeypatch.setattr(study_file.Study, "_loss", lambda *_: 0.0)
     line = [*LINE, "seed=range(0,100)", "hydra.sweeper.n_trials=8", f"hydra.sweeper.prune={prune}"]
 

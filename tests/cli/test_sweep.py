@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from embedgrad_cli.cli import hydra_job
 from embedgrad_cli.cli import main as cli
-from embedgrad_cli.cli import sweep
 from embedgrad_cli.errors import DataError
 
 MAIN = [sys.executable, "-m", "embedgrad_cli.cli.main"]
@@ -33,7 +33,7 @@ def failing(wrong: dict[int, Exception], monkeypatch: pytest.MonkeyPatch) -> lis
             raise wrong[config.seed]
         return 0.5
 
-    monkeypatch.setattr(sweep, "run_job", run)
+    monkeypatch.setattr(hydra_job, "run_job", run)
     return seeds
 
 

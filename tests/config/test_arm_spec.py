@@ -19,7 +19,7 @@ def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """The configs that `evaluate` was called with, in an empty folder."""
     configs: list[Any] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hydra_job, "run_job", lambda config, overrides: configs.append(config))
+    monkeypatch.setattr(hydra_job, "run_job", lambda config, overrides, on_validation: configs.append(config))
     return configs
 
 

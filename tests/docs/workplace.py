@@ -19,7 +19,7 @@ from embedgrad_cli.cli.main import main
 
 # Settings that make a command short. None is set that the command gives itself, but for the search's budget.
 TRAINING = {"train.steps": "1", "train.batch_size": "2"}
-ROWS = {"task.split.num_train": "4", "task.split.num_validation": "2", "task.split.num_test": "2"}
+ROWS = {"task.split.num_train": "6", "task.split.num_validation": "2", "task.split.num_test": "2"}
 ANSWERS = {"task.max_new_tokens": "4"}
 SEARCH = {"search.budget": "100", "search.candidates": "2", "search.top_k": "2", "search.batch_size": "2"}
 NUM_ROWS = 240  # more than the 200 that several tasks hold out of train
