@@ -12,21 +12,17 @@ from typing import Any
 from embedgrad_cli import assets
 from embedgrad_cli.config.evaluation_checks import check_breakdown, check_generation
 from embedgrad_cli.config.fields import DEMONSTRATIONS_PLACE, QUERY_PLACE, as_texts, num_prompts, prompt_numbers
-from embedgrad_cli.config.reward import check_reward, check_whole_prompt
+from embedgrad_cli.config.objective_checks import check_objective, check_training
 from embedgrad_cli.config.schema import (
     Message,
     ModelConfig,
-    ObjectiveConfig,
     OptimizerConfig,
     PromptConfig,
     SearchConfig,
     SeedConfig,
-    TaskConfig,
     TemplateConfig,
 )
 from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_revision, check_task
-from embedgrad_cli.config.teacher import check_distill, check_teacher
-from embedgrad_cli.config.verified_checks import check_mask, check_rounds, check_verified
 from embedgrad_cli.storage.gguf_files import SUFFIX, gguf_in, named_gguf
 
 ROLES = ("system", "user", "assistant")
@@ -163,20 +159,6 @@ def check_optimizer(optimizer: OptimizerConfig) -> list[str]:
     return [f"optimizer.betas: {optimizer.betas} are not two numbers from 0 up to but not including 1."]
 
 
-def check_objective(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
-    """Choices can only be ranked where there are choices; a teacher must be there."""
-    problems = [] if objective.teacher is None else check_teacher(objective.teacher)
-    problems += check_distill(objective, task)
-    problems += check_reward(objective, task)
-    if objective.name != "choice" or task.kind == "choice":
-        return problems
-    return [
-        *problems,
-        f"objective: choice ranks the choices of a row, but the answers of task {task.name} are generated "
-        f"(task.kind={task.kind}). Leave it out, or give objective=gold; where rows have choices, task.kind=choice.",
-    ]
-
-
 def check_device(device: str) -> list[str]:
     """The name only; whether the device is there is known once torch is loaded."""
     if DEVICE.fullmatch(device):
@@ -233,10 +215,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("generation", "task"), check_generation),
     (("optimizer",), check_optimizer),
     (("objective", "task"), check_objective),
-    (("objective", "task"), check_verified),
-    (("objective", "train"), check_rounds),
-    (("objective", "task"), check_mask),
-    (("objective", "train"), check_whole_prompt),
+    (("objective", "train"), check_training),
     (("format",), check_format),
     (("search", "format"), check_search),
     (("data_dir", "format"), check_data_dir),
