@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import evaluate_config, make_model, optimize_config, samples
+from tests.stops import stop_at_batch
 
 from embedgrad_cli.commands import evaluate
 from embedgrad_cli.config.schema import EvaluateConfig
@@ -60,15 +59,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
     evaluate.run(make("whole"))
-    add, added = AnswerLog.add, []
-
-    def interrupted(self: AnswerLog, batch: Any) -> None:
-        added.append(len(batch))
-        if len(added) == stop_after:
-            os.kill(os.getpid(), signal.SIGINT)
-        add(self, batch)
-
-    monkeypatch.setattr(AnswerLog, "add", interrupted)
+    added = stop_at_batch(stop_after, AnswerLog, monkeypatch)
     with pytest.raises(Stopped, match="goes on from there"):
         evaluate.run(make("parts"))
     assert len(added) == stop_after

@@ -27,7 +27,7 @@ from embedgrad_cli.storage.files import write_yaml
 from embedgrad_cli.storage.interrupts import Stopped, StopRequest
 
 Place = tuple[type, str, int]  # a method, and the number of its call within which the signal comes
-LOSS, GRADIENT, TOKEN = (Forward, "_losses"), (Forward, "_accumulate"), (Generation, "_choose")
+LOSS, GRADIENT, TOKEN = (Forward, "losses"), (Forward, "_accumulate"), (Generation, "_choose")
 ANSWERS = (AnswerLog, "add")
 
 

@@ -70,8 +70,7 @@ def run_processes(number: int, words: Sequence[str], output_dir: str) -> float:
     from embedgrad_cli.storage.run_records import Results
 
     start(number, words)
-    results = Results.read(Path(output_dir) / "results.json")
-    return results.validation.accuracy if results.validation else results.primary_accuracy
+    return Results.read(Path(output_dir) / "results.json").selection_accuracy
 
 
 def run_forecast(config: OptimizeConfig | EvaluateConfig | ExportConfig, request: DryRun) -> None:

@@ -138,7 +138,7 @@ def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:
         config, splits = load_for(replace(config, model=dated(config.model, results.digests)))
         check_digests(results.digests, _digests(config, load_tokenizer(config.model), splits), directory.path)
     report.already_finished(directory.path, results)
-    return results.validation.accuracy if results.validation else results.primary_accuracy
+    return results.selection_accuracy
 
 
 def _digests(

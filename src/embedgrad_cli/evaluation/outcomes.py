@@ -63,6 +63,15 @@ def grade_answers(rows: Sequence[Row], answers: Sequence[Sequence[Answer]], task
     return graded
 
 
+def grade_texts(rows: Sequence[Row], texts: Sequence[Sequence[str]], task: TaskConfig) -> list[list[Outcome]]:
+    """`grade_answers` where of the answers to each row the texts are all that is known."""
+    answers = [
+        [Answer(row.id, "", number, text, tokens=0, seconds=0.0) for number, text in enumerate(of_row)]
+        for row, of_row in zip(rows, texts, strict=True)
+    ]
+    return grade_answers(rows, answers, task)
+
+
 def answer_and_grade(
     arm: Arm, rows: Sequence[Row], task: TaskConfig, batch_size: int, ranks: Ranks = ALONE
 ) -> list[Outcome]:

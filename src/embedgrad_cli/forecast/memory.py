@@ -110,11 +110,11 @@ class _Watched(Forward):
         with self.live.labelled(TRUNK):
             return super().compute_trunk(prompt, batch)
 
-    def _losses(
+    def losses(
         self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues, temperature: float = 1.0
     ) -> Tensor:
         with self.live.labelled(ACTIVATIONS):
-            return super()._losses(batch, prompt, trunk, temperature)
+            return super().losses(batch, prompt, trunk, temperature)
 
     def micro_batches(self, lengths: Sequence[int], most: int | None) -> list[list[int]]:
         ordered = sorted(super().micro_batches(lengths, most), key=lambda rows: sum(lengths[row] for row in rows))
@@ -155,7 +155,7 @@ def _loss_memory(work: Workload, arm: Arm, device_type: str) -> dict[str, int]:
     rows = _longest(arm, work.config.evaluation.batch_size)
     with LiveMemory(work.model.network, device_type) as live:
         forward = _Watched.over(arm.forward, arm.examples, live)
-        forward._losses(rows, arm.prompt, forward.compute_trunk(arm.prompt))
+        forward.losses(rows, arm.prompt, forward.compute_trunk(arm.prompt))
     return _renamed(live, OTHER)
 
 

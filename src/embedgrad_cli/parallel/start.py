@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from embedgrad_cli.errors import EmbedgradError, EndedElsewhere
+from embedgrad_cli.storage.interrupts import Stopped
 
 THREADS = "OMP_NUM_THREADS"
 # Signals that torchrun handles, and goes on handling after its run; Windows has only two of them.
 HANDLED = [signal.Signals[n] for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if n in signal.Signals.__members__]
-INTERRUPTED = 130
 
 
 def start(processes: int, words: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def start(processes: int, words: Sequence[str]) -> None:
         try:
             run(parse_args(line))
         except SignalException as stop:
-            raise EndedElsewhere(str(stop), INTERRUPTED) from None
+            raise EndedElsewhere(str(stop), Stopped.exit_code) from None
         except ChildFailedError as failed:
             number, failure = failed.get_first_failure()
             if failure.exitcode > 0:

@@ -46,12 +46,8 @@ class RunDirectory:
         self.log = path / "embedgrad.log"
         if path.exists() and not path.is_dir():
             raise self._unusable("it is a file")
-        for file in (
-            self.metrics,
-            self.answers,
-            self.partial_targets,
-            self.log,
-        ):  # those that grow in place; others are replaced
+        grow_in_place = (self.metrics, self.answers, self.partial_targets, self.log)  # others are replaced
+        for file in grow_in_place:
             if file.is_symlink():
                 raise self._unusable(f"{file.name} in it is a link to another file, which would be written")
         if self.config.exists():

@@ -322,6 +322,11 @@ class Results(Record):
         name = self.comparison.candidate if self.comparison else next(iter(self.arms))
         return self.arms[name].accuracy
 
+    @property
+    def selection_accuracy(self) -> float:
+        """What a sweeper maximises: in validation, or the primary one where nothing was validated."""
+        return self.validation.accuracy if self.validation else self.primary_accuracy
+
 
 @dataclass(frozen=True, kw_only=True)
 class FoundAnswer(Record):

@@ -49,6 +49,11 @@ def load_for(config: C) -> tuple[C, Splits]:
     return replace(config, prompt=prompt), splits.without_demonstrations(drawn)
 
 
+def as_text(rows: Sequence[Row]) -> str:
+    """Query and target of each row on a line of their own, with an empty line between rows."""
+    return "\n\n".join(f"{row.query}\n{row.target}" for row in rows)
+
+
 def _draw(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
     """So many rows in the seeded order; where rows have choices, one of each answer in turn while there are some."""
     by_answer = dict[str, list[Row]]()
@@ -60,7 +65,7 @@ def _draw(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
 
 def _with_rows(text: str | list[str], rows: Sequence[Row]) -> str | list[str]:
     """The seed's text with the rows in their place; a single text that has none for them has them below it."""
-    shown = "\n\n".join(f"{row.query}\n{row.target}" for row in rows)
+    shown = as_text(rows)
     if isinstance(text, list):
         return [one.replace(DEMONSTRATIONS_PLACE, shown).strip() for one in text]
     placed = text if DEMONSTRATIONS_PLACE in text else f"{text}\n\n{DEMONSTRATIONS_PLACE}"

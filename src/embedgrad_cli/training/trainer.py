@@ -344,16 +344,16 @@ class Training:
     def _material(self, prompt_template: PromptTemplate, objective: Objective) -> Material:
         kept = {example.id for example in self.encoded.examples}
         return Material(
-            self.config,
-            self.model,
-            self.template,
-            prompt_template,
-            [row for row in self.splits.train if row.id in kept],
-            self.encoded.examples,
-            objective,
-            self.shares_trunk,
-            self.directory,
-            self.splits.test,
+            config=self.config,
+            model=self.model,
+            template=self.template,
+            prompt_template=prompt_template,
+            rows=[row for row in self.splits.train if row.id in kept],
+            examples=self.encoded.examples,
+            objective=objective,
+            shares_trunk=self.shares_trunk,
+            directory=self.directory,
+            tested=self.splits.test,
         )
 
     def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from tests.conftest import PLACEMENTS, ROWS, SEEDS
 
@@ -11,7 +12,7 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Encoded, encode
+from embedgrad_cli.core.text.encoding import Encoded, Example, encode
 from embedgrad_cli.core.text.template import PromptTemplate
 
 ARCHITECTURES = ["qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gpt2"]
@@ -41,6 +42,18 @@ def gradient_by(forward: Forward, encoded: Encoded, prompt: SoftPrompt) -> torch
     forward.accumulate_gradient(encoded.examples, prompt)
     assert prompt.vectors.grad is not None
     return prompt.vectors.grad.clone()
+
+
+def assert_parity(
+    forward: Forward, examples: list[Example], prompt: SoftPrompt, plain: torch.Tensor, size: int | None = None
+) -> None:
+    """Loss and gradient of the batch are those of a plain loss with its graph. Args: size: of micro-batches."""
+    expected = gradient_of(plain, prompt)
+    prompt.vectors.grad = None
+    loss = forward.accumulate_gradient(examples, prompt, size)
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
+    assert prompt.vectors.grad is not None
+    assert (prompt.vectors.grad - expected).norm() <= 1e-5 * expected.norm()
 
 
 def plain_gradient(model: LanguageModel, encoded: Encoded, prompt: SoftPrompt) -> torch.Tensor:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import optimize_config
+from tests.stops import run_until
 
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.schema import OptimizeConfig
@@ -17,9 +16,7 @@ from embedgrad_cli.core.objectives import MaskedGold
 from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.errors import UserError
-from embedgrad_cli.storage.interrupts import Stopped
 from embedgrad_cli.training.targets.masked import Masked
-from embedgrad_cli.training.trainer import Training
 
 LEAST = 0.002  # about one in as many as the vocabulary of the tiny model has: some are below, some above
 
@@ -76,19 +73,10 @@ def test_a_mask_that_leaves_nothing_out_is_gold(make: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_to_the_byte(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_goes_on_to_the_byte(make: Any, tmp_path: Path) -> None:
     """From the middle of the first epoch on, when another prompt is in training."""
     optimize.run(make("whole"))
-    step = Training._step
-
-    def interrupted(self: Training, *args: Any) -> None:
-        step(self, *args)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "_step", interrupted)
-        with pytest.raises(Stopped):
-            optimize.run(make("parts"))
+    run_until(1, make("parts"))
     optimize.run(make("parts"))
     assert (tmp_path / "whole/checkpoint.safetensors").read_bytes() == (
         tmp_path / "parts/checkpoint.safetensors"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import make_model, optimize_config
+from tests.stops import run_until, stop_at_batch
 
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.dry_run import DryRun
@@ -136,15 +137,7 @@ def test_a_run_stopped_while_it_samples_goes_on_to_the_byte(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
     optimize.run(make("whole"))
-    add, added = TrainingAnswers.add, []
-
-    def interrupted(self: TrainingAnswers, rows: Any) -> None:
-        added.append(len(rows))
-        if len(added) == stop_after:
-            os.kill(os.getpid(), signal.SIGINT)
-        add(self, rows)
-
-    monkeypatch.setattr(TrainingAnswers, "add", interrupted)
+    added = stop_at_batch(stop_after, TrainingAnswers, monkeypatch)
     with pytest.raises(Stopped):
         optimize.run(make("parts"))
     partial = tmp_path / "parts" / PARTIAL
@@ -158,37 +151,16 @@ def test_a_run_stopped_while_it_samples_goes_on_to_the_byte(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 2, 3])
-def test_a_run_stopped_between_steps_goes_on_to_the_byte(
-    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
-) -> None:
+def test_a_run_stopped_between_steps_goes_on_to_the_byte(make: Any, tmp_path: Path, stop_at: int) -> None:
     """In the first round, between the rounds, and in the second, where the answers of the first are not needed."""
     optimize.run(make("whole"))
-    step = Training._step
-
-    def interrupted(self: Training, *args: Any) -> None:
-        step(self, *args)
-        if self.state.step == stop_at:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "_step", interrupted)
-        with pytest.raises(Stopped):
-            optimize.run(make("parts"))
+    run_until(stop_at, make("parts"))
     optimize.run(make("parts"))
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_answers_that_are_gone_are_named(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Training._step
-
-    def interrupted(self: Training, *args: Any) -> None:
-        step(self, *args)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "_step", interrupted)
-        with pytest.raises(Stopped):
-            optimize.run(make("run"))
+def test_answers_that_are_gone_are_named(make: Any, tmp_path: Path) -> None:
+    run_until(1, make("run"))
     (tmp_path / "run" / TARGETS).unlink()
     with pytest.raises(UserError, match=r"targets\.jsonl lacks the answers of round 1"):
         optimize.run(make("run"))

@@ -189,7 +189,7 @@ class Forward:
         trunk, total = self.compute_trunk(prompt), 0.0
 
         def losses_of_each(batch: Sequence[Example]) -> Sequence[Tensor]:
-            return self._losses(batch, prompt, trunk).split([len(example.target) for example in batch])
+            return self.losses(batch, prompt, trunk).split([len(example.target) for example in batch])
 
         ordered = sorted(examples, key=lambda example: example.length)
         for start in range(0, len(ordered), batch_size):
@@ -198,7 +198,7 @@ class Forward:
             total += losses.sum().item()
         return total
 
-    def _losses(
+    def losses(
         self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues, temperature: float = 1.0
     ) -> Tensor:
         """Negative log-likelihood of every target token, example by example: `[total target length]`, float32."""
@@ -209,7 +209,7 @@ class Forward:
     def target_losses(
         self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues, temperature: float = 1.0
     ) -> Tensor:
-        """`_losses` by the trunk."""
+        """`losses` by the trunk."""
         targets = [token for example in batch for token in example.target]
         return losses_at(*self._work(batch, prompt, trunk), targets, self.checkpoint_activations, temperature)
 
@@ -257,7 +257,7 @@ class Forward:
         answered = [
             replace(example, target=ids) for example, of_row in zip(batch, labels, strict=True) for ids in of_row
         ]
-        losses = self._losses(answered, prompt, trunk, temperature).split([len(example.target) for example in answered])
+        losses = self.losses(answered, prompt, trunk, temperature).split([len(example.target) for example in answered])
         return pad_scores(-torch.stack([of_choice.sum() for of_choice in losses]), labels)
 
     @cached_property
@@ -356,7 +356,7 @@ class _MicroBatch:
     trunk: KeyValues
 
     def target_losses(self) -> Tensor:
-        return self.forward._losses(self.rows, self.prompt, self.trunk)
+        return self.forward.losses(self.rows, self.prompt, self.trunk)
 
     def token_likelihoods(self, ids: Tensor) -> Tensor:
         return self.forward.target_states(self.rows, self.prompt, self.trunk).likelihoods(ids)

@@ -15,7 +15,7 @@ from embedgrad_cli.core.passes.ending import GeneratedAnswer
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.generation import Generation, widest
 from embedgrad_cli.core.passes.network_pass import logits_at
-from embedgrad_cli.core.passes.plain import plain_answers, plain_losses, plain_scores
+from embedgrad_cli.core.passes.plain import plain_answers, plain_scores
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
@@ -65,9 +65,7 @@ class Decoder:
     @torch.no_grad()
     def target_losses(self, example: Example) -> Tensor:
         """Negative log-likelihood of every token of an example's target, `[target length]`, float32."""
-        if self.forward.shares_trunk:
-            return self.forward.target_losses([example], self.prompt, self.trunk)
-        return plain_losses(self.forward.model, [example], self.prompt)
+        return self.forward.losses([example], self.prompt, self.trunk)
 
     @torch.no_grad()
     def likeliest_tokens(

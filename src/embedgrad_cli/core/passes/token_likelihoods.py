@@ -45,8 +45,7 @@ class States:
         found = list[tuple[Tensor, Tensor]]()
         for start in range(0, len(self.values), LOGIT_ROWS):
             part = self.values[start : start + LOGIT_ROWS]
-            logits = part if self.layer is None else linear(part, self.layer.weight, self.layer.bias)
-            likelihoods = logits.float().log_softmax(-1)
+            likelihoods = States(part, self.layer).logits().float().log_softmax(-1)
             ranked = likelihoods.clone()
             for row, wanted in enumerate(always[start : start + LOGIT_ROWS]):
                 ranked[row, list(wanted)] = torch.inf

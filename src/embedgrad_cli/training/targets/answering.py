@@ -23,7 +23,7 @@ from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
 from embedgrad_cli.training.targets.targets import Material
 
-TEACHER = "objective.teacher"  # as messages name its arm
+SETTING = "objective.teacher"  # as messages name the teacher's arm
 STRIDE = 1_000_003  # between the seeds of two rounds
 
 
@@ -98,8 +98,8 @@ def teacher_arm(material: Material, teacher: str) -> Arm:
         DataError: a row does not fit the model's context behind it.
     """
     prompt = teacher_prompt(teacher, material.model)
-    arm_set = build_arms(material.rows, material.model, material.template, material.config.task, {TEACHER: prompt})
-    return arm_set.arms[TEACHER]
+    arm_set = build_arms(material.rows, material.model, material.template, material.config.task, {SETTING: prompt})
+    return arm_set.arms[SETTING]
 
 
 def teacher_prompt(teacher: str, model: LanguageModel) -> ArmPrompt:

@@ -10,18 +10,17 @@ from dataclasses import dataclass, replace
 
 from embedgrad_cli.config.fields import num_prompts, seeds_of
 from embedgrad_cli.core.objectives import Distill, SoftTargets
-from embedgrad_cli.core.passes.generation import widest
 from embedgrad_cli.core.passes.sampling import Sampling
-from embedgrad_cli.core.passes.scoring import REFILLED, Decoder, batches_by_length, likeliest_tokens
+from embedgrad_cli.core.passes.scoring import likeliest_tokens
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.errors import DataError, UserError
 from embedgrad_cli.evaluation.answers import AnswerLog, answer_rows
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
-from embedgrad_cli.storage.interrupts import stop_if_asked
+from embedgrad_cli.tasks.demonstrations import as_text
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.tasks.splits import HashOrder
-from embedgrad_cli.training.targets.answering import TEACHER, as_target, teacher_prompt, with_targets
+from embedgrad_cli.training.targets.answering import SETTING, as_target, sample_answers, teacher_prompt, with_targets
 from embedgrad_cli.training.targets.targets import Material
 from embedgrad_cli.training.targets.teacher_file import TeacherAnswer, load_answers, save_answers
 from embedgrad_cli.training.targets.written import batches_from
@@ -103,7 +102,7 @@ class Distilled:
         kept = {row: [tokens for tokens in of_row if tokens] for row, of_row in cut.items()}
         if not any(kept.values()):
             raise DataError(
-                f"{TEACHER}: its answers to all {len(kept)} training rows are empty, so there is nothing to "
+                f"{SETTING}: its answers to all {len(kept)} training rows are empty, so there is nothing to "
                 "learn from. Give another teacher."
             )
         return kept
@@ -119,14 +118,14 @@ def _teacher(material: Material) -> Teacher:
     # With the rows of the test, so that one that is too long is not found after the training.
     all_rows = [*rows, *material.tested]
     try:
-        arm = build_arms(all_rows, model, material.template, config.task, {TEACHER: prompt}).arms[TEACHER]
+        arm = build_arms(all_rows, model, material.template, config.task, {SETTING: prompt}).arms[SETTING]
     except DataError as error:
         length = sum(map(len, model.tokenizer(list(seeds), add_special_tokens=False)["input_ids"]))
-        raise DataError(f"{TEACHER}: with the teacher's {length} tokens in the prompt's place, {error}") from error
+        raise DataError(f"{SETTING}: with the teacher's {length} tokens in the prompt's place, {error}") from error
     wanted = {row.id for row in rows}
     pairs = [pair for pair in zip(arm.examples, arm.options, strict=True) if pair[0].id in wanted]
     if not pairs:
-        raise DataError(f"{TEACHER}: no training row fits the model's context behind it. Give a shorter teacher.")
+        raise DataError(f"{SETTING}: no training row fits the model's context behind it. Give a shorter teacher.")
     examples, options = zip(*pairs, strict=True)
     return Teacher(prompt, replace(arm, examples=list(examples), options=list(options)))
 
@@ -139,12 +138,12 @@ def _prompt(material: Material, shown: Sequence[Row]) -> tuple[tuple[str, ...], 
     seeds, places = prompt.seeds or (), num_prompts(config.template)
     if len(seeds) != places:
         raise UserError(
-            f"{TEACHER}: the template has {places} places for a prompt, and the teacher fills {len(seeds)}. Give a "
+            f"{SETTING}: the template has {places} places for a prompt, and the teacher fills {len(seeds)}. Give a "
             "template with one, or a .safetensors prompt made in this one."
         )
     if not shown:
         return seeds, prompt
-    seeds = (*seeds[:-1], "\n\n".join([seeds[-1], *(f"{row.query}\n{row.target}" for row in shown)]))
+    seeds = (*seeds[:-1], f"{seeds[-1]}\n\n{as_text(shown)}")
     return seeds, ArmPrompt(seeds)
 
 
@@ -172,17 +171,13 @@ def _chosen(arm: Arm, material: Material) -> dict[str, list[tuple[int, ...]]]:
 
 def _generated(arm: Arm, material: Material) -> dict[str, list[tuple[int, ...]]]:
     """The tokens of what the teacher says to each row, up to what ended it."""
-    config, replies = material.config, dict[str, list[tuple[int, ...]]]()
-    task, size, samples = config.task, config.evaluation.batch_size, config.objective.samples or 1
-    sampling = Sampling(samples, config.objective.temperature or 0.0, seed=config.seed)
-    decoder, rows = Decoder(arm.forward, arm.prompt), max(size // samples, 1) * REFILLED
-    for numbers in batches_by_length(arm.forward, arm.examples, rows, widest(0, task.max_new_tokens)):
-        examples = [arm.examples[number] for number in numbers]
-        answers = decoder.generate(examples, task.max_new_tokens, size, sampling, tuple(task.stop or ()))
-        for example, of_row in zip(examples, answers, strict=True):
-            replies[example.id] = [as_target(answer, material.prompt_template) for answer in of_row]
-        stop_if_asked()
-    return replies
+    config = material.config
+    sampling = Sampling(config.objective.samples or 1, config.objective.temperature or 0.0, seed=config.seed)
+    answers = sample_answers(arm.forward, arm.examples, arm.prompt, config.task, config.evaluation.batch_size, sampling)
+    return {
+        example.id: [as_target(one.answer, material.prompt_template) for one in of_row]
+        for example, of_row in zip(arm.examples, answers, strict=True)
+    }
 
 
 def _with_likelihoods(

@@ -11,8 +11,7 @@ from typing import Any
 from embedgrad_cli.config.reward import reward_function
 from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.errors import UserError
-from embedgrad_cli.evaluation.answers import Answer
-from embedgrad_cli.evaluation.outcomes import grade_answers
+from embedgrad_cli.evaluation.outcomes import grade_texts
 from embedgrad_cli.storage.interrupts import stop_if_asked
 from embedgrad_cli.tasks.load import Row
 
@@ -38,11 +37,7 @@ def make_rewards(name: str | None, task: TaskConfig) -> Rewards:
 
 def _graded(rows: Sequence[Row], texts: Texts, task: TaskConfig) -> list[list[float]]:
     """As the test grades."""
-    answers = [
-        [Answer(row.id, "", number, text, tokens=0, seconds=0.0) for number, text in enumerate(of_row)]
-        for row, of_row in zip(rows, texts, strict=True)
-    ]
-    return [[float(outcome.correct) for outcome in of_row] for of_row in grade_answers(rows, answers, task)]
+    return [[float(outcome.correct) for outcome in of_row] for of_row in grade_texts(rows, texts, task)]
 
 
 def _asked(function: Callable[..., Any], name: str, row: Row, text: str) -> float:

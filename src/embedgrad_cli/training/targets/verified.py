@@ -13,9 +13,8 @@ from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.errors import UserError
-from embedgrad_cli.evaluation.answers import Answer
 from embedgrad_cli.evaluation.arms import Arm
-from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
+from embedgrad_cli.evaluation.outcomes import Outcome, grade_texts
 from embedgrad_cli.storage.training_answers import AnsweredRow, TrainingAnswer, TrainingAnswers
 from embedgrad_cli.terminal.progress import AnsweringDisplay
 from embedgrad_cli.training.targets.answering import (
@@ -124,15 +123,9 @@ class Verified:
     def _grade(
         self, number: int, batch: Sequence[tuple[Example, list[Sampled]]], hashes: dict[str, str]
     ) -> list[AnsweredRow]:
-        config, rows = self.material.config, {row.id: row for row in self.material.rows}
-        answers = [
-            [
-                Answer(example.id, hashes[example.id], n, one.text, len(one.answer.ids), 0.0, ending=one.answer.ending)
-                for n, one in enumerate(sampled)
-            ]
-            for example, sampled in batch
-        ]
-        outcomes = grade_answers([rows[example.id] for example, _ in batch], answers, config.task)
+        rows, task = {row.id: row for row in self.material.rows}, self.material.config.task
+        texts = [[one.text for one in sampled] for _, sampled in batch]
+        outcomes = grade_texts([rows[example.id] for example, _ in batch], texts, task)
         return [
             AnsweredRow(
                 round=number + 1,
