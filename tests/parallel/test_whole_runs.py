@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,10 @@ from tests.parallel.processes import results, run
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.passes.forward import Forward
-from embedgrad_cli.errors import UserError
 from embedgrad_cli.evaluation.answers import AnswerLog
 from embedgrad_cli.parallel import environment
 from embedgrad_cli.parallel.process_group import joined
-from embedgrad_cli.parallel.ranks import Ranks
 from embedgrad_cli.storage.interrupts import StopRequest
-from embedgrad_cli.training import trainer
 
 pytestmark = pytest.mark.slow
 ROUNDING = 1e-5  # what three steps of Adam make of float32's
@@ -173,17 +169,6 @@ def test_a_folder_in_use_is_refused_by_the_first(tmp_path: Path, model_folder: P
     assert (first.exit_code, second.exit_code) == (2, 0)
     assert "nowhere" in first.message
     assert not (tmp_path / "run").exists()
-
-
-def test_targets_that_are_not_dealt_are_refused(
-    tmp_path: Path, model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    two = Ranks()
-    two.count = 2
-    monkeypatch.setattr(optimize, "joined", lambda *_: nullcontext(two))
-    monkeypatch.setattr(trainer, "make_targets", lambda material: object())
-    with pytest.raises(UserError, match=r"objective=gold .*launch\.processes"):
-        optimize.run(optimize_config(tmp_path / "run", model_folder, choice_data))
 
 
 def test_rank_0_of_an_environment_speaks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,8 +127,8 @@ class AnsweringDisplay:
     Lines, not a bar: they scroll by above the bar of the training, which such a round interrupts.
     """
 
-    def __init__(self, title: str, total: int, done: int = 0) -> None:
-        self.console, self.title, self.total, self.done = _progress_console(quiet=False), title, total, done
+    def __init__(self, title: str, total: int, done: int = 0, quiet: bool = False) -> None:
+        self.console, self.title, self.total, self.done = _progress_console(quiet), title, total, done
         self.shown = done
         self.console.print(f"{title}: answers to {total} training rows{f', {done} of them known' * bool(done)}")
 

@@ -26,7 +26,7 @@ from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, rel
 from embedgrad_cli.core.text.encoding import Encoded, Example, Renderings, encode
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
-from embedgrad_cli.errors import DataError, EmbedgradError, UserError
+from embedgrad_cli.errors import DataError, EmbedgradError, EndedElsewhere, UserError
 from embedgrad_cli.evaluation.answers import AnswerLog, Progress, answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.distillation import TEACHER, distillation_of
@@ -50,7 +50,7 @@ from embedgrad_cli.training.averaging import Averaging
 from embedgrad_cli.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from embedgrad_cli.training.gradient import set_gradient
 from embedgrad_cli.training.optimizer import learning_rate, make_optimizer
-from embedgrad_cli.training.targets import Material, Written, make_targets, tested_prompts
+from embedgrad_cli.training.targets import Material, make_targets, tested_prompts
 from embedgrad_cli.training.token_dropout import TokenDropout
 from embedgrad_cli.training.trust_region import TrustRegion
 
@@ -102,11 +102,6 @@ class Training:
         self.shares_trunk = why_no_trunk(model, self.encoded.examples, self.prompt) is None
         self.stopwatch.begin("encoding")
         self.targets = make_targets(self._material(prompt_template, objective))
-        if ranks.count > 1 and not isinstance(self.targets, Written):
-            raise UserError(
-                f"objective={config.objective.name} answers training rows, which is not dealt over several processes "
-                f"yet; this run has {ranks.count}. Leave out launch.processes, or torchrun."
-            )
         self.forward = self._training_forward()
         arm = {VALIDATION: ArmPrompt(seeds_of(config.prompt))}
         self.validation = self._build_arms(splits.validation, arm, with_targets=True)
@@ -138,7 +133,7 @@ class Training:
                 self._save_checkpoint()
                 where = "before the validation " if state.validation_due else ""
                 raise self.ranks.alike(Stopped(f"{where}after step {state.step}", directory.path)) from None
-            except UserError:  # of a reward, say, whose function the user can mend
+            except (UserError, EndedElsewhere):  # of a reward, say, whose function the user can mend
                 self._save_checkpoint()
                 raise
 
@@ -354,6 +349,7 @@ class Training:
             shares_trunk=self.shares_trunk,
             directory=self.directory,
             tested=self.splits.test,
+            ranks=self.ranks,
         )
 
     def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:

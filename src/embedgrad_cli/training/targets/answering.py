@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.config.schema import TaskConfig
@@ -21,8 +23,10 @@ from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
+from embedgrad_cli.parallel.ranks import ALONE, Ranks
 from embedgrad_cli.training.targets.targets import Material
 
+T = TypeVar("T")
 SETTING = "objective.teacher"  # as messages name the teacher's arm
 STRIDE = 1_000_003  # between the seeds of two rounds
 
@@ -40,54 +44,59 @@ def seed_of_round(seed: int, number: int) -> int:
     return seed + STRIDE * number
 
 
-def sample_answers(
-    forward: Forward,
-    examples: Sequence[Example],
-    prompt: SoftPrompt,
-    task: TaskConfig,
-    at_once: int,
-    sampling: Sampling,
-) -> list[list[Sampled]]:
-    """`sampling.num_samples` answers to each example, in the order of the examples; see `sampled_batches`."""
-    answers = dict(
-        pair for batch in sampled_batches(forward, examples, prompt, task, at_once, sampling) for pair in batch
-    )
-    return [answers[number] for number in range(len(examples))]
-
-
-def sampled_batches(
-    forward: Forward,
-    examples: Sequence[Example],
-    prompt: SoftPrompt,
-    task: TaskConfig,
-    at_once: int,
-    sampling: Sampling,
-    known: Container[str] = (),
-) -> Iterator[list[tuple[int, list[Sampled]]]]:
-    """Let a prompt answer examples as in the test, with `task.max_new_tokens` and `task.stop`, batch by batch.
-
-    Batches depend on the examples alone, and so do the numbers that are drawn: the same call gives the same answers.
+@dataclass(frozen=True)
+class Answering:
+    """A prompt that answers training rows, `sampling.num_samples` times each.
 
     Args:
-        at_once: answers that grow at the same time, at most.
-        known: ids; a batch whose examples are all known is left out.
-
-    Returns: with each answered example its number.
-
-    Raises:
-        StopAsked: between two tokens.
+        at_once: answers that grow at the same time, at most, on each rank.
     """
-    decoder, stops = Decoder(forward, prompt), StopStrings(tuple(task.stop or ()), forward.model.tokenizer)
-    rows = max(at_once // sampling.num_samples, 1) * REFILLED
-    for numbers in batches_by_length(forward, examples, rows, widest(0, task.max_new_tokens)):
-        batch = [examples[number] for number in numbers]
-        if all(example.id in known for example in batch):
-            continue
-        answers = decoder.generate(batch, task.max_new_tokens, at_once, sampling, stops.texts)
-        yield [
-            (number, [Sampled(one, stops.text_before(one.ids).strip()) for one in of_row])
-            for number, of_row in zip(numbers, answers, strict=True)
-        ]
+
+    forward: Forward
+    prompt: SoftPrompt
+    task: TaskConfig
+    at_once: int
+    sampling: Sampling
+    ranks: Ranks = ALONE
+
+    def batches(
+        self,
+        examples: Sequence[Example],
+        use: Callable[[Sequence[Example], list[list[Sampled]]], list[T]],
+        known: Container[str] = (),
+    ) -> Iterator[list[T]]:
+        """Answer the examples as in the test, with `task.max_new_tokens` and `task.stop`, batch by batch.
+
+        Batches depend on the examples and the number of ranks, what is drawn for an example on the example alone.
+
+        Args:
+            use: what comes of examples and the answers to each, one thing per example; with several ranks, which share
+                each batch, something that JSON can write. Each rank uses its own answers.
+            known: ids; a batch whose examples are all known is left out.
+
+        Returns: what came of all examples of a batch, the same on every rank.
+
+        Raises:
+            StopAsked: between two tokens.
+            EndedElsewhere: see `Ranks.together`. Where answering or use failed here, what they raised.
+        """
+        decoder = Decoder(self.forward, self.prompt)
+        stops = StopStrings(tuple(self.task.stop or ()), self.forward.model.tokenizer)
+        rows = max(self.at_once // self.sampling.num_samples, 1) * REFILLED * self.ranks.count
+
+        def answer(batch: Sequence[Example]) -> list[T]:
+            if not batch:
+                return []
+            answers = decoder.generate(batch, self.task.max_new_tokens, self.at_once, self.sampling, stops.texts)
+            texts = [[stops.text_before(one.ids).strip() for one in of_row] for of_row in answers]
+            return use(batch, [list(map(Sampled, *of_row)) for of_row in zip(answers, texts, strict=True)])
+
+        for numbers in batches_by_length(self.forward, examples, rows, widest(0, self.task.max_new_tokens)):
+            batch = [examples[number] for number in numbers]
+            if all(example.id in known for example in batch):
+                continue
+            own = [batch[i] for i in self.ranks.share([len(example.tokens) for example in batch])]
+            yield [one for part in self.ranks.gather(partial(answer, own)) for one in part]
 
 
 def teacher_arm(material: Material, teacher: str) -> Arm:

@@ -20,12 +20,21 @@ from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
 from embedgrad_cli.tasks.demonstrations import as_text
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.tasks.splits import HashOrder
-from embedgrad_cli.training.targets.answering import SETTING, as_target, sample_answers, teacher_prompt, with_targets
+from embedgrad_cli.training.targets.answering import (
+    SETTING,
+    Answering,
+    Sampled,
+    as_target,
+    teacher_prompt,
+    with_targets,
+)
 from embedgrad_cli.training.targets.targets import Material
 from embedgrad_cli.training.targets.teacher_file import TeacherAnswer, load_answers, save_answers
 from embedgrad_cli.training.targets.written import batches_from
 
 log = logging.getLogger(__name__)
+
+Replies = list[tuple[int, ...]]  # the tokens of the answers to a row
 
 TOP = 20  # tokens in each place, where objective.top is left out
 
@@ -88,11 +97,12 @@ class Distilled:
             return self._kept
         file, arm = self.material.directory.teacher, self.teacher.arm
         answers = _with_likelihoods(self._replies(), arm, self.material)
-        save_answers(file, answers, self._read)
+        if self.material.ranks.is_first:
+            save_answers(file, answers, self._read)
         log.info("the teacher has answered %d rows; its answers are in %s", len(arm.examples), file)
         return answers
 
-    def _replies(self) -> dict[str, list[tuple[int, ...]]]:
+    def _replies(self) -> dict[str, Replies]:
         """The tokens of the teacher's answers to each row, as far as they fit behind the seed's conversation too."""
         arm, limit = self.teacher.arm, self.material.model.max_length
         is_choice = self.material.config.task.kind == "choice"
@@ -101,9 +111,11 @@ class Distilled:
         cut = {row: [tokens[: room[row]] for tokens in of_row] for row, of_row in replies.items()}
         kept = {row: [tokens for tokens in of_row if tokens] for row, of_row in cut.items()}
         if not any(kept.values()):
-            raise DataError(
-                f"{SETTING}: its answers to all {len(kept)} training rows are empty, so there is nothing to "
-                "learn from. Give another teacher."
+            raise self.material.ranks.alike(
+                DataError(
+                    f"{SETTING}: its answers to all {len(kept)} training rows are empty, so there is nothing to "
+                    "learn from. Give another teacher."
+                )
             )
         return kept
 
@@ -160,29 +172,33 @@ def _worked_examples(material: Material) -> tuple[list[Row], list[Row]]:
     return shown, [row for row in rows if row.id not in ids]
 
 
-def _chosen(arm: Arm, material: Material) -> dict[str, list[tuple[int, ...]]]:
+def _chosen(arm: Arm, material: Material) -> dict[str, Replies]:
     """The tokens of the likeliest choice of each row."""
-    config, replies = material.config, dict[str, list[tuple[int, ...]]]()
-    answers = answer_rows(arm, config.task, config.evaluation.batch_size, AnswerLog())
+    config, replies = material.config, dict[str, Replies]()
+    answers = answer_rows(arm, config.task, config.evaluation.batch_size, AnswerLog(), ranks=material.ranks)
     for example, options, (answer,) in zip(arm.examples, arm.options, answers, strict=True):
         replies[example.id] = [dict(arm.choices[options].pairs)[answer.output]]
     return replies
 
 
-def _generated(arm: Arm, material: Material) -> dict[str, list[tuple[int, ...]]]:
+def _generated(arm: Arm, material: Material) -> dict[str, Replies]:
     """The tokens of what the teacher says to each row, up to what ended it."""
-    config = material.config
+    config, template = material.config, material.prompt_template
     sampling = Sampling(config.objective.samples or 1, config.objective.temperature or 0.0, seed=config.seed)
-    answers = sample_answers(arm.forward, arm.examples, arm.prompt, config.task, config.evaluation.batch_size, sampling)
-    return {
-        example.id: [as_target(one.answer, material.prompt_template) for one in of_row]
-        for example, of_row in zip(arm.examples, answers, strict=True)
-    }
+    at_once = config.evaluation.batch_size
+    answering = Answering(arm.forward, arm.prompt, config.task, at_once, sampling, material.ranks)
+
+    def replies(examples: Sequence[Example], answers: Sequence[Sequence[Sampled]]) -> list[tuple[str, Replies]]:
+        return [
+            (example.id, [as_target(one.answer, template) for one in of_row])
+            for example, of_row in zip(examples, answers, strict=True)
+        ]
+
+    found = dict(pair for batch in answering.batches(arm.examples, replies) for pair in batch)
+    return {example.id: [tuple(one) for one in found[example.id]] for example in arm.examples}
 
 
-def _with_likelihoods(
-    replies: dict[str, list[tuple[int, ...]]], arm: Arm, material: Material
-) -> dict[str, list[TeacherAnswer]]:
+def _with_likelihoods(replies: dict[str, Replies], arm: Arm, material: Material) -> dict[str, list[TeacherAnswer]]:
     """What the teacher found likeliest in each place of its answers.
 
     The tokens by which any choice of a row goes on are always among them.

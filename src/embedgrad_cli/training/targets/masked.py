@@ -37,19 +37,28 @@ class Masked:
         batch = self.targets.batch(step, prompt)
         new = [example for example in batch if example not in self._kept]
         self._seed = self._seed or self._decoder(SoftPrompt(prompt.slots, prompt.seed))
-        for example in new:
-            stop_if_asked()
-            losses = self._seed.target_losses(example)
-            self._kept[example] = tuple((losses <= -math.log(self.least)).tolist())
+        ranks = self.material.ranks
+        own = ranks.share([example.length for example in new])
+        for part in ranks.gather(lambda: [(i, self._probable(new[i])) for i in own]):
+            self._kept.update((new[i], tuple(kept)) for i, kept in part)
         if new:
             tokens, kept = sum(len(example.target) for example in new), self.objective.num_terms(new)
             log.info("objective.mask leaves out %d of %d target tokens of %d rows", tokens - kept, tokens, len(new))
         if not self.objective.num_terms(batch):
-            raise UserError(
-                f"objective.mask={self.least:g}: it leaves out every target token of the rows of step {step + 1}, so "
-                "there is nothing to train on. Give a smaller number, more rows per step (train.batch_size), or null."
+            raise ranks.alike(
+                UserError(
+                    f"objective.mask={self.least:g}: it leaves out every target token of the rows of step {step + 1}, "
+                    "so there is nothing to train on. Give a smaller number, more rows per step (train.batch_size), or "
+                    "null."
+                )
             )
         return batch
+
+    def _probable(self, example: Example) -> list[bool]:
+        """Of each target token, whether the seed finds it probable enough."""
+        stop_if_asked()
+        assert self._seed is not None
+        return (self._seed.target_losses(example) <= -math.log(self.least)).tolist()
 
     def _decoder(self, seed: SoftPrompt) -> Decoder:
         material = self.material

@@ -9,10 +9,12 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
-from embedgrad_cli.training.targets.answering import Sampled, as_target, sample_answers, seed_of_round
+from embedgrad_cli.training.targets.answering import Answering, Sampled, as_target, seed_of_round
 from embedgrad_cli.training.targets.rewards import make_rewards
 from embedgrad_cli.training.targets.targets import BatchRewards, Material
 from embedgrad_cli.training.targets.written import batches_from
+
+Rewarded = tuple[str, list[tuple[int, ...]], list[float]]  # a row's id, its answers' tokens, what each is worth
 
 
 class Rollouts:
@@ -43,26 +45,30 @@ class Rollouts:
         if self._batches is None:
             self._batches = batches_from(step, self.material.examples, self.material.config)
         examples = next(self._batches)
-        answers = self._answer(examples, prompt, step)
-        texts = [[one.text for one in of_row] for of_row in answers]
-        rewards = self.rewards_of([self.rows[example.id] for example in examples], texts)
+        rewarded = [row for batch in self._answering(prompt, step).batches(examples, self._rewarded) for row in batch]
         found = {
-            example.id: self._weighted(of_row, values)
-            for example, of_row, values in zip(examples, answers, rewards, strict=True)
+            row: RowAnswers.of([tuple(ids) for ids in targets], leave_one_out(rewards))
+            for row, targets, rewards in rewarded
         }
         self.objective = Reward(found, len(examples) * self.num_samples, self.temperature)
         used = [example for example in examples if found[example.id].ids]
-        mean = sum(map(sum, rewards)) / (len(examples) * self.num_samples)
+        worth = {row: sum(rewards) for row, _, rewards in rewarded}
+        mean = sum(worth[example.id] for example in examples) / (len(examples) * self.num_samples)
         self.rewards = BatchRewards(mean, len(used) / len(examples))
         return used
 
-    def _answer(self, examples: Sequence[Example], prompt: SoftPrompt, step: int) -> list[list[Sampled]]:
+    def _answering(self, prompt: SoftPrompt, step: int) -> Answering:
         config = self.material.config
         seed = seed_of_round(config.seed, step)
         sampling = Sampling(num_samples=self.num_samples, temperature=self.temperature, seed=seed)
         at_once = max(config.evaluation.batch_size, self.num_samples)
-        return sample_answers(self.forward, examples, prompt, config.task, at_once, sampling)
+        return Answering(self.forward, prompt, config.task, at_once, sampling, self.material.ranks)
 
-    def _weighted(self, answers: Sequence[Sampled], rewards: Sequence[float]) -> RowAnswers:
-        targets = [as_target(one.answer, self.material.prompt_template) for one in answers]
-        return RowAnswers.of(targets, leave_one_out(rewards))
+    def _rewarded(self, examples: Sequence[Example], answers: Sequence[Sequence[Sampled]]) -> list[Rewarded]:
+        texts = [[one.text for one in of_row] for of_row in answers]
+        rewards = self.rewards_of([self.rows[example.id] for example in examples], texts)
+        template = self.material.prompt_template
+        return [
+            (example.id, [as_target(one.answer, template) for one in of_row], of_rewards)
+            for example, of_row, of_rewards in zip(examples, answers, rewards, strict=True)
+        ]

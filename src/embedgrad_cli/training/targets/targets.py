@@ -12,6 +12,7 @@ from embedgrad_cli.core.objectives import Objective
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.core.text.template import PromptTemplate
+from embedgrad_cli.parallel.ranks import ALONE, Ranks
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.tasks.load import Row
 
@@ -28,6 +29,7 @@ class Material:
         shares_trunk: whether the model can compute the prefix that the examples share once.
         directory: keeps what has to outlast a stop. It need not exist before the first batch.
         tested: the rows of the test.
+        ranks: share the answering of training rows; the first one writes.
     """
 
     config: OptimizeConfig
@@ -40,6 +42,7 @@ class Material:
     shares_trunk: bool
     directory: RunDirectory
     tested: Sequence[Row] = ()
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -72,4 +75,5 @@ class Targets(Protocol):
 
         Raises:
             StopAsked: asked to stop; what was finished is kept.
+            EndedElsewhere: see `Ranks.together`.
         """

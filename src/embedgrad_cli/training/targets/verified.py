@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from embedgrad_cli.config.schema import ObjectiveConfig, OptimizeConfig
 from embedgrad_cli.core.passes.ending import GeneratedAnswer
@@ -15,12 +16,13 @@ from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_texts
+from embedgrad_cli.storage.files import json_line
 from embedgrad_cli.storage.training_answers import AnsweredRow, TrainingAnswer, TrainingAnswers
 from embedgrad_cli.terminal.progress import AnsweringDisplay
 from embedgrad_cli.training.targets.answering import (
+    Answering,
     Sampled,
     as_target,
-    sampled_batches,
     seed_of_round,
     teacher_arm,
     with_targets,
@@ -54,8 +56,10 @@ class Verified:
         self._forward: Forward | None = None
         self._round: int | None = None
         self._batches: Iterator[list[Example]] = iter(())
-        if not directory.checkpoint.exists():  # nobody knows any more what these answers were given to
-            self.files.forget()
+        if (
+            material.ranks.is_first and not directory.checkpoint.exists()
+        ):  # nobody knows any more what these answers were given to
+            self.files.forget()  # nobody knows any more what these answers were given to
 
     def batch(self, step: int, prompt: SoftPrompt) -> Sequence[Example]:
         config = self.material.config
@@ -77,63 +81,83 @@ class Verified:
 
         Args: begins: the prompt is the one that the round begins with.
         """
-        before = self.files.finished()
+        before = self._read(self.files.finished)
         hashes = {example.id: one for example, one in zip(arm.examples, arm.prompt_hashes(), strict=True)}
         if self._teacher is not None and any(hashes.get(row.id) != row.prompt_hash for row in before):
-            raise UserError(
-                f"objective.teacher: it is not what it was when it gave the answers in {self.files.whole}. Give the "
-                "teacher that the run began with, or another output_dir."
+            raise self.material.ranks.alike(
+                UserError(
+                    f"objective.teacher: it is not what it was when it gave the answers in {self.files.whole}. Give "
+                    "the teacher that the run began with, or another output_dir."
+                )
             )
         known = [row for row in before if row.round == number + 1]
         if known and (not begins or all(hashes.get(row.id) == row.prompt_hash for row in known)):
             return known
         if not begins:
-            raise UserError(
-                f"{self.files.whole} lacks the answers of round {number + 1}, which this run was training on. Copy the "
-                f"file back, or delete {self.material.directory.checkpoint} to start this run from the beginning."
+            raise self.material.ranks.alike(
+                UserError(
+                    f"{self.files.whole} lacks the answers of round {number + 1}, which this run was training on. Copy "
+                    f"it back, or delete {self.material.directory.checkpoint} to start the run from the beginning."
+                )
             )
         return self._draw(number, arm, hashes)
 
+    def _read(self, read: Callable[[], list[AnsweredRow]]) -> list[AnsweredRow]:
+        """What the first rank reads, for all of them."""
+        ranks = self.material.ranks
+        lines, *_ = ranks.gather(lambda: list(map(json_line, read())) if ranks.is_first else [])
+        return [AnsweredRow.parse(line, str(self.files.whole)) for line in lines]
+
     def _draw(self, number: int, arm: Arm, hashes: dict[str, str]) -> list[AnsweredRow]:
         """Let the arm answer all rows, grade the answers and keep them; what a stop left is not drawn again."""
-        config, settings = self.material.config, self.material.config.objective
-        done = {row.id: row for row in self.files.unfinished(number + 1) if hashes.get(row.id) == row.prompt_hash}
+        settings, ranks = self.material.config.objective, self.material.ranks
+        begun = self._read(lambda: self.files.unfinished(number + 1))
+        done = {row.id: row for row in begun if hashes.get(row.id) == row.prompt_hash}
         title = f"round {number + 1} of {settings.rounds}"
-        display = AnsweringDisplay(title, len(arm.examples), len(done))
+        display = AnsweringDisplay(title, len(arm.examples), len(done), quiet=not ranks.is_first)
+        grade = partial(self._graded, number, hashes)
+        for lines in self._answering(number, arm).batches(arm.examples, grade, known=done):
+            graded = [AnsweredRow.parse(line, str(self.files.partial)) for line in lines]
+            if ranks.is_first:
+                self.files.add(graded)
+            done.update((row.id, row) for row in graded)
+            display.advance(len(graded))
+        rows = [done[example.id] for example in arm.examples]
+        if ranks.is_first:
+            self.files.finish(number + 1, rows)
+        summary = f"{title}: {summary_of(rows, len(self.material.rows), settings)}"
+        log.info(summary)
+        display.end(summary)
+        return rows
+
+    def _answering(self, number: int, arm: Arm) -> Answering:
+        config, settings = self.material.config, self.material.config.objective
         sampling = Sampling(
             num_samples=settings.samples or 1,
             temperature=settings.temperature or 0.0,
             seed=seed_of_round(config.seed, number),
         )
         at_once = config.evaluation.batch_size
-        work = (arm.forward, arm.examples, arm.prompt, config.task, at_once, sampling)
-        for batch in sampled_batches(*work, known=done):
-            named = [(arm.examples[index], answers) for index, answers in batch]
-            graded = self._grade(number, named, hashes)
-            self.files.add(graded)
-            done.update((row.id, row) for row in graded)
-            display.advance(len(graded))
-        rows = [done[example.id] for example in arm.examples]
-        self.files.finish(number + 1, rows)
-        summary = f"{title}: {summary_of(rows, len(self.material.rows), settings)}"
-        log.info(summary)
-        display.end(summary)
-        return rows
+        return Answering(arm.forward, arm.prompt, config.task, at_once, sampling, self.material.ranks)
 
-    def _grade(
-        self, number: int, batch: Sequence[tuple[Example, list[Sampled]]], hashes: dict[str, str]
-    ) -> list[AnsweredRow]:
+    def _graded(
+        self, number: int, hashes: dict[str, str], examples: Sequence[Example], answers: Sequence[list[Sampled]]
+    ) -> list[str]:
+        """The lines of the file that rows make with their answers. A row is graded once, for all ranks: a grader has
+        a time limit, which could decide otherwise for another one."""
         rows, task = {row.id: row for row in self.material.rows}, self.material.config.task
-        texts = [[one.text for one in sampled] for _, sampled in batch]
-        outcomes = grade_texts([rows[example.id] for example, _ in batch], texts, task)
+        texts = [[one.text for one in of_row] for of_row in answers]
+        outcomes = grade_texts([rows[example.id] for example in examples], texts, task)
         return [
-            AnsweredRow(
-                round=number + 1,
-                id=example.id,
-                prompt_hash=hashes[example.id],
-                answers=self._chosen(example.id, sampled, of_row),
+            json_line(
+                AnsweredRow(
+                    round=number + 1,
+                    id=example.id,
+                    prompt_hash=hashes[example.id],
+                    answers=self._chosen(example.id, sampled, of_row),
+                )
             )
-            for (example, sampled), of_row in zip(batch, outcomes, strict=True)
+            for example, sampled, of_row in zip(examples, answers, outcomes, strict=True)
         ]
 
     def _chosen(self, row: str, sampled: Sequence[Sampled], outcomes: Sequence[Outcome]) -> list[TrainingAnswer]:
@@ -176,7 +200,7 @@ class Verified:
             elif settings.unsolved != "skip":
                 examples.append(example)
         if not examples:
-            raise UserError(_nothing_right(number, settings, rows, self.files))
+            raise self.material.ranks.alike(UserError(_nothing_right(number, settings, rows, self.files)))
         return examples
 
 
