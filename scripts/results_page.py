@@ -22,6 +22,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, nargs="+", metavar="WORK_DIR", help="folders of compare_methods.py --out")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page; pictures go beside it")
+    parser.add_argument("--note", default="", metavar="TEXT", help="what else is to be known of how the cells were run")
     args = parser.parse_args(arguments)
     finished = [one for folder in args.work for one in read_work(folder)]
     if not finished:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
         return name
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(args.out, page(finished, draw).encode())
+    write_atomically(args.out, page(finished, draw, args.note).encode())
 
 
 if __name__ == "__main__":

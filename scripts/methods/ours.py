@@ -44,7 +44,7 @@ class EmbedGrad(Method):
         return config if self.trust_region else replace(config, trust_region=replace(config.trust_region, kind="none"))
 
     def variant(self, problem: Problem) -> str | None:
-        return variant_of(self.config(problem), problem.config.task.kind)
+        return variant_of(self.config(problem))
 
     def folder(self, problem: Problem) -> str:
         return "-".join([self.name, *(self.variant(problem) or "").replace(",", "").split()])

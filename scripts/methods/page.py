@@ -24,10 +24,10 @@ embedgrad beside what people would use instead, on pretrained models and public 
 python scripts/results_page.py WORK_DIR --out docs/results.md
 ```
 
-from the finished cells of `scripts/compare_methods.py`; nothing in it is typed by hand, and what was not run is said
-to be so. Every method got the same rows, batches in the same order, steps, AdamW settings, clipping and schedule. The
-step of a training, the learning rate and the best instruction were chosen by validation accuracy, then loss; the test
-rows were answered once, by the chosen one alone.
+from the finished cells of `scripts/compare_methods.py`; nothing in it is typed by hand but its `--note`, and what was
+not run is said to be so. Every method got the same rows, batches in the same order, steps, AdamW settings, clipping and
+schedule. The step of a training, the learning rate and the best instruction were chosen by validation accuracy, then
+loss; the test rows were answered once, by the chosen one alone.
 
 - *Accuracy*: of several seeds (of training rows, order and initial values) the mean, and the range in brackets. The
   interval is Wilson's, for one test of this size at the mean. Folds are pooled before anything is computed.
@@ -123,11 +123,17 @@ def frozen_note(finished: Sequence[Finished]) -> str:
     return "The base weights' sha256 was the same before and after every training."
 
 
-def page(finished: Sequence[Finished], figure_of: Callable[[Section], str | None]) -> str:
-    """The page as Markdown. `figure_of` draws a section's learning curves and gives the file's name."""
+def page(finished: Sequence[Finished], figure_of: Callable[[Section], str | None], note: str = "") -> str:
+    """The page as Markdown.
+
+    Args:
+        figure_of: draws a section's learning curves and gives the file's name.
+        note: what the cells do not know of themselves: that they shared their processor, say.
+    """
     sections = sections_of(finished)
-    parts = [INTRODUCTION, overview(sections), *(section_text(section, figure_of(section)) for section in sections)]
-    return "\n".join(parts)
+    by_hand = [f"*A note by those who ran it:* {note}\n"] if note else []
+    texts = (section_text(section, figure_of(section)) for section in sections)
+    return "\n".join([INTRODUCTION, *by_hand, overview(sections), *texts])
 
 
 def overview(sections: Sequence[Section]) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
-from embedgrad_cli.config import schema
 from embedgrad_cli.config.build import build
 from embedgrad_cli.config.compose import Composer
 from embedgrad_cli.config.folder import conf_dir
@@ -74,17 +73,18 @@ def quoted(text: str) -> str:
     return QuotedString(text=text, quote=Quote.single).with_quotes()
 
 
-def variant_of(config: OptimizeConfig, kind: str) -> str | None:
+def variant_of(config: OptimizeConfig) -> str | None:
     """What embedgrad alone depends on, in full: the product's defaults may become others.
 
-    Trust region, and objective, averaging and token dropout where the product has them and they are used.
+    Trust region, and objective, averaging and token dropout where they are used; `gold` is what all methods train for.
     """
-    region, objective = config.trust_region, getattr(config, "objective", None)
+    region, objective = config.trust_region, config.objective
     limits = {"ball": [f"ball {region.radius:g}"], "penalty": [f"penalty {region.weight:g}"], "none": []}
     parts = limits[region.kind]
-    by_kind = getattr(schema, "OBJECTIVES", {})
-    if objective is not None and (objective.name or by_kind.get(kind, "gold")) != "gold":
+    if objective.name == "choice":
         parts.append(f"choice {objective.choice_weight:g}, gold {objective.gold_weight:g}")
-    used = {name: getattr(config.train, name, None) for name in OURS_IN_TRAINING}
+    elif objective.name not in (None, "gold"):
+        parts.append(objective.name)
+    used = {name: getattr(config.train, name) for name in OURS_IN_TRAINING}
     parts += [f"{name.replace('_', ' ')} {value:g}" for name, value in used.items() if value]
     return ", ".join(parts) or None

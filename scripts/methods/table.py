@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean
 
+from embedgrad_cli.config.schema import OBJECTIVES
 from embedgrad_cli.evaluation.significance import (
     holm,
     paired_difference,
@@ -117,7 +118,9 @@ def rows_of(arms: Sequence[Arm], kind: str) -> list[Row]:
     """
     ours = [arm for arm in arms if arm.method == REFERENCE]
     if len(ours) > 1:
-        default = variant_of(compose([]), kind)
+        config = compose([])
+        objective = replace(config.objective, name=OBJECTIVES[kind])
+        default = variant_of(replace(config, objective=objective))
         ours.sort(key=lambda arm: arm.variant != default)
     reference = ours[0] if ours else None
     rows = [_row(arm, reference) for arm in arms]

@@ -206,8 +206,10 @@ def test_rates_are_those_of_a_method_that_has_some() -> None:
 
 def test_what_embedgrad_alone_depends_on_is_named() -> None:
     config: Any = SimpleNamespace(**vars(compose(["trust_region.radius=0.25"])))
-    config.objective = SimpleNamespace(name=None, choice_weight=1.0, gold_weight=0.5)
+    config.objective = SimpleNamespace(name="gold", choice_weight=1.0, gold_weight=0.5)
     config.train = SimpleNamespace(average=0.9, token_dropout=None)
-    assert variant_of(config, "generation") == "ball 0.25, average 0.9"
+    assert variant_of(config) == "ball 0.25, average 0.9"
+    config.objective.name = "verified"
+    assert variant_of(config) == "ball 0.25, verified, average 0.9"
     config.objective.name = "choice"
-    assert variant_of(config, "choice") == "ball 0.25, choice 1, gold 0.5, average 0.9"
+    assert variant_of(config) == "ball 0.25, choice 1, gold 0.5, average 0.9"

@@ -80,9 +80,9 @@ class Work:
         cell |= {"method": method, "title": TITLES[method], "correct": answers, **changes}
         write_json(problem / method / CELL, CellRecord(**cell))
 
-    def page(self) -> str:
+    def page(self, *more: str) -> str:
         out = self.folder / "docs" / "results.md"
-        main([str(self.folder), "--out", str(out)])
+        main([str(self.folder), "--out", str(out), *more])
         return out.read_text()
 
 
@@ -212,6 +212,12 @@ def test_learning_curves_are_a_figure_and_a_table(work: Work) -> None:
     before = figure.read_bytes()
     assert work.page() == page
     assert figure.read_bytes() == before
+
+
+def test_a_note_is_added_to_the_page_as_one(work: Work) -> None:
+    work.add("embedgrad", RIGHT)
+    plain, noted = work.page(), work.page("--note", "It ran by night.")
+    assert noted.replace("*A note by those who ran it:* It ran by night.\n\n", "") == plain != noted
 
 
 def test_no_finished_cell_is_said(tmp_path: Path) -> None:
