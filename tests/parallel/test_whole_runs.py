@@ -21,7 +21,7 @@ from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.errors import UserError
-from embedgrad_cli.evaluation.answers import AnswerLog
+from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.parallel import environment
 from embedgrad_cli.parallel.process_group import joined
 from embedgrad_cli.parallel.ranks import Ranks

@@ -37,7 +37,8 @@ from embedgrad_cli.core.prompt.artifact import (
 )
 from embedgrad_cli.core.prompt.soft_prompt import measure_drift
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_arms
+from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog
+from embedgrad_cli.evaluation.answers import answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.digests import dated, digests_of
 from embedgrad_cli.evaluation.elsewhere import measure_elsewhere
