@@ -126,11 +126,17 @@ def endless(pause: float) -> Reply:
     return reply
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Clients that have left are what these tests are about."""
+
+
 @contextmanager
 def chat_server(answer: Callable[[list[dict[str, str]]], str], **settings: Any) -> Iterator[ChatServer]:
     chat = ChatServer(answer, **settings)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Handler)
     server.chat = chat  # type: ignore[attr-defined]
     chat.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
