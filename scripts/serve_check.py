@@ -39,6 +39,7 @@ from embedgrad_cli.core.model.language_model import load_model, pick_device
 from embedgrad_cli.storage.files import write_json
 from serving import routes
 from serving.compare import Comparison, Reference, compare
+from serving.graded import graded
 from serving.recipes import run_recipe
 from serving.reference import reference_of
 from serving.server import vllm_server
@@ -130,6 +131,7 @@ def served(out: Path, references: References, python: Path, model: Path, with_re
         folder = out / placement
         with vllm_server(python, folder / "model", out / f"vllm-{placement}.log") as url:
             yield compare("vLLM chat + model", placement, routes.chat(folder, reference.queries, url), reference)
+            yield compare("vLLM chat + evaluate", placement, graded(folder, reference, url), reference)
             if number == 0 and with_recipes:
                 run_recipe("vLLM: chat", folder, url)
     with vllm_server(python, model, out / "vllm-embeds.log", *EMBEDS_FLAGS) as url:

@@ -18,6 +18,7 @@ from tests.conftest import evaluate_config, optimize_config, samples
 from tests.stops import stop_at_batch
 
 from embedgrad_cli.commands import evaluate_server
+from embedgrad_cli.comparison.runs import read_run
 from embedgrad_cli.config.schema import EvaluateConfig
 from embedgrad_cli.errors import ServerError, UserError
 from embedgrad_cli.evaluation.answer_log import AnswerLog
@@ -114,6 +115,14 @@ def test_a_finished_evaluation_asks_nothing(make: Make, chat: ChatServer, tmp_pa
     assert len(chat.requests) == asked
     with pytest.raises(UserError, match=r"requests\.extra\.top_k=1"):
         evaluate_server.run(make(chat, requests__extra={"top_k": 1}))
+
+
+def test_how_often_it_was_tried_is_no_difference_between_runs(make: Make, chat: ChatServer, tmp_path: Path) -> None:
+    evaluate_server.run(make(chat, "a", arms=["seed"]))
+    evaluate_server.run(make(chat, "b", arms=["seed"], requests__at_once=1, requests__retries=9))
+    a, b = (read_run(tmp_path / name).config for name in ("a", "b"))
+    assert a == b
+    assert a["server"] == chat.url
 
 
 @pytest.mark.parametrize(
@@ -250,6 +259,9 @@ def test_a_killed_process_goes_on_and_never_loads_torch(make: Make, chat: ChatSe
     assert done.returncode == 0, done.stderr
     assert len(chat.requests) == 24 - kept
     assert len(samples(run)) == 24
+    command[3:] = ["evaluate", "--regrade", f"output_dir={run}", "task.extraction=strict"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert len(chat.requests) == 24 - kept
 
 
 def test_the_key_is_sent_and_kept_nowhere(

@@ -138,7 +138,7 @@ def read_reply(reply: Json, server: Server, stops: Sequence[str]) -> tuple[str, 
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) else 0
     return (
         text[:end].strip(),
-        tokens if isinstance(tokens, int) and tokens > 0 else 0,
+        tokens if type(tokens) is int and tokens > 0 else 0,
         "stop" if end is not None else _how_it_ended(choice, reason, bool(stops)),
     )
 
