@@ -72,8 +72,9 @@ async def _ask_arm(
                 return
             done, running = await asyncio.wait(running, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)
             answered = [task.result() for task in done if task.exception() is None]
-            answers.add(answered)
-            progress(len(answered))
+            if answered:
+                answers.add(answered)
+                progress(len(answered))
             for task in done:
                 task.result()  # raises what it raised, now that the others are kept
             stop_if_asked()
