@@ -32,6 +32,7 @@ from embedgrad_cli.config.schema import EvaluateConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.passes.sampling import Sampling
+from embedgrad_cli.core.passes.vllm_decoder import VllmDecoder, VllmEngine
 from embedgrad_cli.core.prompt.artifact import (
     Artifact,
     check_fingerprint,
@@ -100,9 +101,19 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
     sampling = Sampling(generation.num_samples, generation.temperature, generation.top_p, generation.seed)
 
     def answer(log: AnswerLog, progress: Callable[[str, int], Progress]) -> Answered:
-        return answer_arms(arm_set, config.task, config.evaluation.batch_size, log, progress, sampling)
+        how = (arm_set, config.task, config.evaluation.batch_size, log, progress, sampling)
+        if config.engine is None:
+            return answer_arms(*how)
+        with _vllm(job).running() as engine:
+            return answer_arms(*how, decoder_of=partial(VllmDecoder, engine))
 
     return answer_and_report(config, directory, arm_set.rows, answer, partial(_results, job))
+
+
+def _vllm(job: _Evaluation) -> VllmEngine:
+    config, arms = job.config, job.arm_set.arms.values()
+    longest = max(len(example.tokens) for arm in arms for example in arm.examples)
+    return VllmEngine(job.model, config.model, longest + config.task.max_new_tokens, config.engine_args or {})
 
 
 def _prepare(config: EvaluateConfig, directory: RunDirectory) -> _Evaluation:

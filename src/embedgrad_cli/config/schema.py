@@ -321,6 +321,12 @@ class EvaluateConfig:
     task: EvaluatedTaskConfig = setting("data, splits and grading")
     generation: GenerationConfig = setting("how answers are drawn")
     evaluation: EvaluationConfig = setting("batching and breakdowns")
+    engine: Literal["vllm"] | None = setting(
+        "vllm generates the answers, in this process; null: embedgrad's own decoding", default=None
+    )
+    engine_args: dict[str, Any] | None = setting(
+        "further arguments of vllm.LLM: {gpu_memory_utilization: 0.6}", default=None
+    )
     server: str | None = setting("ask this OpenAI-compatible server, https://HOST/v1, and load no model", default=None)
     requests: RequestsConfig = field(
         default_factory=RequestsConfig, metadata={"words": "how the server is asked", "right": False}

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.generation import widest
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches_by_length
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Choices, Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress, from_all
@@ -24,6 +26,9 @@ from embedgrad_cli.tasks.score_rule import Rule
 KEPT_DECIMALS = 6  # of a log-likelihood: what float32 can tell apart
 
 
+MakeDecoder = Callable[[Forward, SoftPrompt], Decoder]
+
+
 def answer_arms(
     arm_set: ArmSet,
     task: TaskConfig,
@@ -32,6 +37,7 @@ def answer_arms(
     progress: Callable[[str, int], Progress],
     sampling: Sampling = GREEDY,
     ranks: Ranks = ALONE,
+    decoder_of: MakeDecoder = Decoder,
 ) -> dict[str, list[list[Answer]]]:
     """Let every arm answer every row; what the log holds already is not computed again.
 
@@ -42,7 +48,7 @@ def answer_arms(
         StopAsked: as `answer_rows`.
     """
     return {
-        name: answer_rows(arm, task, batch_size, log, sampling, progress(name, len(arm.examples)), ranks)
+        name: answer_rows(arm, task, batch_size, log, sampling, progress(name, len(arm.examples)), ranks, decoder_of)
         for name, arm in arm_set.arms.items()
     }
 
@@ -55,6 +61,7 @@ def answer_rows(
     sampling: Sampling = GREEDY,
     progress: Progress = lambda done: None,
     ranks: Ranks = ALONE,
+    decoder_of: MakeDecoder = Decoder,
 ) -> list[list[Answer]]:
     """Let an arm answer every row whose answers are not in the log yet.
 
@@ -73,7 +80,7 @@ def answer_rows(
         EndedElsewhere: see `Ranks.together`.
     """
     keys = list(zip((example.id for example in arm.examples), arm.prompt_hashes(), strict=True))
-    decoder = Decoder(arm.forward, arm.prompt)
+    decoder = decoder_of(arm.forward, arm.prompt)
     rows_at_once = max(batch_size // sampling.num_samples, 1) * ranks.count
 
     def answer(numbers: Sequence[int]) -> list[list[Answer]]:
