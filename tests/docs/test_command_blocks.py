@@ -34,7 +34,7 @@ NOT_RUN = {
     "torchrun *": PROCESSES,
     "embedgrad optimize launch.processes=*": PROCESSES,
     "vllm serve *": SERVER,
-    "embedgrad evaluate artifact=prompt.safetensors engine=vllm": SERVER,
+    "embedgrad evaluate * engine=vllm": SERVER,
     "curl *": SERVER,
     "python embeds/client.py *": SERVER,
     "lm-eval *": "needs lm-evaluation-harness; `make test-lm-eval` runs it",
