@@ -48,7 +48,7 @@ from embedgrad_cli.core.text.encoding import token_ids
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import EmbedgradError, UserError
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
-from embedgrad_cli.evaluation.outcomes import answer_and_grade
+from embedgrad_cli.evaluation.validation import answer_and_grade
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.tasks.load import Row, load
 from embedgrad_cli.tasks.splits import normalise

@@ -39,6 +39,7 @@ from embedgrad_cli.core.model.language_model import load_model, pick_device
 from embedgrad_cli.storage.files import write_json
 from serving import routes
 from serving.compare import Comparison, Reference, compare
+from serving.graded import by_engine, by_server
 from serving.recipes import run_recipe
 from serving.reference import reference_of
 from serving.server import vllm_server
@@ -130,12 +131,15 @@ def served(out: Path, references: References, python: Path, model: Path, with_re
         folder = out / placement
         with vllm_server(python, folder / "model", out / f"vllm-{placement}.log") as url:
             yield compare("vLLM chat + model", placement, routes.chat(folder, reference.queries, url), reference)
+            yield compare("vLLM, evaluate server=URL", placement, by_server(folder, reference, url), reference)
             if number == 0 and with_recipes:
                 run_recipe("vLLM: chat", folder, url)
     with vllm_server(python, model, out / "vllm-embeds.log", *EMBEDS_FLAGS) as url:
         yield from with_embeddings(out, references, url, with_recipes)
     folders = {placement: out / placement for placement in references}
     queries = {placement: reference.queries for placement, reference in references.items()}
+    for placement, reference in references.items():
+        yield compare("vLLM, evaluate engine=vllm", placement, by_engine(out / placement, reference, python), reference)
     for placement, found in routes.offline(folders, queries, python, out).items():
         yield compare("vLLM offline + to_vllm", placement, found, references[placement])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.artifacts import plain_metadata, write_header
+from tests.chat_server import chat_server, content
 from tests.tasks.make_task import HELD_OUT, make_task, write_lines
 
 from embedgrad_cli.cli.main import main
@@ -74,8 +75,13 @@ NO_RUN = (
     "embedgrad: empty: no run directory (with config.yaml and results.json) is here or below. Give the "
     "output_dir of a run, or a folder that holds some.\n"
 )
+NO_CHAT = (
+    "test: none, 1 examples\n"
+    "embedgrad: URL/v1/chat/completions: what it sent is no JSON object. Received (22 bytes): <html>It works!</html> "
+    "Give the address of an OpenAI-compatible server.\n"
+)
 NO_ARM = (
-    "embedgrad: arms: 'sead' is no arm. Did you mean seed? Arms are none, bare, seed, optimized, text:\"…\""
+    "embedgrad: arms: 'sead' is no arm. Did you mean seed? Arms are none, bare, seed, optimized, served, text:\"…\""
     " (any prompt; a text with a comma in quotes that the shell leaves: 'arms=[text:\"First, think.\"]') "
     "and files that end in .safetensors.\n"
 )
@@ -150,6 +156,13 @@ def test_memory() -> None:
 def test_no_run_to_compare(capsys: Capture) -> None:
     Path("empty").mkdir()
     assert said(capsys, "compare", "empty") == NO_RUN
+
+
+def test_a_server_that_is_another(capsys: Capture) -> None:
+    with chat_server(lambda messages: "1", always=content(b"<html>It works!</html>")) as chat:
+        line = ["evaluate", f"server={chat.url}", "template=system", "task=word-problems", "arms=[none]"]
+        text = said(capsys, *line, "task.split.num_test=1", "output_dir=out").replace(chat.url, "URL")
+    assert text == NO_CHAT
 
 
 def test_an_arm_that_is_none(capsys: Capture) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from embedgrad_cli.config.schema import OptimizeConfig
-from embedgrad_cli.evaluation.answers import AnswerLog, answer_rows
+from embedgrad_cli.evaluation.answer_log import AnswerLog
+from embedgrad_cli.evaluation.answers import answer_rows
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
 from embedgrad_cli.tasks.load import Row

@@ -30,7 +30,7 @@ from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example, Slots, encode, encode_choices, token_ids
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import Arm
-from embedgrad_cli.evaluation.outcomes import answer_and_grade
+from embedgrad_cli.evaluation.validation import answer_and_grade
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.training.checkpoint import TrainingState
 from embedgrad_cli.training.optimizer import learning_rate, make_optimizer

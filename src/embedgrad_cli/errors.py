@@ -59,3 +59,7 @@ class ModelError(UserError):
 
 class ArtifactError(UserError):
     """A prompt artifact cannot be read, or was made for another model."""
+
+
+class ServerError(UserError):
+    """A server does not answer, or not as an OpenAI-compatible one does."""

@@ -20,7 +20,7 @@ from embedgrad_cli.cli.main import main
 from embedgrad_cli.commands import evaluate
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact
-from embedgrad_cli.evaluation.answers import AnswerLog
+from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.exports.artifact_source import open_source
 from embedgrad_cli.storage.artifact_header import read_header
 

@@ -13,7 +13,7 @@ from tests.stops import stop_at_batch
 from embedgrad_cli.commands import evaluate
 from embedgrad_cli.config.schema import EvaluateConfig
 from embedgrad_cli.errors import DataError, UserError
-from embedgrad_cli.evaluation.answers import AnswerLog
+from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.storage.interrupts import Stopped
 
 ARMS = ["none", "text:Give the answer.", "bare"]

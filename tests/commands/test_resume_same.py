@@ -18,7 +18,7 @@ from tests.conftest import evaluate_config, optimize_config, samples
 from embedgrad_cli.commands import evaluate, optimize
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.errors import UserError
-from embedgrad_cli.evaluation.answers import AnswerLog
+from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.storage.interrupts import Stopped
 from embedgrad_cli.storage.run_records import Results
 

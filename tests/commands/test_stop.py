@@ -22,7 +22,7 @@ from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.generation import Generation
 from embedgrad_cli.errors import EmbedgradError
-from embedgrad_cli.evaluation.answers import AnswerLog
+from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.storage.files import write_yaml
 from embedgrad_cli.storage.interrupts import Stopped, StopRequest
 

@@ -34,6 +34,7 @@ NOT_RUN = {
     "torchrun *": PROCESSES,
     "embedgrad optimize launch.processes=*": PROCESSES,
     "vllm serve *": SERVER,
+    "embedgrad evaluate * engine=vllm": SERVER,
     "curl *": SERVER,
     "python embeds/client.py *": SERVER,
     "lm-eval *": "needs lm-evaluation-harness; `make test-lm-eval` runs it",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import optimize_config
 
-from embedgrad_cli.evaluation.answers import Answer
+from embedgrad_cli.evaluation.answer_log import Answer
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.results import results_of, sample_lines
 from embedgrad_cli.storage.run_records import DataReport, Sample

@@ -24,8 +24,8 @@ from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Slots
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.evaluation.arms import ArmPrompt, build_arms
-from embedgrad_cli.evaluation.outcomes import answer_and_grade
 from embedgrad_cli.evaluation.significance import paired_difference
+from embedgrad_cli.evaluation.validation import answer_and_grade
 from embedgrad_cli.tasks.load import load
 
 SEARCH = ["search.budget=1500", "search.candidates=8", "search.top_k=16", "search.batch_size=8", "search.eval_every=3"]

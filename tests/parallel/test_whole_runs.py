@@ -19,7 +19,7 @@ from tests.parallel.processes import results, run
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.passes.forward import Forward
-from embedgrad_cli.evaluation.answers import AnswerLog
+from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.parallel import environment
 from embedgrad_cli.parallel.process_group import joined
 from embedgrad_cli.storage.interrupts import StopRequest

@@ -23,7 +23,7 @@ import compare_methods  # noqa: E402
 from embedgrad_cli.core.passes.scoring import Decoder  # noqa: E402
 from embedgrad_cli.errors import UserError  # noqa: E402
 from embedgrad_cli.evaluation.arms import ArmPrompt  # noqa: E402
-from embedgrad_cli.evaluation.outcomes import answer_and_grade  # noqa: E402
+from embedgrad_cli.evaluation.validation import answer_and_grade  # noqa: E402
 from embedgrad_cli.tasks.load import load  # noqa: E402
 from methods.cells import Cell, in_own_process, in_place  # noqa: E402
 from methods.ours import EmbedGrad, arm_of  # noqa: E402

@@ -26,7 +26,7 @@ import compare_methods  # noqa: E402
 from embedgrad_cli.config.fields import seeds_of  # noqa: E402
 from embedgrad_cli.config.schema import SplitConfig  # noqa: E402
 from embedgrad_cli.evaluation.arms import ArmPrompt  # noqa: E402
-from embedgrad_cli.evaluation.outcomes import answer_and_grade  # noqa: E402
+from embedgrad_cli.evaluation.validation import answer_and_grade  # noqa: E402
 from embedgrad_cli.tasks.load import load  # noqa: E402
 from methods.cells import Cell, choose, in_place  # noqa: E402
 from methods.ours import EmbedGrad, arm_of  # noqa: E402

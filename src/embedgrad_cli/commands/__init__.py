@@ -50,6 +50,10 @@ def run_job(
                 from embedgrad_cli.commands import optimize
 
                 return optimize.run(config, overrides, on_validation)
+            case EvaluateConfig() if config.server is not None:
+                from embedgrad_cli.commands import evaluate_server
+
+                return evaluate_server.run(config)
             case EvaluateConfig():
                 from embedgrad_cli.commands import evaluate
 

@@ -9,6 +9,7 @@ examples:
   embedgrad evaluate --regrade output_dir=outputs/evaluate/DATE_TIME task.extraction=strict
   embedgrad evaluate artifact=prompt.safetensors task=sst2 task.data_dir=DIR
   embedgrad evaluate artifact=prompt.safetensors seed=1 task.overlap=exclude
+  embedgrad evaluate server=http://127.0.0.1:8000 artifact=prompt.safetensors arms=[served]
 
 flags:
   --predict-only         write the answers without grading them (mode=predict-only)
@@ -18,16 +19,20 @@ flags:
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from embedgrad_cli.commands.regrade import read_digests, regrade
+from embedgrad_cli.commands.evaluation_run import Answered, answer_and_report, run_evaluation
+from embedgrad_cli.commands.regrade import read_digests
 from embedgrad_cli.config.arm_spec import parse_arm
 from embedgrad_cli.config.fields import as_texts, seeds_of
-from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig, TemplateConfig
+from embedgrad_cli.config.schema import EvaluateConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.passes.sampling import Sampling
+from embedgrad_cli.core.passes.vllm_decoder import VllmDecoder, VllmEngine
 from embedgrad_cli.core.prompt.artifact import (
     Artifact,
     check_fingerprint,
@@ -37,24 +42,21 @@ from embedgrad_cli.core.prompt.artifact import (
 )
 from embedgrad_cli.core.prompt.soft_prompt import measure_drift
 from embedgrad_cli.core.text.few_shot import with_examples
-from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_arms
+from embedgrad_cli.evaluation.answer_log import AnswerLog, Progress
+from embedgrad_cli.evaluation.answers import answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.digests import dated, digests_of
 from embedgrad_cli.evaluation.elsewhere import measure_elsewhere
-from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
+from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.overlap import check_overlap
-from embedgrad_cli.evaluation.results import results_of, sample_lines
-from embedgrad_cli.storage.files import write_json, write_json_lines
-from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest
+from embedgrad_cli.evaluation.results import results_of
+from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_lock import lock_run
 from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Splits
-from embedgrad_cli.terminal import report
-from embedgrad_cli.terminal.progress import TestDisplay
 
 log = logging.getLogger(__name__)
 
@@ -72,25 +74,7 @@ def run(config: EvaluateConfig) -> float | None:
             is at work in it.
         Stopped: asked to stop (Ctrl-C, SIGTERM); the answers so far are kept.
     """
-    with lock_run(Path(config.output_dir)):
-        return regrade(config) if config.mode == "regrade" else _run(config)
-
-
-def _run(config: EvaluateConfig) -> float | None:
-    directory = RunDirectory(Path(config.output_dir), asdict(config), free=WITHOUT_EFFECT)
-    with RunLog(config.log_level) as run_log:
-        if directory.is_finished:
-            results = Results.read(directory.results)
-            _check_done(config, results.digests, directory)
-            report.already_finished(directory.path, results)
-            return results.primary_accuracy
-        if directory.samples.exists() and not directory.answers.exists():  # --predict-only has answered everything
-            _check_done(config, read_digests(directory), directory)
-            if config.mode == "full":
-                return regrade(config)
-            report.answered(directory.path)
-            return None
-        return _evaluate(config, directory, run_log)
+    return run_evaluation(config, partial(_evaluate, config), partial(_check_done, config))
 
 
 @dataclass(frozen=True)
@@ -113,25 +97,23 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
     if job.overlap:
         write_json(directory.overlap, job.overlap)
     write_json(directory.rendered, RenderedArms(arms=job.arm_set.rendered))
-    rows, outcomes = job.arm_set.rows, dict[str, list[list[Outcome]]]()
-    with StopRequest():
-        try:
-            answers = _answer(job, directory)
-            if config.mode == "full":
-                outcomes = {name: grade_answers(rows, of_arm, config.task) for name, of_arm in answers.items()}
-        except StopAsked:
-            raise Stopped("while the arms answered", directory.path) from None
-    if config.mode == "predict-only":
-        write_json_lines(directory.samples, sample_lines(answers, rows))
-        directory.answers.unlink()
-        report.answered(directory.path)
-        return None
-    results = _results(job, outcomes)
-    write_json_lines(directory.samples, sample_lines(answers, rows, outcomes))
-    write_json(directory.results, results)
-    directory.answers.unlink()
-    report.results(results, rows, outcomes, directory.path)
-    return results.primary_accuracy
+    generation, arm_set = config.generation, job.arm_set
+    sampling = Sampling(generation.num_samples, generation.temperature, generation.top_p, generation.seed)
+
+    def answer(log: AnswerLog, progress: Callable[[str, int], Progress]) -> Answered:
+        how = (arm_set, config.task, config.evaluation.batch_size, log, progress, sampling)
+        if config.engine is None:
+            return answer_arms(*how)
+        with _vllm(job).running() as engine:
+            return answer_arms(*how, decoder_of=partial(VllmDecoder, engine))
+
+    return answer_and_report(config, directory, arm_set.rows, answer, partial(_results, job))
+
+
+def _vllm(job: _Evaluation) -> VllmEngine:
+    config, arms = job.config, job.arm_set.arms.values()
+    longest = max(len(example.tokens) for arm in arms for example in arm.examples)
+    return VllmEngine(job.model, config.model, longest + config.task.max_new_tokens, config.engine_args or {})
 
 
 def _prepare(config: EvaluateConfig, directory: RunDirectory) -> _Evaluation:
@@ -156,7 +138,7 @@ def _prepare(config: EvaluateConfig, directory: RunDirectory) -> _Evaluation:
     return _Evaluation(config, artifacts, splits, overlap, model, digests, arm_set)
 
 
-def _results(job: _Evaluation, outcomes: dict[str, list[list[Outcome]]]) -> Results:
+def _results(job: _Evaluation, outcomes: Mapping[str, list[list[Outcome]]]) -> Results:
     config, arm_set = job.config, job.arm_set
     results = results_of(
         outcomes,
@@ -274,11 +256,3 @@ def _digests(
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     rows = dict.fromkeys(prompts, getattr(splits, config.split))
     return digests_of(config.model, known, template, splits, rows, prompts)
-
-
-def _answer(job: _Evaluation, directory: RunDirectory) -> dict[str, list[list[Answer]]]:
-    """Let every arm answer every row; what the log holds already is not computed again."""
-    task, generation, answers = job.config.task, job.config.generation, AnswerLog(directory.answers)
-    sampling = Sampling(generation.num_samples, generation.temperature, generation.top_p, generation.seed)
-    with TestDisplay() as display:
-        return answer_arms(job.arm_set, task, job.config.evaluation.batch_size, answers, display.arm, sampling)

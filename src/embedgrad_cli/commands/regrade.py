@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig
 from embedgrad_cli.errors import DataError, UserError
-from embedgrad_cli.evaluation.answers import Answer
+from embedgrad_cli.evaluation.answer_log import Answer
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.ranking import likeliest
 from embedgrad_cli.evaluation.results import results_of, row_hash, sample_lines
@@ -16,6 +16,7 @@ from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory, read_settings
 from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results, Sample
+from embedgrad_cli.storage.server_record import ServerRecord
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.terminal import report
@@ -45,6 +46,7 @@ def regrade(config: EvaluateConfig) -> float:
     digests = before.digests if before else read_digests(directory)
     overlap = Overlap.read(directory.overlap) if directory.overlap.exists() else None
     rendered = RenderedArms.read(directory.rendered).arms if directory.rendered.exists() else None
+    server = ServerRecord.read(directory.server) if directory.server.exists() else None
     num_excluded = overlap.num_rows if overlap and overlap.excluded else 0
     results = results_of(
         outcomes,
@@ -55,10 +57,11 @@ def regrade(config: EvaluateConfig) -> float:
         num_skipped=len(every) - len(rows) - num_excluded,
         overlap=overlap,
         rendered=rendered,
-        model=config.model.path,
+        model=server.model if server else config.model.path,
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,
     )
+    results = replace(results, server=server)
     if digests:  # what the model was and read is as it was then; the rows are those graded now
         results = replace(results, digests=replace(digests, split=splits.content_digest))
     if before:

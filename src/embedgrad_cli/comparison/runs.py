@@ -105,8 +105,11 @@ def _contradiction(results: Results) -> str | None:
 def _flat_config(config: Json) -> Json:
     template = config.get("template")
     as_one = {**config, "template": _in_one_line(template)} if isinstance(template, dict) else config
-    with_effect = {key: value for key, value in as_one.items() if key not in WITHOUT_EFFECT}
-    flat = {key: _readable(value) for key, value in flatten(with_effect).items()}
+    flat = {
+        key: _readable(value)
+        for key, value in flatten(as_one).items()
+        if key not in WITHOUT_EFFECT and key.partition(".")[0] not in WITHOUT_EFFECT
+    }
     unused = WITHOUT_EFFECT_UNDER.get(str(flat.get("trust_region.kind")), ())
     # What a version did not know is what null says today.
     return {key: value for key, value in flat.items() if key not in unused and value is not None}

@@ -16,6 +16,7 @@ WORDS = {
     "bare": "the same as plain text, without the model's chat template",
     "seed": "prompt.text",
     "optimized": "the vectors of artifact=FILE",
+    "served": "what server=URL adds to the query by itself",
 }
 TEXT = "text:"
 SUFFIX = ".safetensors"
@@ -30,7 +31,7 @@ class ArmSpec:
     """One item of `arms`: its name in the results, what kind of prompt it is, and the text or the file."""
 
     name: str
-    kind: Literal["none", "bare", "seed", "optimized", "text", "artifact"]
+    kind: Literal["none", "bare", "seed", "optimized", "served", "text", "artifact"]
     value: str = ""
 
 

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 from embedgrad_cli.config import checks
-from embedgrad_cli.config.evaluation_checks import check_arms
+from embedgrad_cli.config.evaluation_checks import check_arms, check_engine
 from embedgrad_cli.config.schema import OBJECTIVES, EvaluateConfig, ExportConfig, OptimizeConfig
+from embedgrad_cli.config.server_checks import check_keys, check_server
 from embedgrad_cli.config.spelling import half_character, nearest_key, shown
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.structure import NOTHING, NotExpected, Problem, make_converter, structure, to_list
@@ -38,18 +39,23 @@ def build(command: str, plain: Json) -> tuple[Config | None, list[str]]:
         The config, or None, and every problem found, each a sentence that begins with the key.
     """
     schema = COMMANDS[command]
+    if plain.get("server") is not None:
+        plain = _named_by_server(plain)
     parts, problems = _structure_parts(schema, plain)
     sentences = [_sentence(problem, schema) for problem in problems]
     sentences += [
         f"{key}: {text!r} holds half of a character, which UTF-8 cannot write." for key, text in _halves(plain)
     ]
-    grades_only = plain.get("mode") == "regrade"  # then the model need not be there any more
+    grades_only = plain.get("mode") == "regrade"
+    needs_no_model = grades_only or plain.get("server") is not None  # then it need not be there
     for needed, check in checks.CHECKS:
         values = [getattr(parts, name, None) for name in needed]
-        if None not in values and not (grades_only and check is checks.check_model):
+        if None not in values and not (needs_no_model and check is checks.check_model):
             sentences += check(*values)
     if schema is EvaluateConfig and parts.arms is not None:
-        sentences += check_arms(parts)
+        sentences += check_arms(parts) + check_engine(parts) + check_server(parts)
+        if not (grades_only or sentences):
+            sentences += check_keys(parts)
     if sentences:
         return None, sentences
     config: Config = schema(**vars(parts))
@@ -57,6 +63,14 @@ def build(command: str, plain: Json) -> tuple[Config | None, list[str]]:
     if isinstance(config, OptimizeConfig) and config.objective.name is None:
         config.objective.name = OBJECTIVES[config.task.kind]  # recorded is what was minimised
     return config, []
+
+
+def _named_by_server(plain: Json) -> Json:
+    """Settings with the server's address in place of a model's path that nobody gave: none is loaded."""
+    model = plain.get("model")
+    if not isinstance(model, dict) or model.get("path", MISSING_VALUE) != MISSING_VALUE:
+        return plain
+    return {**plain, "model": {**model, "path": str(plain["server"])}}
 
 
 def _halves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

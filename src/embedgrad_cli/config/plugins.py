@@ -24,6 +24,13 @@ def not_installed(text: str) -> str | None:
     return None
 
 
+def engine_missing(engine: str) -> str | None:
+    """The sentence on an engine that is not installed."""
+    if _is_there(engine):
+        return None
+    return f"engine={engine} is not installed: pip install 'embedgrad[{engine}]'."
+
+
 def sweeper_problems(command: str, sweeper: str | None, dry_run: bool) -> list[str]:
     """What is wrong with the sweeper that a command line chose."""
     if sweeper != "optuna":

@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 # Settings and groups of them that change no result: a resumed run may have others, no artifact records them, and two
 # runs that differ in nothing else are the same run.
-WITHOUT_EFFECT = ("output_dir", "device", "log_level", "mode", "launch")
+WITHOUT_EFFECT = (
+    *("output_dir", "device", "log_level", "mode", "launch"),
+    *("requests.at_once", "requests.timeout", "requests.retries", "requests.api_key", "texts.api_key"),
+)
 
 
 def setting(
@@ -259,6 +262,27 @@ class GenerationConfig:
 
 
 @dataclass
+class RequestsConfig:
+    """How `server` is asked."""
+
+    model: str | None = setting("model that is asked; null: the only one that the server lists", default=None)
+    api_key: str | None = setting("environment variable that holds the server's key; null: no key", default=None)
+    at_once: int = setting("requests in flight", minimum=1, default=8)
+    timeout: float = setting("seconds that an answer may take", above=0, default=600.0)
+    retries: int = setting("further tries after a lost connection, a timeout, 429 or 5xx", minimum=0, default=5)
+    extra: dict[str, Any] | None = setting("further keys of every request: {repetition_penalty: 1.0}", default=None)
+
+
+@dataclass
+class TextsConfig:
+    """Where the arms none, seed and text are asked, if not where `served` is."""
+
+    server: str | None = setting("a server without the prompt; null: the same one", default=None)
+    model: str | None = setting("a model without the prompt; null: the only one that texts.server lists", default=None)
+    api_key: str | None = setting("environment variable that holds the key of texts.server", default=None)
+
+
+@dataclass
 class OptimizeConfig:
     output_dir: str = setting("the run directory; the same one again resumes")
     seed: int = setting("seeds the split and the order of examples", minimum=0)
@@ -287,7 +311,7 @@ class EvaluateConfig:
     device: str = setting("auto, cpu, cuda, cuda:1, mps")
     log_level: Literal["debug", "info", "warning", "error"] = setting("how much is logged")
     artifact: str | None = setting("the prompt.safetensors of the arm optimized")
-    arms: list[str] = setting('prompts to compare: none, bare, seed, optimized, text:"…", FILE.safetensors')
+    arms: list[str] = setting('prompts to compare: none, bare, seed, optimized, served, text:"…", FILE.safetensors')
     baseline: str | None = setting("the arm that the others are compared with; null: seed, or else the first")
     split: Literal["train", "validation", "test"] = setting("which split to evaluate on")
     mode: Literal["full", "predict-only", "regrade"] = setting("answer and grade, only answer, or only grade again")
@@ -297,6 +321,17 @@ class EvaluateConfig:
     task: EvaluatedTaskConfig = setting("data, splits and grading")
     generation: GenerationConfig = setting("how answers are drawn")
     evaluation: EvaluationConfig = setting("batching and breakdowns")
+    engine: Literal["vllm"] | None = setting(
+        "vllm generates the answers, in this process; null: embedgrad's own decoding", default=None
+    )
+    engine_args: dict[str, Any] | None = setting(
+        "further arguments of vllm.LLM: {gpu_memory_utilization: 0.6}", default=None
+    )
+    server: str | None = setting("ask this OpenAI-compatible server, https://HOST/v1, and load no model", default=None)
+    requests: RequestsConfig = field(
+        default_factory=RequestsConfig, metadata={"words": "how the server is asked", "right": False}
+    )
+    texts: TextsConfig = field(default_factory=TextsConfig, metadata={"words": "where texts are asked", "right": False})
 
 
 @dataclass

@@ -1,111 +1,32 @@
-"""What models answer, batch by batch, kept in a file so that a killed run goes on where it stopped."""
+"""What models answer, batch by batch."""
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from embedgrad_cli.config.schema import TaskConfig
-from embedgrad_cli.core.objectives.score_rule import Rule
+from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.generation import widest
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches_by_length
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Choices, Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
+from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress, from_all
 from embedgrad_cli.evaluation.arms import Arm, ArmSet
 from embedgrad_cli.evaluation.ranking import likeliest
 from embedgrad_cli.parallel.ranks import ALONE, Ranks
 from embedgrad_cli.storage.interrupts import stop_if_asked
 from embedgrad_cli.storage.run_records import Ending
+from embedgrad_cli.tasks.score_rule import Rule
 
-Progress = Callable[[int], None]
 KEPT_DECIMALS = 6  # of a log-likelihood: what float32 can tell apart
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One answer to one row.
-
-    Args:
-        id: the row's.
-        prompt_hash: of what the model read (`Arm.prompt_hashes`).
-        sample: the number of this answer among those to the row, from 0.
-        output: the text, without white space around it, or the best choice (`task.score`).
-        tokens: generated, those of a stop string included; 0 where choices are scored.
-        seconds: this answer's share of the time its batch took.
-        scores: log-likelihood of every choice, the sum over its tokens (kind: choice).
-        choice_tokens: how many these tokens are; None in files of earlier versions.
-        with_end: whether the end of the turn is among them.
-        ending: how a generated answer ended.
-    """
-
-    id: str
-    prompt_hash: str
-    sample: int
-    output: str
-    tokens: int
-    seconds: float
-    scores: dict[str, float] | None = None
-    choice_tokens: dict[str, int] | None = None
-    with_end: bool | None = None
-    ending: Ending | None = None
-
-
-class AnswerLog:
-    """All answers so far, by row and prompt hash. Arms that render a row alike share its answers.
-
-    Args:
-        path: finished batches are appended here and flushed to disk; what an earlier run left is read. None keeps
-            them in memory.
-    """
-
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
-        self._answers: dict[tuple[str, str], list[Answer]] = {}
-        if path is not None and path.exists():
-            self._read(path)
-
-    @classmethod
-    def shared(cls, path: Path, ranks: Ranks) -> AnswerLog:
-        """That of several ranks: the first one reads and writes the file, and all of them know what was in it."""
-        log = cls(path if ranks.is_first else None)
-        for of_row in _from_all(ranks, lambda: list(log._answers.values())):
-            log._answers[of_row[0].id, of_row[0].prompt_hash] = of_row
-        return log
-
-    def __contains__(self, key: tuple[str, str]) -> bool:
-        return key in self._answers
-
-    def __getitem__(self, key: tuple[str, str]) -> list[Answer]:
-        return self._answers[key]
-
-    def add(self, batch: Sequence[Sequence[Answer]]) -> None:
-        """Keep a finished batch: the answers to each of its rows."""
-        for answers in batch:
-            self._answers[answers[0].id, answers[0].prompt_hash] = list(answers)
-        if self.path is not None:
-            lines = (json.dumps([asdict(answer) for answer in answers], ensure_ascii=False) + "\n" for answers in batch)
-            with self.path.open("ab") as file:
-                file.write("".join(lines).encode())
-                file.flush()
-                os.fsync(file.fileno())
-
-    def _read(self, path: Path) -> None:
-        """One line per row. A line that a killed run left half-written is cut off."""
-        whole = 0
-        for line in path.read_bytes().splitlines(keepends=True):
-            try:
-                answers = [Answer(**fields) for fields in json.loads(line)]
-            except (ValueError, TypeError):
-                break
-            self._answers[answers[0].id, answers[0].prompt_hash] = answers
-            whole += len(line)
-        os.truncate(path, whole)
+MakeDecoder = Callable[[Forward, SoftPrompt], Decoder]
 
 
 def answer_arms(
@@ -116,6 +37,7 @@ def answer_arms(
     progress: Callable[[str, int], Progress],
     sampling: Sampling = GREEDY,
     ranks: Ranks = ALONE,
+    decoder_of: MakeDecoder = Decoder,
 ) -> dict[str, list[list[Answer]]]:
     """Let every arm answer every row; what the log holds already is not computed again.
 
@@ -126,7 +48,7 @@ def answer_arms(
         StopAsked: as `answer_rows`.
     """
     return {
-        name: answer_rows(arm, task, batch_size, log, sampling, progress(name, len(arm.examples)), ranks)
+        name: answer_rows(arm, task, batch_size, log, sampling, progress(name, len(arm.examples)), ranks, decoder_of)
         for name, arm in arm_set.arms.items()
     }
 
@@ -139,6 +61,7 @@ def answer_rows(
     sampling: Sampling = GREEDY,
     progress: Progress = lambda done: None,
     ranks: Ranks = ALONE,
+    decoder_of: MakeDecoder = Decoder,
 ) -> list[list[Answer]]:
     """Let an arm answer every row whose answers are not in the log yet.
 
@@ -157,7 +80,7 @@ def answer_rows(
         EndedElsewhere: see `Ranks.together`.
     """
     keys = list(zip((example.id for example in arm.examples), arm.prompt_hashes(), strict=True))
-    decoder = Decoder(arm.forward, arm.prompt)
+    decoder = decoder_of(arm.forward, arm.prompt)
     rows_at_once = max(batch_size // sampling.num_samples, 1) * ranks.count
 
     def answer(numbers: Sequence[int]) -> list[list[Answer]]:
@@ -178,16 +101,10 @@ def answer_rows(
     for numbers in _batches(arm, task, rows_at_once * (1 if task.kind == "choice" else REFILLED)):
         if not all(keys[i] in log for i in numbers):
             own = [numbers[i] for i in ranks.share([len(arm.examples[n].tokens) for n in numbers])]
-            log.add(_from_all(ranks, partial(answer, own)))
+            log.add(from_all(ranks, partial(answer, own)))
             ranks.together(stop_if_asked)
         progress(len(numbers))
     return [log[key] for key in keys]
-
-
-def _from_all(ranks: Ranks, work: Callable[[], list[list[Answer]]]) -> list[list[Answer]]:
-    """The answers of all ranks, those of the first one first."""
-    parts = ranks.gather(lambda: [[asdict(answer) for answer in of_row] for of_row in work()])
-    return [[Answer(**fields) for fields in of_row] for part in parts for of_row in part]
 
 
 @dataclass(frozen=True)

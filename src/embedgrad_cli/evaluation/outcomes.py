@@ -5,16 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from embedgrad_cli.config.schema import TaskConfig
-from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.evaluation.answers import Answer, AnswerLog, answer_rows
-from embedgrad_cli.evaluation.arms import Arm
-from embedgrad_cli.parallel.ranks import ALONE, Ranks
+from embedgrad_cli.evaluation.answer_log import Answer
 from embedgrad_cli.storage.interrupts import stop_if_asked
-from embedgrad_cli.storage.record import Json
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.graders import Extraction, Grade
 from embedgrad_cli.tasks.load import Row
@@ -72,46 +68,6 @@ def grade_texts(rows: Sequence[Row], texts: Sequence[Sequence[str]], task: TaskC
     return grade_answers(rows, answers, task)
 
 
-def answer_and_grade(
-    arm: Arm, rows: Sequence[Row], task: TaskConfig, batch_size: int, ranks: Ranks = ALONE
-) -> list[Outcome]:
-    """One answer to every row (the likeliest choice, or a greedy one), graded; nothing is written.
-
-    Ranks share the rows, and each row is graded by one of them: what a time limit decides, it decides for all.
-    """
-    answers = answer_rows(arm, task, batch_size, AnswerLog(), ranks=ranks)
-    own = ranks.share([len(one.output) for (one,) in answers])
-
-    def grade() -> list[Any]:
-        graded = grade_answers([rows[i] for i in own], [answers[i] for i in own], task)
-        return [[i, asdict(outcome.grade)] for i, (outcome,) in zip(own, graded, strict=True)]
-
-    grades = {i: _grade_of(fields) for part in ranks.gather(grade) for i, fields in part}
-    return [Outcome(one, grades[i], task.extraction) for i, (one,) in enumerate(answers)]
-
-
-def mean_loss(arm: Arm, prompt: SoftPrompt, batch_size: int, ranks: Ranks = ALONE) -> float:
-    """`Forward.mean_loss` of an arm's examples, which ranks share."""
-    own = [arm.examples[i] for i in ranks.share([example.length for example in arm.examples])]
-    parts = ranks.gather(lambda: arm.forward.summed_loss(own, prompt, batch_size) if own else 0.0)
-    return sum(parts) / sum(len(example.target) for example in arm.examples)
-
-
-def loss_by_scores(arm: Arm, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> float | None:
-    """The mean loss over all target tokens, as `Forward.mean_loss` gives it, from what the choices' scores say already.
-
-    Returns: None where some row's target is not the choice that is its answer.
-    """
-    likelihood, count = 0.0, 0
-    for row, example, options, outcome in zip(rows, arm.examples, arm.options, outcomes, strict=True):
-        choices = arm.choices.get(options)
-        if choices is None or outcome.answer.scores is None or (row.answer, example.target) not in choices.pairs:
-            return None
-        likelihood += outcome.answer.scores[row.answer]
-        count += len(example.target)
-    return -likelihood / count
-
-
 def majority(outcomes: Sequence[Outcome]) -> Outcome:
     """The first outcome with the answer that most samples gave; of equally frequent answers, the one given first.
 
@@ -131,10 +87,6 @@ def _grade(row: Row, answer: Answer, task: TaskConfig) -> Grade:
         if task.kind == "choice"
         else graders.get(task.grader, row.choices).judge(row.answer, answer.output)
     )
-
-
-def _grade_of(fields: Json) -> Grade:
-    return Grade(Extraction(**fields["strict"]), Extraction(**fields["lenient"]))
 
 
 def _of_choice(row: Row, answer: Answer) -> Grade:

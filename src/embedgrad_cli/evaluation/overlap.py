@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
-from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.errors import DataError
+from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
 from embedgrad_cli.storage.run_records import Overlap
 from embedgrad_cli.tasks.load import Row, Splits
+from embedgrad_cli.tasks.row_filter import RowFilter
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +22,20 @@ WAYS_OUT = (
 RARE = 0.001  # chance hits of a filter that are less likely than this are no chance hits
 
 
+class KnowsItsRows(Protocol):
+    """What is asked of an artifact here; the vectors need not be there."""
+
+    @property
+    def metadata(self) -> ArtifactMetadata: ...
+
+    @property
+    def seen_rows(self) -> RowFilter | None: ...
+
+
 def check_overlap(
     splits: Splits,
     split: str,
-    artifacts: Mapping[str, Artifact],
+    artifacts: Mapping[str, KnowsItsRows],
     policy: Literal["error", "exclude", "allow"],
     ways_out: str = WAYS_OUT,
 ) -> tuple[list[Row], Overlap | None]:
@@ -85,7 +96,7 @@ def check_overlap(
     return rows, overlap
 
 
-def _seen(artifact: Artifact, rows: Sequence[Row], split_hash: str, split: str) -> tuple[list[bool] | None, float]:
+def _seen(artifact: KnowsItsRows, rows: Sequence[Row], split_hash: str, split: str) -> tuple[list[bool] | None, float]:
     """For each row whether it trained or selected the prompt (None: not known), and how many such by chance."""
     if artifact.metadata.split_hash == split_hash:
         return [split != "test"] * len(rows), 0.0

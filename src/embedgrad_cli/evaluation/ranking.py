@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from embedgrad_cli.core.objectives.score_rule import Rule, divisor
+from embedgrad_cli.tasks.score_rule import Rule, divisor
 
 WORDS: dict[str, str] = {
     "sum": "the sum of their tokens' log-likelihoods",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from embedgrad_cli.config.arm_spec import choose_baseline
 from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.config.spelling import natural
-from embedgrad_cli.evaluation.answers import Answer
+from embedgrad_cli.evaluation.answer_log import Answer
 from embedgrad_cli.evaluation.outcomes import Outcome, majority
 from embedgrad_cli.evaluation.significance import (
     Z95,

@@ -10,7 +10,8 @@ import torch
 
 from embedgrad_cli.core.passes.operations import Costs, loss_operations, needed_operations
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.evaluation.answers import AnswerLog, answer_rows
+from embedgrad_cli.evaluation.answer_log import AnswerLog
+from embedgrad_cli.evaluation.answers import answer_rows
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.forecast.figures import TimeFigures, WorkFigures

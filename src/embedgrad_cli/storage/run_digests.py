@@ -20,6 +20,7 @@ DIFFERENCES = {
     ),
     "model": "model: its config or its weights are others",
     "prompts": "prompts: the vectors in an artifact's file are others",
+    "server": "server: the model that it lists has another name",
 }
 
 
@@ -28,7 +29,8 @@ class RunDigests(Record):
     """sha256 digests; `evaluation.digests` makes them and says what each can see. None: not known, or nothing there.
 
     `chat_template_date` and `dtype` are no digests: they are the day that the chat template was told, and the precision
-    that `model.dtype=auto` came to, and hold when the run goes on.
+    that `model.dtype=auto` came to, and hold when the run goes on. Nor is `server`: which models of which servers were
+    asked, whose files nobody here knows.
     """
 
     split: str
@@ -37,6 +39,7 @@ class RunDigests(Record):
     prompts: str | None = None
     chat_template_date: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    server: str | None = None
 
     def differences(self, other: RunDigests) -> list[str]:
         """The digests that are known of both and differ.

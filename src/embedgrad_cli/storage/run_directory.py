@@ -39,6 +39,7 @@ class RunDirectory:
         self.overlap = path / "overlap.json"
         self.rendered = path / "rendered.json"
         self.digests = path / "digests.json"
+        self.server = path / "server.json"
         self.answers = path / "answers.partial.jsonl"
         self.targets = path / "targets.jsonl"
         self.partial_targets = path / "targets.partial.jsonl"

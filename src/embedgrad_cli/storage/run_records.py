@@ -14,6 +14,7 @@ from typing import Literal
 from embedgrad_cli.storage.distillation import Distillation
 from embedgrad_cli.storage.record import Json, Record
 from embedgrad_cli.storage.run_digests import RunDigests
+from embedgrad_cli.storage.server_record import ServerRecord
 from embedgrad_cli.storage.structure import Pair
 
 Ending = Literal["end_of_turn", "stop", "limit"]
@@ -305,6 +306,7 @@ class Results(Record):
     digests: RunDigests | None = None
     timing: Timing | None = None
     distillation: Distillation | None = None
+    server: ServerRecord | None = None
 
     @property
     def template_additions(self) -> list[tuple[str, str, list[str]]]:

@@ -19,17 +19,20 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import safe_open
 
-from embedgrad_cli.storage.artifact_metadata import SeenRows
+from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata, SeenRows
 from embedgrad_cli.tasks.deduplicate import normalise
 from embedgrad_cli.tasks.rows import Row
 from embedgrad_cli.tasks.splits import Splits
 
 LARGEST_SIZE = 100_000  # bytes, for up to as many rows
 MOST_BITS = 32
+SEEN_ROWS = "seen_rows"  # the tensor of an artifact
 
 Numbers = npt.NDArray[np.uint64]
 
@@ -106,6 +109,18 @@ class RowFilter:
 
     def _holds(self, names: Iterable[str]) -> npt.NDArray[np.bool_]:
         return np.isin(_numbers(names, self.parameters, self.salt), self.numbers)
+
+
+def read_seen_rows(path: Path, metadata: ArtifactMetadata) -> RowFilter | None:
+    """The filter in an artifact's file, without its vectors; None: an earlier version wrote it.
+
+    Raises:
+        ValueError: it is not what the metadata says; or what safetensors raises, if the tensor is not there.
+    """
+    if metadata.seen_rows is None:
+        return None
+    with safe_open(path, framework="numpy") as file:
+        return RowFilter.from_bytes(file.get_tensor(SEEN_ROWS).tobytes(), metadata.seen_rows, metadata.split_hash)
 
 
 def _ambiguous_queries(rows: Iterable[Row]) -> set[str]:

@@ -27,12 +27,14 @@ from embedgrad_cli.core.text.encoding import Encoded, Example, Renderings, encod
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError, EmbedgradError, EndedElsewhere, UserError
-from embedgrad_cli.evaluation.answers import AnswerLog, Progress, answer_arms
+from embedgrad_cli.evaluation.answer_log import AnswerLog, Progress
+from embedgrad_cli.evaluation.answers import answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.distillation import TEACHER, distillation_of
 from embedgrad_cli.evaluation.elsewhere import measure_elsewhere
-from embedgrad_cli.evaluation.outcomes import answer_and_grade, grade_answers, loss_by_scores, mean_loss
+from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.results import Outcomes, results_of, sample_lines
+from embedgrad_cli.evaluation.validation import answer_and_grade, loss_by_scores, mean_loss
 from embedgrad_cli.parallel.ranks import ALONE, Ranks
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
 from embedgrad_cli.storage.files import write_json, write_json_lines

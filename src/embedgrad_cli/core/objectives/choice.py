@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from embedgrad_cli.core.objectives.objective import Passes
-from embedgrad_cli.core.objectives.score_rule import Rule, divisor
 from embedgrad_cli.core.text.encoding import Choices, Example, Row
+from embedgrad_cli.tasks.score_rule import Rule, divisor
 
 
 @dataclass(frozen=True)

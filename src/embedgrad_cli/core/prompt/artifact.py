@@ -40,14 +40,13 @@ from embedgrad_cli.storage.artifact_metadata import (
     WorkedExampleRecord,
 )
 from embedgrad_cli.storage.files import write_atomically
-from embedgrad_cli.tasks.row_filter import RowFilter
+from embedgrad_cli.tasks.row_filter import SEEN_ROWS, RowFilter, read_seen_rows
 from embedgrad_cli.tasks.rows import Row
 
 log = logging.getLogger(__name__)
 
 SEED_ROWS = "embedding rows of the seed's tokens"
 GGUF_FILE = "the GGUF file that the weights are from"
-SEEN_ROWS = "seen_rows"  # the tensor
 LIBRARIES = ("embedgrad", "torch", "transformers")
 
 
@@ -148,10 +147,7 @@ def load_artifact(path: Path) -> Artifact:
         with safe_open(path, framework="pt") as file:
             vectors = torch.cat([file.get_tensor(f"soft_prompt{name}") for name in names])
             seed = torch.cat([file.get_tensor(f"seed_embedding{name}") for name in names])
-            digests = file.get_tensor(SEEN_ROWS).numpy().tobytes() if metadata.seen_rows else b""
-        seen_rows = (
-            RowFilter.from_bytes(digests, metadata.seen_rows, metadata.split_hash) if metadata.seen_rows else None
-        )
+        seen_rows = read_seen_rows(path, metadata)
     except Exception as error:
         raise ArtifactError(
             f"artifact={path} cannot be read: {error}. Expected are the tensors soft_prompt, seed_embedding "

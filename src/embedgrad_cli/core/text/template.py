@@ -10,6 +10,7 @@ from typing import Any
 from embedgrad_cli.config.fields import PLACE, QUERY, SLOT_AND_SPACE, prompt_number
 from embedgrad_cli.config.schema import TemplateConfig
 from embedgrad_cli.core.model.tokenizer import TurnEnd, find_turn_end
+from embedgrad_cli.core.text.messages import fill, messages_of
 from embedgrad_cli.core.text.rendering_check import (
     MARKED,
     answer_prefix,
@@ -100,15 +101,7 @@ class PromptTemplate:
         return [message["role"] for message in self._messages(marker)]
 
     def _messages(self, value: Any) -> list[dict[str, str]]:
-        """The messages with `value(name)` in place of each field. The arm `none` has no empty system turn."""
-        filled = [{"role": m.role, "content": self._fill_text(m.content, value)} for m in self.template.messages]
-        return [message for message in filled if message["content"]]
-
-    def _fill_text(self, content: str, value: Any) -> str:
-        if self.seeds is None:
-            content = SLOT_AND_SPACE.sub("", content)
-            content = content.strip() if self.is_chat else content
-        return PLACE.sub(lambda match: value(match[1]), content)
+        return messages_of(self.template, value, has_prompt=self.seeds is not None)
 
     def _fill(self, value: Any) -> str:
         """The template with `value(name)` in place of each field, through the chat template if there is one.
@@ -116,7 +109,8 @@ class PromptTemplate:
         Up to where the answer begins.
         """
         if not self.is_chat:
-            return self._fill_text(self.template.text, value)
+            text = self.template.text if self.seeds is not None else SLOT_AND_SPACE.sub("", self.template.text)
+            return fill(text, value)
         return render_chat(self._messages(value), self.tokenizer) + self.prefix
 
     def _cut(self, rendered: str) -> list[tuple[str, str]]:

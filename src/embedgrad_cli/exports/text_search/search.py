@@ -28,7 +28,7 @@ from embedgrad_cli.core.text.encoding import Encoded, Example, Slots, tokenise
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import TemplateError, UserError
 from embedgrad_cli.evaluation.arms import ArmPrompt
-from embedgrad_cli.evaluation.outcomes import answer_and_grade
+from embedgrad_cli.evaluation.validation import answer_and_grade
 from embedgrad_cli.exports.text_search.workbench import Measurement, Texts
 from embedgrad_cli.storage.record import Record
 

@@ -16,7 +16,8 @@ from embedgrad_cli.core.text.encoding import Encoded, encode
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ConfigError, DataError
-from embedgrad_cli.evaluation.answers import Answer, AnswerLog, Progress, answer_arms
+from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress
+from embedgrad_cli.evaluation.answers import answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.storage.record import Json

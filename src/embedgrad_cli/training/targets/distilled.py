@@ -15,7 +15,8 @@ from embedgrad_cli.core.passes.scoring import likeliest_tokens
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.errors import DataError, UserError
-from embedgrad_cli.evaluation.answers import AnswerLog, answer_rows
+from embedgrad_cli.evaluation.answer_log import AnswerLog
+from embedgrad_cli.evaluation.answers import answer_rows
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
 from embedgrad_cli.tasks.demonstrations import as_text
 from embedgrad_cli.tasks.load import Row
