@@ -44,6 +44,7 @@ from embedgrad_cli.evaluation.elsewhere import measure_elsewhere
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
 from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.evaluation.results import results_of, sample_lines
+from embedgrad_cli.reports.write import report_of_run
 from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest
 from embedgrad_cli.storage.logs import RunLog
@@ -131,6 +132,7 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
     write_json(directory.results, results)
     directory.answers.unlink()
     report.results(results, rows, outcomes, directory.path)
+    report_of_run(directory.path, config.report)
     return results.primary_accuracy
 
 

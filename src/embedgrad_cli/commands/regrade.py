@@ -12,6 +12,7 @@ from embedgrad_cli.evaluation.answers import Answer
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.ranking import likeliest
 from embedgrad_cli.evaluation.results import results_of, row_hash, sample_lines
+from embedgrad_cli.reports.write import report_of_run
 from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory, read_settings
@@ -74,6 +75,7 @@ def regrade(config: EvaluateConfig) -> float:
     write_yaml(directory.config, asdict(config))
     write_json(directory.results, results)
     report.results(results, rows, outcomes, directory.path)
+    report_of_run(directory.path, config.report)
     return results.primary_accuracy
 
 

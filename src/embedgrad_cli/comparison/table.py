@@ -80,7 +80,7 @@ def sections(groups: Sequence[Sequence[Entry]]) -> list[Section]:
     every = list(chain.from_iterable(records))
     within = {key for rows in records for key in differing_settings(rows)}
     settings = [key for key in differing_settings(every) if key in within or not key.startswith("config.task.")]
-    names = _run_names([entry for group in groups for entry in group])
+    names = run_names([entry for group in groups for entry in group])
     result = []
     for group, rows in zip(groups, records, strict=True):
         columns = [Column("run", [names[entry.paths] for entry in group], is_number=False)]
@@ -130,7 +130,7 @@ def _tested(chosen: Entry) -> str:
     )
 
 
-def _run_names(entries: Sequence[Entry]) -> dict[tuple[Path, ...], str]:
+def run_names(entries: Sequence[Entry]) -> dict[tuple[Path, ...], str]:
     """Each run's path below the folder that holds them all; the folds of one as `sweep/{0,1,2}`."""
     places = {entry.paths: [path.resolve() for path in entry.paths] for entry in entries}
     root = os.path.commonpath([place.parent for place in chain.from_iterable(places.values())])

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 # Settings and groups of them that change no result: a resumed run may have others, no artifact records them, and two
 # runs that differ in nothing else are the same run.
-WITHOUT_EFFECT = ("output_dir", "device", "log_level", "mode", "launch")
+WITHOUT_EFFECT = ("output_dir", "device", "log_level", "mode", "launch", "report")
 
 
 def setting(
@@ -276,6 +276,7 @@ class OptimizeConfig:
     launch: LaunchConfig = field(
         default_factory=LaunchConfig, metadata={"words": "on how many processes", "right": False}
     )
+    report: bool = setting("write report.html into the run directory in the end", default=True)
 
 
 @dataclass
@@ -297,6 +298,7 @@ class EvaluateConfig:
     task: EvaluatedTaskConfig = setting("data, splits and grading")
     generation: GenerationConfig = setting("how answers are drawn")
     evaluation: EvaluationConfig = setting("batching and breakdowns")
+    report: bool = setting("write report.html into the run directory in the end", default=True)
 
 
 @dataclass

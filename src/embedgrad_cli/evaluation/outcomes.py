@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -110,18 +109,6 @@ def loss_by_scores(arm: Arm, rows: Sequence[Row], outcomes: Sequence[Outcome]) -
         likelihood += outcome.answer.scores[row.answer]
         count += len(example.target)
     return -likelihood / count
-
-
-def majority(outcomes: Sequence[Outcome]) -> Outcome:
-    """The first outcome with the answer that most samples gave; of equally frequent answers, the one given first.
-
-    Invalid answers have no vote. Of one outcome, it is that outcome.
-    """
-    votes = Counter(outcome.extracted for outcome in outcomes if outcome.extracted is not None)
-    if not votes:
-        return outcomes[0]
-    winner = max(votes, key=votes.__getitem__)
-    return next(outcome for outcome in outcomes if outcome.extracted == winner)
 
 
 def _grade(row: Row, answer: Answer, task: TaskConfig) -> Grade:
