@@ -14,9 +14,10 @@ from embedgrad_cli.reports.scales import Scale, Tick, fitting, linear, show
 
 WIDTH = 440  # in units of the picture, so that 13 of them are readable on a phone
 HEIGHT = 230
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 40
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 26, 40
 ROW = 44  # of a dot-and-interval picture
 MOST_POINTS = 400
+LONGEST_LABEL = 30  # beside its figures
 
 
 @dataclass(frozen=True)
@@ -141,21 +142,21 @@ def intervals(title: str, arms: Sequence[tuple[str, float, tuple[float, float]]]
     """
     low, high = min(limits[0] for _, _, limits in arms), max(limits[1] for _, _, limits in arms)
     margin = 0.04 * (high - low) or 0.02
-    x = linear(max(low - margin, 0.0), min(high + margin, 1.0), LEFT - 40, WIDTH - RIGHT, count=5, percent=True)
+    x = linear(max(low - margin, 0.0), min(high + margin, 1.0), LEFT - 40, WIDTH - 2 * RIGHT, count=5, percent=True)
     rows = [
         IntervalRow(
-            label=label,
+            label=label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…",
             words=f"{accuracy:.1%} ({limits[0]:.1%} to {limits[1]:.1%})",
             low=x.place(limits[0]),
             point=x.place(accuracy),
             high=x.place(limits[1]),
-            y=TOP + ROW * (number + 0.7),
+            y=ROW * (number + 0.9),
             is_main=label == main,
         )
         for number, (label, accuracy, limits) in enumerate(arms)
     ]
     said = "; ".join(f"{row.label}: {row.words}" for row in rows)
-    return IntervalChart(title, f"{title}. {said}.", x.ticks, rows, WIDTH, TOP + ROW * len(rows) + BOTTOM)
+    return IntervalChart(title, f"{title}. {said}.", x.ticks, rows, WIDTH, ROW * len(rows) + BOTTOM + 8)
 
 
 def scatter(title: str, points: Sequence[tuple[float | str, float, str, bool]]) -> Chart:
@@ -177,6 +178,7 @@ def scatter(title: str, points: Sequence[tuple[float | str, float, str, bool]]) 
         Mark(place, y.place(accuracy), words, is_chosen)
         for place, (_, accuracy, words, is_chosen) in zip(places, points, strict=True)
     ]
+    marks.sort(key=lambda mark: mark.is_chosen)  # which is drawn last
     summary = f"Validation accuracy against {title}: {'; '.join(mark.words for mark in marks[:12])}."
     return Chart(title, summary, title, x.ticks, y.ticks, [Series("validation", "0", "", marks)])
 

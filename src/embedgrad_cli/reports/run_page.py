@@ -125,7 +125,8 @@ def _verdicts(results: Results, comparisons: Sequence[Comparison], short: dict[s
         low, high = arm.ci95
         return [f"{short[name]}: {arm.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}); nothing was compared."]
     named = [replace(one, baseline=short[one.baseline], candidate=short[one.candidate]) for one in comparisons]
-    return [f"{verdict(one, results.num_examples)}." for one in named]
+    said = [verdict(one, results.num_examples) for one in named]
+    return [f"{one[0].upper() if one.startswith('no ') else one[0]}{one[1:]}." for one in said]
 
 
 def _arm_lines(results: Results, comparisons: Sequence[Comparison], short: dict[str, str]) -> list[ArmLine]:

@@ -62,7 +62,7 @@ def round_numbers(low: float, high: float, count: int) -> list[float]:
     """About `count` multiples of 1, 2 or 5 times a power of ten, from `low` to `high`."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= 0.7 * rough)
     first = math.ceil(low / step - 1e-9)
     return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -70,7 +70,7 @@ def round_numbers(low: float, high: float, count: int) -> list[float]:
 def show(value: float, percent: bool = False) -> str:
     """A number in three digits at most: 0.125, 12.5, 1,250; or in per cent."""
     if percent:
-        return f"{100 * value:.4g} %"
+        return f"{100 * value:.4g}%"
     if value and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.2g}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

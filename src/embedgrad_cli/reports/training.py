@@ -92,11 +92,21 @@ def selection_of(results: Results, course: Course) -> str:
         return "Nothing was chosen by these rows or by others: the prompts are as they were given."
     said = f"the prompt after step {chosen.step} (accuracy {chosen.accuracy:.1%}, loss {chosen.loss:.3f})"
     if results.artifact is not None:
-        return f"Chosen by validation in the run that made the artifact: {said}. The rows tested here chose nothing."
+        return f"Chosen by validation in the run that made the artifact: {said}. {_new_rows(results)}"
     counts = (results.data.counts if results.data else None) or {}
     rows = f" on {counts['validation']} rows" if "validation" in counts else ""
     number = f", the best of {len(course.validations)}" if len(course.validations) > 1 else ""
     return f"Chosen by validation{rows}: {said}{number}. No test row took part in the choice."
+
+
+def _new_rows(results: Results) -> str:
+    """Whether the rows that an artifact is tested on were new to it."""
+    overlap = results.overlap
+    if overlap is None:
+        return "Whether the rows tested here had a part in that is not known."
+    if overlap.num_rows and not overlap.excluded:
+        return f"{overlap.num_rows} of the rows tested here trained or selected a prompt."
+    return "No row tested here had a part in that."
 
 
 def memory_of(results: Results) -> str | None:
