@@ -91,10 +91,7 @@ def _read_lines(directory: RunDirectory) -> list[Sample]:
             f"output_dir={directory.path} holds no complete answers to grade again. Run the same command without "
             "--regrade first; it goes on where it stopped."
         )
-    return [
-        Sample.parse(line, f"{directory.samples}, line {number}")
-        for number, line in enumerate(directory.samples.read_text(encoding="utf-8").splitlines(), start=1)
-    ]
+    return Sample.read_lines(directory.samples)
 
 
 def _ranked(lines: list[Sample], config: EvaluateConfig, directory: RunDirectory) -> list[Sample]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 from embedgrad_cli.evaluation.vote import majority
-from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.run_records import Sample
 
-LARGEST = 2_400_000  # bytes, so that a report stays below 3 MB
-CUT = " … (cut here; the whole text is in samples.jsonl)"
+LARGEST = 2_700_000  # bytes, so that a report stays below 3 MB
+CUT = " […]"
 ENDINGS = {"limit": 1, "stop": 2}
 # What could end a script element, or begin a comment or a markup declaration in it.
 ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
@@ -23,23 +21,13 @@ ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028
 class RowsData:
     """`arms` are their names in order; `rows` the lines of samples.jsonl, row by row and arm by arm.
 
-    `cut` is the length that longer texts were cut to, None if all are whole.
+    `cut` is the number of bytes that longer texts were cut to, None if all are whole.
     """
 
     json: str
     arms: list[str]
     num_rows: int
     cut: int | None
-
-
-def read_samples(file: Path) -> list[Sample]:
-    """The graded lines of a samples.jsonl.
-
-    Raises:
-        UserError: a line is not what `optimize` and `evaluate` write.
-    """
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return [Sample.parse(line, f"{file}, line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def rows_data(samples: Sequence[Sample], baseline: str, candidate: str, largest: int = LARGEST) -> RowsData:
@@ -50,19 +38,25 @@ def rows_data(samples: Sequence[Sample], baseline: str, candidate: str, largest:
         largest: bytes that the rows should take; the longest texts are cut to get there, no row is left out.
     """
     arms = list(dict.fromkeys(sample.arm for sample in samples))
-    cap = _longest_kept(samples, largest)
+    cap = _longest_kept(samples, arms, largest)
 
     def kept(text: str) -> str:
-        return text if cap is None or len(text) <= cap else text[:cap] + CUT
+        if cap is None or _size(text) <= cap:
+            return text
+        return text.encode("utf-8", "replace")[:cap].decode("utf-8", "ignore") + CUT
 
-    rows = [_row(list(group), arms, kept) for _, group in groupby(samples, key=lambda sample: sample.id)]
+    rows = _rows(samples, arms, kept)
     content = {"arms": arms, "baseline": baseline, "candidate": candidate, "rows": rows}
     return RowsData(script_json(content), arms, len(rows), cap)
 
 
-def script_json(content: Json) -> str:
+def script_json(content: object) -> str:
     """JSON that may stand in a script element whatever its texts hold: `<`, `>` and `&` are escaped."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).translate(ESCAPES)
+
+
+def _rows(samples: Sequence[Sample], arms: Sequence[str], kept: Callable[[str], str]) -> list[list[object]]:
+    return [_row(list(group), arms, kept) for _, group in groupby(samples, key=lambda sample: sample.id)]
 
 
 def _row(samples: Sequence[Sample], arms: Sequence[str], kept: Callable[[str], str]) -> list[object]:
@@ -87,27 +81,25 @@ def _answer(sample: Sample, kept: Callable[[str], str]) -> list[object]:
     ]
 
 
-def _longest_kept(samples: Sequence[Sample], largest: int) -> int | None:
-    """The longest text that is kept whole, in characters; None: all are, as they fit into so many bytes."""
-    lengths = sorted(_escaped(text) for text in _texts(samples))
-    around = 40 * len(samples)
-    total = sum(lengths)
-    if total + around <= largest:
+def _longest_kept(samples: Sequence[Sample], arms: Sequence[str], largest: int) -> int | None:
+    """The longest text that is kept whole, in bytes; None: all are, as they fit into so many bytes."""
+    lengths: list[int] = []
+
+    def empty(text: str) -> str:
+        lengths.append(_size(text))
+        return ""
+
+    room = largest - _size(_rows(samples, arms, empty))
+    if sum(lengths) <= room:
         return None
-    room, shorter = largest - around, 0
-    for number, length in enumerate(lengths):  # the shorter ones are whole; the others share what is left of the room
+    shorter = 0
+    for number, length in enumerate(sorted(lengths)):  # those are whole; the others share what is left of the room
         share = (room - shorter) // (len(lengths) - number)
         if length > share:
-            return max(share - len(CUT), 20)
+            return max(share - _size(CUT), 1)
         shorter += length
     return None
 
 
-def _texts(samples: Sequence[Sample]) -> Iterator[str]:
-    for _, group in groupby(samples, key=lambda sample: sample.id):
-        of_row = list(group)
-        yield from (of_row[0].query, of_row[0].answer, *(one.output for one in of_row))
-
-
-def _escaped(text: str) -> int:
-    return len(json.dumps(text, ensure_ascii=False).translate(ESCAPES).encode("utf-8", "replace"))
+def _size(content: object) -> int:
+    return len(script_json(content).encode("utf-8", "replace"))

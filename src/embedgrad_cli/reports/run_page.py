@@ -13,11 +13,11 @@ from embedgrad_cli.reports import provenance, training
 from embedgrad_cli.reports.charts import Chart, IntervalChart, intervals
 from embedgrad_cli.reports.prompt import PromptTokens, tokens_of
 from embedgrad_cli.reports.provenance import Fact
-from embedgrad_cli.reports.rows import RowsData, read_samples, rows_data
+from embedgrad_cli.reports.rows import RowsData, rows_data
 from embedgrad_cli.reports.training import Phase, read_course
 from embedgrad_cli.storage.artifact_header import read_header
 from embedgrad_cli.storage.run_directory import read_settings
-from embedgrad_cli.storage.run_records import Comparison, Results
+from embedgrad_cli.storage.run_records import Comparison, Results, Sample
 from embedgrad_cli.terminal import remarks
 
 
@@ -171,4 +171,4 @@ def _rows(file: Path, results: Results, main: Comparison | None) -> RowsData | N
         return None
     names = list(results.arms)
     baseline = main.baseline if main else choose_baseline(names, None)
-    return rows_data(read_samples(file), baseline, main.candidate if main else names[-1])
+    return rows_data(Sample.read_lines(file), baseline, main.candidate if main else names[-1])

@@ -32,11 +32,13 @@ LARGEST_NUMBER_OF_CURVES = 200
 class TestSet:
     """The runs that were tested on the same rows.
 
-    `links` are the pages of the runs, "" where a line has none; `chosen` is the number of the line that validation
-    chose, None where not every run was validated.
+    `verdict` says what validation chose and how that fared; `links` are the pages of the runs, "" where a line has
+    none; `chosen` is the number of the line that validation chose, None where not every run was validated.
     """
 
     section: Section
+    verdict: str
+    remarks: list[str]
     links: list[str]
     chosen: int | None
     settings: list[Chart]
@@ -84,9 +86,12 @@ def _by_validation(group: Sequence[Entry]) -> list[Entry]:
 
 
 def _test_set(group: Sequence[Entry], section: Section, file: Path) -> TestSet:
+    remarks = list(section.remarks)  # of several, the first says what was chosen, or why nothing was
     chosen = next((number for number, entry in enumerate(group) if entry.record.get(CHOSEN)), None)
     return TestSet(
         section=section,
+        verdict=remarks.pop(0) if len(group) > 1 else "One setting, so nothing was chosen.",
+        remarks=remarks,
         links=[_link(entry, file) for entry in group],
         chosen=chosen,
         settings=_settings(group),
