@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 LOGARITHMIC_FROM = 30.0  # the largest over the smallest
+MOST_TICKS = 6  # of a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,10 @@ def logarithmic(low: float, high: float, start: float, end: float) -> Scale:
     """The same where both are above 0: equal factors are equally far apart."""
     exponents = linear(math.log10(low), math.log10(high), start, end)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    inside = [value for value in values if low <= value * (1 + 1e-9) and value * (1 - 1e-9) <= high]
-    step = max(1, math.ceil(len(inside) / 5))
+    by_factors = [[factor * 10.0**power for power in powers for factor in factors] for factors in ((1, 2, 5), (1,))]
+    every, tens = ([v for v in values if low <= v * (1 + 1e-9) and v * (1 - 1e-9) <= high] for values in by_factors)
+    inside = tens if len(every) > MOST_TICKS and len(tens) > 1 else every
+    step = math.ceil(len(inside) / MOST_TICKS)
     return Scale(
         lambda value: exponents.place(math.log10(value)),
         [Tick(exponents.place(math.log10(value)), show(value)) for value in inside[::step]],
