@@ -48,6 +48,16 @@ def test_runs_of_several_test_sets_and_links_to_their_pages() -> None:
     assert page.count("<h1>") == 2
 
 
+def test_without_validation_nothing_is_chosen_and_nothing_is_drawn() -> None:
+    for number, right in enumerate((4, 6)):
+        answers = [index < right for index in range(10)]
+        write_run(Path(f"s/{number}"), results=summary([True] * 2 + [False] * 8, answers, "t"), train__steps=number)
+    assert cli.main(["report", "s"]) == 0
+    page = Path("s/report.html").read_text()
+    assert "so none is chosen" in page[page.index("<h1>") : page.index("</h1>")]
+    assert "<svg" not in page
+
+
 def test_unfinished_runs_are_named(capsys: Capture) -> None:
     write_run(Path("s/0"))
     write_run(Path("s/1"), optimizer__lr=0.5)

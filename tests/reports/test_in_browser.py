@@ -203,11 +203,17 @@ def test_several_runs(screen: str, tmp_path: Path, open_page: Open) -> None:
     for number, right in enumerate((3, 8, 6, 5)):
         run = write_full_run(tmp_path / f"sweep/{number}")
         (run / "results.json").unlink()
-        other = write_run(tmp_path / f"made/{number}", right, optimizer__lr=10.0**-number, train__steps=10 + number)
+        other = write_run(
+            tmp_path / f"made/{number}",
+            right,
+            optimizer__lr=10.0**-number,
+            train__steps=10 + number,
+            prompt__text=str(number % 2),
+        )
         shutil.copy(run / "metrics.jsonl", other)
     assert cli.main(["report", str(tmp_path / "made")]) == 0
     page = open_page(tmp_path / "made/report.html", screen=screen)
     assert page.locator("tr.chosen th").inner_text() == "1"
-    assert page.locator("figure").count() == 4
+    assert page.locator("figure").count() == 6
     assert page.evaluate("document.documentElement.scrollWidth") <= SCREENS[screen]["viewport"]["width"]
     page.screenshot(path=SCREENSHOTS / f"sweep-{screen}.png", full_page=True)

@@ -7,7 +7,6 @@ import random
 
 import pytest
 
-from embedgrad_cli.reports.charts import MOST_POINTS, lines_over_steps, scatter, thin
 from embedgrad_cli.reports.scales import fitting, linear, round_numbers
 
 
@@ -43,32 +42,6 @@ def test_numbers_on_an_axis_are_few_round_and_inside(seed: int) -> None:
     step = numbers[1] - numbers[0]
     assert all(low - step / 1e6 <= number <= high + step / 1e6 for number in numbers)
     assert math.isclose(float(f"{step:.0e}"), step, rel_tol=1e-6)  # one digit
-
-
-def test_very_many_points_are_means_that_keep_the_mean() -> None:
-    points = [(step, math.sin(step)) for step in range(4 * MOST_POINTS)]
-    few = thin(points)
-    assert len(few) == MOST_POINTS
-    assert math.isclose(
-        sum(value for _, value in few) / len(few), sum(v for _, v in points) / len(points), abs_tol=1e-9
-    )
-
-
-def test_what_was_chosen_is_marked() -> None:
-    chart = lines_over_steps("accuracy", [("run", [(0, 0.1), (5, 0.4), (9, 0.3)])], chosen=5, with_marks=True)
-    assert [mark.is_chosen for mark in chart.series[0].marks] == [False, True, False]
-    assert chart.rule is not None
-    assert chart.rule.place == chart.series[0].marks[1].x
-
-
-def test_settings_that_are_words_stand_beside_each_other() -> None:
-    chart = scatter(
-        "template", [("system", 0.4, "a", False), ("before-query", 0.6, "b", True), ("system", 0.5, "c", False)]
-    )
-    assert [tick.label for tick in chart.x_ticks] == ["system", "before-query"]
-    by_words = {mark.words: mark for mark in chart.series[0].marks}
-    assert by_words["a"].x == by_words["c"].x < by_words["b"].x
-    assert by_words["b"].y < by_words["c"].y < by_words["a"].y  # downwards in a picture
 
 
 def test_linear_is_linear() -> None:

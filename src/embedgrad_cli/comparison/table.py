@@ -110,7 +110,8 @@ def _remarks(group: Sequence[Entry], names: dict[tuple[Path, ...], str]) -> Iter
     elif len(group) > 1:
         yield "Not every run has a validation, so none is chosen: whoever takes the best of these chooses on test rows."
     if any(one["seeds"] > 1 for one in records):
-        yield "± is the standard deviation over seeds, p their combination by Rüger's rule; --each-seed shows each."
+        rule = "± is the standard deviation over seeds, p their combination by Rüger's rule"
+        yield f"{rule}; compare --each-seed shows each."
     seen = [names[entry.paths] for entry in group if entry.record["seen_rows"]]
     if seen:
         yield f"Tested on rows that had trained or selected a prompt (task.overlap=allow): {', '.join(seen)}."

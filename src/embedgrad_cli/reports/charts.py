@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 
-from embedgrad_cli.reports.scales import Scale, Tick, fitting, linear, show
+from embedgrad_cli.reports.scales import Tick, fitting, linear, show
 
 WIDTH = 440  # in units of the picture, so that 13 of them are readable on a phone
 HEIGHT = 230
@@ -18,6 +18,10 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 14, 26, 40
 ROW = 44  # of a dot-and-interval picture
 MOST_POINTS = 400
 LONGEST_LABEL = 30  # beside its figures
+AXIS = 130  # between parallel axes
+LONGEST_TICK = 12  # beside one of them
+
+Setting = float | str
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,27 @@ class IntervalChart:
     height: int
 
 
+@dataclass(frozen=True)
+class Axis:
+    """A vertical axis among others."""
+
+    label: str
+    x: float
+    ticks: list[Tick]
+
+
+@dataclass(frozen=True)
+class ParallelChart:
+    """Lines through several vertical axes."""
+
+    title: str
+    summary: str
+    axes: list[Axis]
+    series: list[Series]
+    width: int
+    height: int
+
+
 def lines_over_steps(
     title: str,
     series: Sequence[tuple[str, Sequence[tuple[int, float]]]],
@@ -103,7 +128,7 @@ def lines_over_steps(
     y = fitting([value for _, value in every], HEIGHT - BOTTOM, TOP, percent)
     drawn = []
     for number, (label, points) in enumerate(thinned):
-        kind = str(number % 4) if highlighted is None else ("0" if number == highlighted else "quiet")
+        kind = str(number % 4) if highlighted is None else ("1" if number == highlighted else "quiet")
         marks = [
             Mark(x.place(step), y.place(value), f"{label}, step {step:g}: {show(value, percent)}", step == chosen)
             for step, value in points
@@ -159,37 +184,58 @@ def intervals(title: str, arms: Sequence[tuple[str, float, tuple[float, float]]]
     return IntervalChart(title, f"{title}. {said}.", x.ticks, rows, WIDTH, ROW * len(rows) + BOTTOM + 8)
 
 
-def scatter(title: str, points: Sequence[tuple[float | str, float, str, bool]]) -> Chart:
+def scatter(title: str, points: Sequence[tuple[Setting, float, str, bool]]) -> Chart:
     """A setting against validation accuracy; settings that are words stand beside each other.
 
     Args:
         points: the setting, the accuracy as a fraction of 1, what is said at the point, whether it was chosen.
     """
-    settings, y = [point[0] for point in points], fitting([point[1] for point in points], HEIGHT - BOTTOM, TOP, True)
-    numbers = [value for value in settings if isinstance(value, int | float) and not isinstance(value, bool)]
-    if len(numbers) == len(settings):
-        x = fitting(numbers, LEFT + 12, WIDTH - RIGHT - 12)
-        places = [x.place(value) for value in numbers]
-    else:
-        x = _categories([str(value) for value in settings])
-        names = list(dict.fromkeys(str(value) for value in settings))
-        places = [x.place(names.index(str(value))) for value in settings]
+    y = fitting([accuracy for _, accuracy, _, _ in points], HEIGHT - BOTTOM, TOP, percent=True)
+    longest = int((WIDTH - LEFT - RIGHT) / len({str(value) for value, *_ in points}) / 7)
+    places, ticks = _axis([value for value, *_ in points], LEFT + 12, WIDTH - RIGHT - 12, longest)
     marks = [
         Mark(place, y.place(accuracy), words, is_chosen)
         for place, (_, accuracy, words, is_chosen) in zip(places, points, strict=True)
     ]
     marks.sort(key=lambda mark: mark.is_chosen)  # which is drawn last
     summary = f"Validation accuracy against {title}: {'; '.join(mark.words for mark in marks[:12])}."
-    return Chart(title, summary, title, x.ticks, y.ticks, [Series("validation", "0", "", marks)])
+    return Chart(title, summary, title, ticks, y.ticks, [Series("validation", "0", "", marks)])
 
 
-def _categories(settings: Sequence[str]) -> Scale:
-    names = list(dict.fromkeys(settings))
-    width = (WIDTH - LEFT - RIGHT) / len(names)
-    longest = max(4, int(width / 7))
+def parallel(
+    title: str, settings: Sequence[tuple[str, Sequence[Setting]]], accuracies: Sequence[float], chosen: int | None
+) -> ParallelChart:
+    """A line per run through its settings and its validation accuracy, each on an axis of its own.
 
-    def place(number: float) -> float:
-        return round(LEFT + width * (number + 0.5), 2)
+    Args:
+        settings: the name of each, and its value in every run.
+        accuracies: of every run, fractions of 1.
+        chosen: the number of the run that validation chose.
+    """
+    width = max(WIDTH, AXIS * (len(settings) + 1))
+    columns = [(name, *_axis(values, HEIGHT - BOTTOM, TOP + 10, LONGEST_TICK)) for name, values in settings]
+    y = fitting(accuracies, HEIGHT - BOTTOM, TOP + 10, percent=True)
+    columns.append(("validation", [y.place(accuracy) for accuracy in accuracies], y.ticks))
+    gap = (width - 2 * LEFT) / (len(columns) - 1)
+    axes = [Axis(name, round(LEFT + gap * number, 2), ticks) for number, (name, _, ticks) in enumerate(columns)]
+    series = []
+    for run, accuracy in enumerate(accuracies):
+        path = " ".join(f"{axis.x},{places[run]}" for axis, (_, places, _) in zip(axes, columns, strict=True))
+        values = ", ".join(f"{name} {values[run]}" for name, values in settings)
+        series.append(Series(f"{values}: {accuracy:.1%}", "1" if run == chosen else "quiet", path, []))
+    series.sort(key=lambda one: one.kind != "quiet")
+    summary = f"{title}. {'; '.join(one.label for one in series[-12:])}."
+    return ParallelChart(title, summary, axes, series, width, HEIGHT)
 
-    cut = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
-    return Scale(place, [Tick(place(number), name) for number, name in enumerate(cut)])
+
+def _axis(values: Sequence[Setting], start: float, end: float, longest: int) -> tuple[list[float], list[Tick]]:
+    """The place of each value, and the ticks: numbers along a line, words beside each other."""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) == len(values):
+        scale = fitting(numbers, start, end)
+        return [scale.place(value) for value in numbers], scale.ticks
+    names = list(dict.fromkeys(map(str, values)))
+    width = (end - start) / len(names)
+    places = {name: round(start + width * (number + 0.5), 2) for number, name in enumerate(names)}
+    cut = {name: name if len(name) <= max(longest, 4) else f"{name[: max(longest, 4) - 1]}…" for name in names}
+    return [places[str(value)] for value in values], [Tick(places[name], cut[name]) for name in names]

@@ -11,6 +11,7 @@ from embedgrad_cli.comparison.entries import (
     CHOSEN,
     VALIDATION,
     Entry,
+    FlatRecord,
     by_test_set,
     by_validation,
     differing_settings,
@@ -22,7 +23,7 @@ from embedgrad_cli.comparison.entries import (
 from embedgrad_cli.comparison.runs import Run, name_templates, pool_folds
 from embedgrad_cli.comparison.table import Section, heading, run_names, sections
 from embedgrad_cli.config.spelling import one_line
-from embedgrad_cli.reports.charts import Chart, lines_over_steps, scatter
+from embedgrad_cli.reports.charts import Chart, ParallelChart, Setting, lines_over_steps, parallel, scatter
 from embedgrad_cli.reports.training import read_course
 
 LARGEST_NUMBER_OF_CURVES = 200
@@ -42,6 +43,7 @@ class TestSet:
     links: list[str]
     chosen: int | None
     settings: list[Chart]
+    parallel: ParallelChart | None
     curves: list[Chart]
 
 
@@ -86,6 +88,7 @@ def _by_validation(group: Sequence[Entry]) -> list[Entry]:
 
 
 def _test_set(group: Sequence[Entry], section: Section, file: Path) -> TestSet:
+    settings, together = _settings(group)
     remarks = list(section.remarks)  # of several, the first says what was chosen, or why nothing was
     chosen = next((number for number, entry in enumerate(group) if entry.record.get(CHOSEN)), None)
     return TestSet(
@@ -94,7 +97,8 @@ def _test_set(group: Sequence[Entry], section: Section, file: Path) -> TestSet:
         remarks=remarks,
         links=[_link(entry, file) for entry in group],
         chosen=chosen,
-        settings=_settings(group),
+        settings=settings,
+        parallel=together,
         curves=_curves(group, chosen),
     )
 
@@ -107,21 +111,34 @@ def _link(entry: Entry, file: Path) -> str:
     return Path(os.path.relpath(report.resolve(), file.resolve().parent)).as_posix()
 
 
-def _settings(group: Sequence[Entry]) -> list[Chart]:
-    """A picture for each setting that differs: its values against validation accuracy."""
+def _settings(group: Sequence[Entry]) -> tuple[list[Chart], ParallelChart | None]:
+    """Each setting that differs against validation accuracy and, of more than two, all of them together."""
     validated = [entry for entry in group if entry.record.get(VALIDATION) is not None]
+    if len(validated) < 2:
+        return [], None
     records, names = [entry.record for entry in validated], run_names(validated)
-    every, charts = keys_of(records), []
-    for key in differing_settings(records):
-        points = []
-        for entry in validated:
-            value = entry.record.get(key)
-            number = value if isinstance(value, int | float) and not isinstance(value, bool) else one_line(value)
-            accuracy = entry.record[VALIDATION]
-            words = f"{names[entry.paths]}: {heading(key, every)} {one_line(value)}, {accuracy:.1%}"
-            points.append((number, accuracy, words, bool(entry.record.get(CHOSEN))))
-        charts.append(scatter(heading(key, every), points))
-    return charts
+    every, differing = keys_of(records), differing_settings(records)
+    labels = {key: heading(key, every) for key in differing}
+    accuracies = [record[VALIDATION] for record in records]
+    chosen = [bool(record.get(CHOSEN)) for record in records]
+    charts = []
+    for key, label in labels.items():
+        words = [
+            f"{names[entry.paths]}: {label} {one_line(entry.record.get(key))}, {accuracy:.1%}"
+            for entry, accuracy in zip(validated, accuracies, strict=True)
+        ]
+        values = [_value(record, key) for record in records]
+        charts.append(scatter(label, list(zip(values, accuracies, words, chosen, strict=True))))
+    if len(differing) < 3:
+        return charts, None
+    columns = [(label, [_value(record, key) for record in records]) for key, label in labels.items()]
+    return charts, parallel("All of them together", columns, accuracies, chosen.index(True) if any(chosen) else None)
+
+
+def _value(record: FlatRecord, key: str) -> Setting:
+    """A number as such; anything else, and what a run does not have, in words."""
+    value = record.get(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else one_line(value)
 
 
 def _curves(group: Sequence[Entry], chosen: int | None) -> list[Chart]:
