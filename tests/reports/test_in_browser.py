@@ -27,7 +27,7 @@ SCREENS = {
     "dark": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light", "has_touch": True},
 }
-FIRST_PAINT = 2000  # milliseconds
+FIRST_PAINT = 2.0  # seconds
 Open = Callable[..., Any]
 
 
@@ -56,6 +56,8 @@ def open_page(browser: Any) -> Iterator[Open]:
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: request.url.startswith("file:") or said.append(request.url))
+        page.metrics_session = context.new_cdp_session(page)
+        page.metrics_session.send("Performance.enable", {"timeDomain": "threadTicks"})
         page.goto(f"{file.resolve().as_uri()}{place}")
         return page
 
@@ -180,26 +182,26 @@ def test_markup_in_a_text_is_text(tmp_path: Path, open_page: Open) -> None:
     assert page.locator("#list script, #list img").count() == 0
 
 
-def opening(page: Any) -> tuple[float, float]:
-    """Milliseconds until something was painted, and until the script had shown the rows."""
-    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
-    painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-    return painted, page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
-
-
 def test_ten_thousand_rows_are_quick(tmp_path: Path, open_page: Open) -> None:
-    file = report(tmp_path / "run", num_rows=10_000)
-    tries = [(max(opening(page)), page) for page in (open_page(file) for _ in range(3))]
-    quickest, page = min(tries, key=lambda one: one[0])  # the machine may be busy with something else
-    assert quickest < FIRST_PAINT
-    searching = page.evaluate(
-        """() => { const start = performance.now(), search = document.getElementById("search");
-        search.value = "row 9999"; search.dispatchEvent(new Event("input")); return performance.now() - start; }"""
-    )
+    """Of the page's own processor time, so that a machine that is busy with something else fails nothing."""
+    page = open_page(report(tmp_path / "run", num_rows=10_000))
+    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+    shown_after = busy(page)
+    assert shown_after < FIRST_PAINT
+    page.fill("#search", "row 9999")
     assert shown(page) == ["test:9999"]
-    assert searching < FIRST_PAINT
+    searched_after = busy(page) - shown_after
+    assert searched_after < FIRST_PAINT
+    wall = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") / 1000
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    (SCREENSHOTS / "times.txt").write_text(f"10,000 rows: shown in {quickest:.0f} ms, searched in {searching:.0f} ms\n")
+    said = f"shown in {shown_after:.2f} s of processor time, painted {wall:.2f} s after the start, searched in"
+    (SCREENSHOTS / "times.txt").write_text(f"10,000 rows: {said} {searched_after:.2f} s\n")
+
+
+def busy(page: Any) -> float:
+    """Seconds that the processor has spent on the page's main thread."""
+    metrics = page.metrics_session.send("Performance.getMetrics")["metrics"]
+    return next(one["value"] for one in metrics if one["name"] == "TaskDuration")
 
 
 @pytest.mark.parametrize("screen", SCREENS)
