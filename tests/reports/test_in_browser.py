@@ -136,12 +136,15 @@ def test_keys_walk_through_the_rows(tmp_path: Path, open_page: Open) -> None:
     assert now.locator("pre").count() == 5  # query, target, and an answer of each arm
     page.keyboard.press("o")
     assert now.count() == 0
+    page.keyboard.press("o")
+    assert now.get_attribute("data-id") == "test:1"
+    page.keyboard.press("o")
     page.keyboard.press("/")
     page.keyboard.type("jk")
     assert page.input_value("#search") == "jk"
     page.fill("#search", "")
     page.keyboard.press("Escape")
-    for _ in range(51):
+    for _ in range(49):
         page.keyboard.press("j")
     assert now.get_attribute("data-id") == "test:50"
     assert "page 2 of 2" in page.inner_text("#pager")

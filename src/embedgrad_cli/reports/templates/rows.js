@@ -12,6 +12,7 @@
   let state = { ...defaults };
   let shown = [];
   let haystacks = null;
+  let last = "";  // the row that was open before
 
   const make = (tag, name, text) => {
     const element = document.createElement(tag);
@@ -166,6 +167,7 @@
 
   function leave() {
     close();
+    last = state.row;
     state.row = "";
     write();
   }
@@ -189,9 +191,9 @@
 
   function move(by) {
     if (!shown.length) return;
-    const now = shown.findIndex((row) => row[0] === state.row);
+    const now = shown.findIndex((row) => row[0] === (state.row || last));
     const next = now < 0 ? (state.page - 1) * PAGE : Math.min(Math.max(now + by, 0), shown.length - 1);
-    if (next !== now) go(shown[next]);
+    if (shown[next][0] !== state.row) go(shown[next]);
   }
 
   function pager(pages) {
@@ -229,7 +231,7 @@
     if (typing) return;
     if (event.key === "j") move(1);
     else if (event.key === "k") move(-1);
-    else if (event.key === "o" && state.row) leave();
+    else if (event.key === "o") state.row ? leave() : move(0);
     else if (event.key === "/") { event.preventDefault(); $("search").focus(); }
   });
   read();
