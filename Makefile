@@ -5,7 +5,8 @@ BIN := .venv/bin
 LM_EVAL := .venv-lm-eval
 SERVING := .venv-serving
 
-.PHONY: setup demo real lab compare-methods test test-fast test-real test-lm-eval test-serving test-serving-real lint
+.PHONY: setup demo real lab compare-methods test test-fast test-real test-report test-lm-eval test-serving
+.PHONY: test-serving-real lint
 .PHONY: bench bench-step bench-parts bench-evaluation bench-trainer bench-growth train-tiny clean
 
 setup: .venv/.installed
@@ -52,6 +53,16 @@ test-fast: setup
 # Twenty steps on the same real model; skipped, with the reason, where it cannot be fetched.
 test-real: setup
 	$(BIN)/python -m pytest -m real tests/real
+
+# Reports in a headless Chromium, with the network off; screenshots go to outputs/report-tests. The browser is Debian's
+# (apt install chromium), or the one named: make test-report CHROMIUM=FILE
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+test-report: .venv/.report-tests
+	CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest -m browser tests/reports
+
+.venv/.report-tests: .venv/.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[report-tests]'
+	touch $@
 
 # Choices against lm-evaluation-harness, row by row, then an exported model in the harness by itself; with SST2=DIR and
 # BBH=DIR on their files as well.

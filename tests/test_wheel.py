@@ -28,6 +28,7 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
     assert "embedgrad_cli/conf/optimize.yaml" in names
     assert "hydra_plugins/embedgrad_optuna.py" in names
     assert "embedgrad_cli/assets/tiny/model.safetensors" in names
+    assert {f"embedgrad_cli/reports/templates/{name}" for name in ("run.html.j2", "style.css", "rows.js")} <= {*names}
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 
     code = (
@@ -41,3 +42,4 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
     assert done.stdout.startswith(str(site)), done.stdout
     results = json.loads((empty / "run/results.json").read_text())
     assert results["num_examples"] == 8
+    assert (empty / "run/report.html").exists()

@@ -17,6 +17,7 @@ PLAIN: dict[str, Any] = {
     "seed": 0,
     "device": "cpu",
     "log_level": "info",
+    "report": True,
     "model": {"path": "Qwen/Q", "revision": None, "dtype": "auto", "template": "auto", "trust_remote_code": False}
     | {"attention": None},
     "template": {"messages": [{"role": "user", "content": "{prompt} {query}"}], "text": "{prompt}\n{query}\n"},

@@ -29,6 +29,7 @@ NOT_RUN = {
     "python scripts/bench_*": "needs a GPU and the configs of large models",
     "python scripts/fetch_smollm2.py": "fetches a model",
     "python scripts/compare_methods.py *": "needs a real model and its data; tests/scripts has it with a tiny one",
+    "python scripts/report_pictures.py *": "needs a browser; `make test-report` opens reports in one",
     "python scripts/results_page.py *": "needs finished cells; tests/scripts has some",
     "python scripts/sweep_page.py *": "needs finished runs; tests/scripts has some",
     "torchrun *": PROCESSES,

@@ -25,6 +25,7 @@ commands:
   export     write a saved prompt in a form that other programs read
   inspect    what is in a saved prompt, and how far its vectors went
   compare    one table over finished runs
+  report     a finished run, or several, as one HTML file
   tasks      list the tasks; `tasks show NAME` prints rendered examples and token counts
 
 examples:
@@ -33,6 +34,7 @@ examples:
   embedgrad export artifact=outputs/optimize/DATE_TIME/prompt.safetensors format=embeds output_dir=DIR
   embedgrad inspect outputs/optimize/DATE_TIME/prompt.safetensors
   embedgrad compare outputs/sweep
+  embedgrad report outputs/sweep
   embedgrad tasks show sst2 task.data_dir=DIR prompt=sentiment
 
 `embedgrad optimize` without arguments runs on an embedded model and task: no download, no GPU, under a minute.

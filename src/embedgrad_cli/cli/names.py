@@ -1,7 +1,7 @@
 """The subcommands, and the flags and short words that stand for settings."""
 
 JOBS = ("optimize", "evaluate", "export")  # composed and run by Hydra; the others take flags of their own
-COMMANDS = (*JOBS, "inspect", "compare", "tasks")
+COMMANDS = (*JOBS, "inspect", "compare", "report", "tasks")
 MODES = {"--predict-only": "mode=predict-only", "--regrade": "mode=regrade"}
 PUSH = "--push"
 SEARCH = {"search=true": "search.budget=10000", "search=false": "search.budget=0"}

@@ -91,7 +91,7 @@ def run_forecast(config: OptimizeConfig | EvaluateConfig | ExportConfig, request
 
 
 def flag_command(name: str) -> FlagCommand:
-    """The module of inspect, compare or tasks."""
+    """The module of inspect, compare, report or tasks."""
     match name:
         case "inspect":
             from embedgrad_cli.commands import inspect
@@ -101,6 +101,10 @@ def flag_command(name: str) -> FlagCommand:
             from embedgrad_cli.commands import compare
 
             return compare
+        case "report":
+            from embedgrad_cli.commands import report
+
+            return report
         case "tasks":
             from embedgrad_cli.commands import tasks
 

@@ -24,6 +24,7 @@ from embedgrad_cli.commands.flags import FlagParser, check_format
 from embedgrad_cli.comparison.entries import (
     VALIDATION,
     Entry,
+    by_test_set,
     by_validation,
     differing_settings,
     entry_of,
@@ -31,12 +32,11 @@ from embedgrad_cli.comparison.entries import (
     keys_of,
     pool_seeds,
 )
-from embedgrad_cli.comparison.runs import Run, find_runs, name_templates, pool_folds, read_run
+from embedgrad_cli.comparison.runs import Run, few, name_templates, pool_folds, read_runs
 from embedgrad_cli.comparison.table import FORMATS, HEADINGS, heading, title
 from embedgrad_cli.config.spelling import natural, nearest
 from embedgrad_cli.errors import CompareError, UserError
 
-SHOWN_RUNS = 4
 CANDIDATE = "candidate"  # sorts by the test accuracy of each run's own candidate
 
 
@@ -81,13 +81,13 @@ def main(argv: Sequence[str]) -> int:
         CompareError: a folder is wrong, a run cannot be read, or the runs were tested on different rows.
     """
     args, problems = _parse(argv)
-    runs, unfinished, more = _read(args.folders)
+    runs, unfinished, more = read_runs(args.folders)
     if problems or more:
         raise CompareError(problems + more)
     entries = [entry_of(run) for run in pool_folds(name_templates(runs))]
     if not args.each_seed:
         entries = pool_seeds(entries)
-    groups = _by_test_set(entries)
+    groups = by_test_set(entries)
     if len(groups) > 1 and not args.mixed:
         problems = [_not_comparable(groups)]
     descending, name = args.sort.startswith("-"), args.sort.removeprefix("-")
@@ -114,7 +114,7 @@ def _template_additions(runs: Sequence[Run]) -> list[str]:
         for kind, text, arms in run.results.template_additions:
             found.setdefault((kind, text, ", ".join(arms)), []).append(run.paths[0])
     return [
-        f"the chat template adds {kind} of its own under {arms} ({_few(paths)}): {text!r}"
+        f"the chat template adds {kind} of its own under {arms} ({few(paths)}): {text!r}"
         for (kind, text, arms), paths in found.items()
     ]
 
@@ -136,53 +136,12 @@ def _join_sort(argv: Sequence[str]) -> Sequence[str]:
     return [*argv[:at], f"--sort={argv[at + 1]}", *argv[at + 2 :]]
 
 
-def _read(folders: Sequence[str]) -> tuple[list[Run], list[Path], list[str]]:
-    """The finished runs of all folders, each once; the unfinished ones; and every problem."""
-    finished, unfinished = dict[Path, Path](), dict[Path, Path]()
-    problems, runs = [], []
-    for folder in map(Path, folders):
-        if not folder.is_dir():
-            what = "this is a file; give its folder" if folder.exists() else "there is no such folder"
-            problems.append(f"{folder}: {what}.")
-            continue
-        done, begun = find_runs(folder)
-        for path in done:
-            finished.setdefault(path.resolve(), path)
-        for path in begun:
-            unfinished.setdefault(path.resolve(), path)
-        if not done and not begun:
-            problems.append(
-                f"{folder}: no run directory (with config.yaml and results.json) is here or below. Give the output_dir "
-                "of a run, or a folder that holds some."
-            )
-    for path in finished.values():
-        try:
-            runs.append(read_run(path))
-        except UserError as error:
-            problems.append(str(error))
-    if unfinished and not finished:
-        problems.append(f"no run is finished: {_few(list(unfinished.values()))} have no results.json yet.")
-    return runs, list(unfinished.values()), problems
-
-
-def _by_test_set(entries: Sequence[Entry]) -> list[list[Entry]]:
-    groups: dict[str, list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault(entry.test_hash, []).append(entry)
-    return list(groups.values())
-
-
 def _not_comparable(groups: Sequence[Sequence[Entry]]) -> str:
-    named = "; ".join(f"{title(group[0])}: {_few([entry.paths[0] for entry in group])}" for group in groups)
+    named = "; ".join(f"{title(group[0])}: {few([entry.paths[0] for entry in group])}" for group in groups)
     return (
         f"the runs were tested on different rows, so their accuracies cannot be compared. {named}. Give the runs of "
         "one test set, or add --mixed for one table per test set."
     )
-
-
-def _few(paths: Sequence[Path]) -> str:
-    more = len(paths) - SHOWN_RUNS
-    return ", ".join(map(str, paths[:SHOWN_RUNS])) + (f" and {more} more" if more > 0 else "")
 
 
 def _sort_key(entries: Sequence[Entry], name: str) -> str:

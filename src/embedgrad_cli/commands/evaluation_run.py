@@ -11,6 +11,7 @@ from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig
 from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
 from embedgrad_cli.evaluation.results import sample_lines
+from embedgrad_cli.reports.write import report_of_run
 from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest
 from embedgrad_cli.storage.logs import RunLog
@@ -88,4 +89,5 @@ def answer_and_report(
     write_json(directory.results, results)
     directory.answers.unlink()
     report.results(results, rows, outcomes, directory.path)
+    report_of_run(directory.path, config.report)
     return results.primary_accuracy

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedgrad_cli.commands.flags import FlagParser, check_format
-from embedgrad_cli.commands.inspection import inspect
 from embedgrad_cli.config import checks
 from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.core.prompt.inspection import inspect
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.storage.artifact_header import read_header
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from embedgrad_cli.commands.inspection import Inspection
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.core.prompt.artifact import identity
+from embedgrad_cli.core.prompt.inspection import Inspection
 from embedgrad_cli.evaluation.significance import verdict
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TemplateRecord
 

@@ -37,6 +37,7 @@ from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.digests import dated, digests_of
 from embedgrad_cli.parallel.process_group import joined
 from embedgrad_cli.parallel.ranks import Ranks, check_same
+from embedgrad_cli.reports.write import report_of_run
 from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
@@ -83,7 +84,9 @@ def run(
                 directory.create()  # not before everything the user gave has been looked at
                 log.write_to(directory.log)
             training.fit(on_validation)
-            return training.test()
+            accuracy = training.test()
+            report_of_run(directory.path, config.report and ranks.is_first)
+            return accuracy
 
 
 def _open(config: OptimizeConfig, ranks: Ranks, stack: ExitStack) -> RunDirectory:

@@ -12,6 +12,7 @@ from embedgrad_cli.evaluation.answer_log import Answer
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.ranking import likeliest
 from embedgrad_cli.evaluation.results import results_of, row_hash, sample_lines
+from embedgrad_cli.reports.write import report_of_run
 from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory, read_settings
@@ -77,6 +78,7 @@ def regrade(config: EvaluateConfig) -> float:
     write_yaml(directory.config, asdict(config))
     write_json(directory.results, results)
     report.results(results, rows, outcomes, directory.path)
+    report_of_run(directory.path, config.report)
     return results.primary_accuracy
 
 
@@ -92,10 +94,7 @@ def _read_lines(directory: RunDirectory) -> list[Sample]:
             f"output_dir={directory.path} holds no complete answers to grade again. Run the same command without "
             "--regrade first; it goes on where it stopped."
         )
-    return [
-        Sample.parse(line, f"{directory.samples}, line {number}")
-        for number, line in enumerate(directory.samples.read_text(encoding="utf-8").splitlines(), start=1)
-    ]
+    return Sample.read_lines(directory.samples)
 
 
 def _ranked(lines: list[Sample], config: EvaluateConfig, directory: RunDirectory) -> list[Sample]:

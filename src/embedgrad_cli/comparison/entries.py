@@ -147,6 +147,14 @@ def _is_averaged(key: str) -> bool:
     return key in means or key.startswith("elsewhere.") or (key.startswith("arms.") and key.endswith(".accuracy"))
 
 
+def by_test_set(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """The lines of each test set."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.test_hash, []).append(entry)
+    return list(groups.values())
+
+
 def judged(entries: Sequence[Entry]) -> list[Entry]:
     """The lines of one test set, with what depends on all of them: Holm's p, and which one validation chose.
 

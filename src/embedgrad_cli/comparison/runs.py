@@ -23,6 +23,7 @@ from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.run_directory import flatten, read_settings
 from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Elsewhere, Results, Validation
 
+SHOWN_RUNS = 4
 WITHOUT_EFFECT_UNDER = {  # a kind of trust region
     "none": ("trust_region.radius", "trust_region.weight"),
     "ball": ("trust_region.weight",),
@@ -66,6 +67,41 @@ def find_runs(folder: Path) -> tuple[list[Path], list[Path]]:
         elif "config.yaml" in files:
             unfinished.append(Path(name))
     return finished, unfinished
+
+
+def read_runs(folders: Sequence[str]) -> tuple[list[Run], list[Path], list[str]]:
+    """The finished runs of all folders, each once; the unfinished ones; and every problem."""
+    finished, unfinished = dict[Path, Path](), dict[Path, Path]()
+    problems, runs = [], []
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            what = "this is a file; give its folder" if folder.exists() else "there is no such folder"
+            problems.append(f"{folder}: {what}.")
+            continue
+        done, begun = find_runs(folder)
+        for path in done:
+            finished.setdefault(path.resolve(), path)
+        for path in begun:
+            unfinished.setdefault(path.resolve(), path)
+        if not done and not begun:
+            problems.append(
+                f"{folder}: no run directory (with config.yaml and results.json) is here or below. Give the output_dir "
+                "of a run, or a folder that holds some."
+            )
+    for path in finished.values():
+        try:
+            runs.append(read_run(path))
+        except UserError as error:
+            problems.append(str(error))
+    if unfinished and not finished:
+        problems.append(f"no run is finished: {few(list(unfinished.values()))} have no results.json yet.")
+    return runs, list(unfinished.values()), problems
+
+
+def few(paths: Sequence[Path]) -> str:
+    """The first of several paths, and how many more there are."""
+    more = len(paths) - SHOWN_RUNS
+    return ", ".join(map(str, paths[:SHOWN_RUNS])) + (f" and {more} more" if more > 0 else "")
 
 
 def read_run(path: Path) -> Run:

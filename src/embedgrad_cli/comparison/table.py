@@ -80,7 +80,7 @@ def sections(groups: Sequence[Sequence[Entry]]) -> list[Section]:
     every = list(chain.from_iterable(records))
     within = {key for rows in records for key in differing_settings(rows)}
     settings = [key for key in differing_settings(every) if key in within or not key.startswith("config.task.")]
-    names = _run_names([entry for group in groups for entry in group])
+    names = run_names([entry for group in groups for entry in group])
     result = []
     for group, rows in zip(groups, records, strict=True):
         columns = [Column("run", [names[entry.paths] for entry in group], is_number=False)]
@@ -110,7 +110,8 @@ def _remarks(group: Sequence[Entry], names: dict[tuple[Path, ...], str]) -> Iter
     elif len(group) > 1:
         yield "Not every run has a validation, so none is chosen: whoever takes the best of these chooses on test rows."
     if any(one["seeds"] > 1 for one in records):
-        yield "± is the standard deviation over seeds, p their combination by Rüger's rule; --each-seed shows each."
+        rule = "± is the standard deviation over seeds, p their combination by Rüger's rule"
+        yield f"{rule}; compare --each-seed shows each."
     seen = [names[entry.paths] for entry in group if entry.record["seen_rows"]]
     if seen:
         yield f"Tested on rows that had trained or selected a prompt (task.overlap=allow): {', '.join(seen)}."
@@ -130,7 +131,7 @@ def _tested(chosen: Entry) -> str:
     )
 
 
-def _run_names(entries: Sequence[Entry]) -> dict[tuple[Path, ...], str]:
+def run_names(entries: Sequence[Entry]) -> dict[tuple[Path, ...], str]:
     """Each run's path below the folder that holds them all; the folds of one as `sweep/{0,1,2}`."""
     places = {entry.paths: [path.resolve() for path in entry.paths] for entry in entries}
     root = os.path.commonpath([place.parent for place in chain.from_iterable(places.values())])

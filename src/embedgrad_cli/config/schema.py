@@ -12,7 +12,7 @@ from typing import Any, Literal
 # Settings and groups of them that change no result: a resumed run may have others, no artifact records them, and two
 # runs that differ in nothing else are the same run.
 WITHOUT_EFFECT = (
-    *("output_dir", "device", "log_level", "mode", "launch"),
+    *("output_dir", "device", "log_level", "mode", "launch", "report"),
     *("requests.at_once", "requests.timeout", "requests.retries", "requests.api_key", "texts.api_key"),
 )
 
@@ -300,6 +300,7 @@ class OptimizeConfig:
     launch: LaunchConfig = field(
         default_factory=LaunchConfig, metadata={"words": "on how many processes", "right": False}
     )
+    report: bool = setting("write report.html into the run directory in the end", default=True)
 
 
 @dataclass
@@ -332,6 +333,7 @@ class EvaluateConfig:
         default_factory=RequestsConfig, metadata={"words": "how the server is asked", "right": False}
     )
     texts: TextsConfig = field(default_factory=TextsConfig, metadata={"words": "where texts are asked", "right": False})
+    report: bool = setting("write report.html into the run directory in the end", default=True)
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -66,18 +65,6 @@ def grade_texts(rows: Sequence[Row], texts: Sequence[Sequence[str]], task: TaskC
         for row, of_row in zip(rows, texts, strict=True)
     ]
     return grade_answers(rows, answers, task)
-
-
-def majority(outcomes: Sequence[Outcome]) -> Outcome:
-    """The first outcome with the answer that most samples gave; of equally frequent answers, the one given first.
-
-    Invalid answers have no vote. Of one outcome, it is that outcome.
-    """
-    votes = Counter(outcome.extracted for outcome in outcomes if outcome.extracted is not None)
-    if not votes:
-        return outcomes[0]
-    winner = max(votes, key=votes.__getitem__)
-    return next(outcome for outcome in outcomes if outcome.extracted == winner)
 
 
 def _grade(row: Row, answer: Answer, task: TaskConfig) -> Grade:

@@ -11,7 +11,7 @@ from embedgrad_cli.config.arm_spec import choose_baseline
 from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.config.spelling import natural
 from embedgrad_cli.evaluation.answer_log import Answer
-from embedgrad_cli.evaluation.outcomes import Outcome, majority
+from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.significance import (
     Z95,
     bootstrap_interval,
@@ -22,6 +22,7 @@ from embedgrad_cli.evaluation.significance import (
     pass_at_k,
     wilson_interval,
 )
+from embedgrad_cli.evaluation.vote import majority
 from embedgrad_cli.storage.run_records import (
     ArmSummary,
     Breakdown,

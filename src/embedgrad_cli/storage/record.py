@@ -49,6 +49,20 @@ class Record:
         return cls.parse(text, str(file))
 
     @classmethod
+    def read_lines(cls, file: Path) -> list[Self]:
+        """Read a jsonl file that holds one record a line.
+
+        Raises:
+            UserError: it cannot be read, or a line, which is named, is no JSON or not this record.
+        """
+        try:  # bytes, because a text may hold characters that end a line of text but not of a file
+            lines = [line.decode() for line in file.read_bytes().splitlines()]
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+            raise UserError(f"{file} cannot be read: {why}. {MEND}") from None
+        return [cls.parse(line, f"{file}, line {number}") for number, line in enumerate(lines, start=1)]
+
+    @classmethod
     def parse(cls, text: str, place: str) -> Self:
         """Read one record as JSON.
 

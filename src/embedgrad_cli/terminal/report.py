@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -15,11 +15,10 @@ from rich.text import Text
 
 from embedgrad_cli.config.arm_spec import short_names
 from embedgrad_cli.evaluation.outcomes import Outcome
-from embedgrad_cli.evaluation.ranking import WORDS
 from embedgrad_cli.evaluation.significance import show_p, verdict
 from embedgrad_cli.storage.run_records import Breakdown, Comparison, Results, SamplesSummary, Timing
 from embedgrad_cli.tasks.load import Row
-from embedgrad_cli.terminal import distillation
+from embedgrad_cli.terminal import remarks
 
 SHOWN_EXAMPLES = 3
 SHOWN_VALUES = 40  # of a field, in a breakdown
@@ -44,20 +43,7 @@ def results(
         start = "Verdict: " if number == 0 else "         "
         named = replace(comparison, baseline=short[comparison.baseline], candidate=short[comparison.candidate])
         console.print(Text(f"{start}{verdict(named, summary.num_examples)}."), soft_wrap=True)
-    if summary.drift:
-        drift = summary.drift
-        console.print(
-            f"Drift from the seed: {drift.mean_relative_l2:.2f} of a vector's length on average; {drift.nearest_kept} "
-            f"of {drift.num_tokens} vectors still have their seed token as nearest neighbour.",
-            soft_wrap=True,
-        )
-    _print_elsewhere(console, summary)
-    _print_scoring(console, summary)
-    _print_overlap(console, summary)
-    _print_distillation(console, summary)
-    _print_advice(console, summary)
-    if summary.num_skipped:
-        console.print(f"{summary.num_skipped} examples were too long for the model and left out of every arm.")
+    _say(console, remarks.of_change(summary), remarks.of_meaning(summary), remarks.of_skipped(summary))
     if summary.timing:
         console.print(f"{took(summary.timing)}.", soft_wrap=True)
     console.print(f"Written to {escape(str(output_dir))}", soft_wrap=True)
@@ -86,11 +72,7 @@ def already_finished(output_dir: Path, summary: Results) -> None:
     console = _console()
     console.print(f"The run in {escape(str(output_dir))} is finished; nothing was changed.", soft_wrap=True)
     _print_tables(console, summary)
-    _print_elsewhere(console, summary)
-    _print_scoring(console, summary)
-    _print_overlap(console, summary)
-    _print_distillation(console, summary)
-    _print_advice(console, summary)
+    _say(console, remarks.of_meaning(summary))
 
 
 def answered(output_dir: Path) -> None:
@@ -117,78 +99,12 @@ def _print_tables(console: Console, summary: Results) -> None:
         console.print(_samples_table(samples))
     for field, values in (summary.breakdowns or {}).items():
         console.print(_breakdown_table(field, values))
-    _print_endings(console, summary)
-    _print_additions(console, summary)
+    _say(console, remarks.of_answers(summary))
 
 
-def _print_endings(console: Console, summary: Results) -> None:
-    """Say how many answers did not end by themselves, where any did not."""
-    endings = {name: arm.endings for name, arm in summary.arms.items() if arm.endings}
-    short = short_names(list(summary.arms))
-    said = []
-    for key, words in (("limit", "cut at the token limit"), ("stop", "ended by a stop string")):
-        counts = {name: getattr(of_arm, key) for name, of_arm in endings.items()}
-        if any(counts.values()):
-            of_arms = (f"{short[name]} {count} of {endings[name].total}" for name, count in counts.items())
-            said.append(f"{words}: {', '.join(of_arms)}")
-    if said:
-        console.print(Text(f"Answers {'; '.join(said)}."), soft_wrap=True)
-
-
-def _print_additions(console: Console, summary: Results) -> None:
-    """Say where the chat template itself wrote something: then `none` is not empty, and `seed` not only the seed."""
-    short = short_names(list(summary.arms))
-    for kind, text, names in summary.template_additions:
-        said = f"The chat template adds {kind} of its own under {', '.join(map(short.__getitem__, names))}: "
-        console.print(Text(said + json.dumps(text, ensure_ascii=False)), soft_wrap=True)
-
-
-def _print_elsewhere(console: Console, summary: Results) -> None:
-    """Say what the prompt changes outside of its task."""
-    found = summary.elsewhere
-    if found:
-        console.print(
-            f"Elsewhere, on {found.num_requests} everyday requests, KL(seed ‖ optimized) is {found.kl:.3f} nats per "
-            f"token and {found.first_token_kl:.3f} where replies begin; the likeliest token is the seed's at "
-            f"{found.same_token:.1%} of {found.num_tokens} places.",
-            soft_wrap=True,
-        )
-
-
-def _print_scoring(console: Console, summary: Results) -> None:
-    """Say how choices were ranked."""
-    scoring = summary.scoring
-    if scoring is None:
-        return
-    said = f"Choices are ranked by {WORDS[scoring.rule]} (task.score={scoring.rule})"
-    if scoring.num_with_end:
-        said += f"; in {scoring.num_with_end} examples one begins another, so the end of the turn is scored too"
-    console.print(f"{said}.", soft_wrap=True)
-
-
-def _print_overlap(console: Console, summary: Results) -> None:
-    """Say how many of the rows were not new to a prompt."""
-    overlap = summary.overlap
-    if overlap is None or not overlap.num_rows:
-        return
-    of_all = f"{overlap.num_rows} of {overlap.num_looked_up} examples"
-    chance = overlap.expected_by_chance
-    by_chance = f" (up to {chance:g} by chance, as digests of so many rows are short)" if chance > 0.01 else ""
-    if overlap.excluded:
-        said = f"{of_all} had trained or selected a prompt{by_chance} and were left out of every arm."
-    else:
-        said = f"{of_all} trained or selected a prompt{by_chance}; what it achieves there says nothing of new ones."
-    console.print(said, soft_wrap=True)
-
-
-def _print_distillation(console: Console, summary: Results) -> None:
-    for sentence in distillation.sentences(summary.distillation) if summary.distillation else ():
+def _say(console: Console, *sentences: Iterable[str]) -> None:
+    for sentence in chain.from_iterable(sentences):
         console.print(Text(sentence), soft_wrap=True)
-
-
-def _print_advice(console: Console, summary: Results) -> None:
-    if summary.advice:
-        console.print(Text(summary.advice), soft_wrap=True)
 
 
 def _table(title: str, left: str, *right: str) -> Table:
