@@ -1,0 +1,110 @@
+"""Kernels that give normalisers: by them, parts are attention over the whole, and a kernel that errs is found out.
+
+CUDA's is run by the rules that its C++ follows (`cuda_rules`); whether a GPU follows them only a GPU can show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tests.conftest import make_network
+from tests.core.kernels.cuda_rules import cuda_rules
+from torch import Tensor
+
+from embedgrad_cli.core.kernels import attention_kernels
+from embedgrad_cli.core.kernels.attention_kernels import KERNELS, Part
+from embedgrad_cli.core.kernels.attention_trial import TOLERANCE, UNITS, attended, kernel_difference, relative_error
+from embedgrad_cli.core.kernels.shared_prefix_attention import attention, prepare_attention
+
+CPU, CUDA = KERNELS["cpu"], KERNELS["cuda"]
+
+
+@pytest.fixture(autouse=True)
+def rules() -> Iterator[None]:
+    with cuda_rules():
+        yield
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("before", [(0, 0, 0), (3, 0, 70)], ids=["new rows", "rows with a cache"])
+@pytest.mark.parametrize("shape", [(9, 3, 64), (4, 4, 8)], ids=["grouped", "a key head each"])
+def test_parts_are_attention_over_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    dtype: torch.dtype,
+    before: tuple[int, ...],
+    shape: tuple[int, int, int],
+) -> None:
+    monkeypatch.setitem(KERNELS, "cpu", KERNELS[device])
+    limit = 1e-6 if dtype == torch.float32 else torch.finfo(dtype).eps
+    for found, expected in zip(*attended(attention, torch.device("cpu"), dtype, shape, before), strict=True):
+        assert found.dtype == dtype
+        assert relative_error(found, expected) <= limit
+
+
+class WrongNorms(type(CUDA)):  # type: ignore[misc]
+    def attend(self, part: Part) -> tuple[Tensor, Tensor]:
+        output, norms = super().attend(part)
+        return output, norms * 1.05
+
+
+class WrongLayout(type(CUDA)):  # type: ignore[misc]
+    """The output as it comes, which no check of the C++ notices."""
+
+    def gradients(self, part: Part, gradient: Tensor, output: Tensor, norms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        usual = attention_kernels._attend_on_cuda_backward
+
+        def as_it_comes(*given: object, **more: object) -> object:
+            return usual(*given[:5], output.contiguous(), *given[6:], **more)
+
+        attention_kernels._attend_on_cuda_backward = as_it_comes
+        try:
+            return super().gradients(part, gradient, output, norms)
+        finally:
+            attention_kernels._attend_on_cuda_backward = usual
+
+
+class Raises(type(CUDA)):  # type: ignore[misc]
+    def gradients(self, part: Part, gradient: Tensor, output: Tensor, norms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        raise RuntimeError("cutlassB: no kernel found to launch!\nmore")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("kernel", "words"), [(WrongNorms, "values or gradients"), (WrongLayout, "shared prefix"), (Raises, "no kernel found")]
+)
+def test_a_kernel_that_errs_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kernel: type,
+    words: str,
+    dtype: torch.dtype,
+) -> None:
+    network = make_network("llama", 100).to(dtype)
+    ids = torch.arange(6)[None]
+    plain = network(ids).logits
+    monkeypatch.setitem(KERNELS, "cpu", kernel())
+    assert not prepare_attention(network)
+    assert network.config._attn_implementation == "sdpa"
+    assert torch.equal(network(ids).logits, plain)
+    assert words in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "llama", "gemma", "gpt2"])
+def test_cuda_s_kernel_is_used(monkeypatch: pytest.MonkeyPatch, architecture: str, dtype: torch.dtype) -> None:
+    monkeypatch.setitem(KERNELS, "cpu", CUDA)
+    network = make_network(architecture, 100).to(dtype)
+    assert kernel_difference(attention, network) is None
+    assert prepare_attention(network)
+    assert max(TOLERANCE, UNITS * torch.finfo(dtype).eps) < 0.1
+
+
+def test_a_device_without_a_kernel_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.delitem(KERNELS, "cpu")
+    with caplog.at_level("INFO"):
+        assert not prepare_attention(make_network("llama", 100))
+    assert "normalisers" in caplog.text
