@@ -74,7 +74,8 @@ class Raises(type(CUDA)):  # type: ignore[misc]
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("kernel", "words"), [(WrongNorms, "values or gradients"), (WrongLayout, "shared prefix"), (Raises, "no kernel found")]
+    ("kernel", "words"),
+    [(WrongNorms, "values or gradients"), (WrongLayout, "shared prefix"), (Raises, "no kernel found")],
 )
 def test_a_kernel_that_errs_is_not_used(
     monkeypatch: pytest.MonkeyPatch,

@@ -13,6 +13,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from embedgrad_cli.core.kernels.placed import placed
+
 
 @dataclass(frozen=True)
 class PackedBatch:
@@ -31,11 +33,13 @@ class PackedBatch:
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]], device: torch.device, left: bool = False) -> PackedBatch:
         """Pack sequences; padding, where they are padded, stands on the right, or on the left of each."""
-        lengths = torch.tensor([len(sequence) for sequence in sequences])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        mask = mask.flip(1) if left else mask
-        tokens = torch.tensor(list(chain.from_iterable(sequences)))
-        return cls(tokens.to(device), mask.to(device), mask.flatten().nonzero().squeeze(1).to(device))
+        lengths = [len(sequence) for sequence in sequences]
+        width = max(lengths)
+        mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+        begins = [row * width + (width - length if left else 0) for row, length in enumerate(lengths)]
+        index = [place for begin, length in zip(begins, lengths, strict=True) for place in range(begin, begin + length)]
+        tokens = list(chain.from_iterable(sequences))
+        return cls(placed(tokens, device), placed(mask.flip(1) if left else mask, device), placed(index, device))
 
     @cached_property
     def pad_index(self) -> Tensor:
