@@ -51,6 +51,14 @@ class WrongNorms(type(CUDA)):  # type: ignore[misc]
         return output, norms * 1.05
 
 
+class NoNumber(type(CUDA)):  # type: ignore[misc]
+    """In one of the six tensors that are compared."""
+
+    def gradients(self, part: Part, gradient: Tensor, output: Tensor, norms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        of_query, of_key, of_value = super().gradients(part, gradient, output, norms)
+        return of_query, of_key, of_value * torch.nan
+
+
 class WrongLayout(type(CUDA)):  # type: ignore[misc]
     """The output as it comes, which no check of the C++ notices."""
 
@@ -75,7 +83,7 @@ class Raises(type(CUDA)):  # type: ignore[misc]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("kernel", "words"),
-    [(WrongNorms, "values or gradients"), (WrongLayout, "shared prefix"), (Raises, "no kernel found")],
+    [(WrongNorms, "or gradients"), (NoNumber, "nan"), (WrongLayout, "shared prefix"), (Raises, "no kernel found")],
 )
 def test_a_kernel_that_errs_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
