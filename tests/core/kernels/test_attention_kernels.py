@@ -1,6 +1,6 @@
 """Kernels that give normalisers: by them, parts are attention over the whole, and a kernel that errs is found out.
 
-CUDA's is run by the rules that its C++ follows (`cuda_rules`); whether a GPU follows them only a GPU can show.
+CUDA's are run by the rules that their C++ follows (`cuda_rules`); whether a GPU follows them only a GPU can show.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from tests.core.kernels.cuda_rules import cuda_rules
 from torch import Tensor
 
 from embedgrad_cli.core.kernels import attention_kernels
-from embedgrad_cli.core.kernels.attention_kernels import KERNELS, Part
+from embedgrad_cli.core.kernels.attention_kernels import FLASH, KERNELS, FlashKernel, Part, suits_flash
 from embedgrad_cli.core.kernels.attention_trial import TOLERANCE, UNITS, attended, kernel_difference, relative_error
+from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 from embedgrad_cli.core.kernels.shared_prefix_attention import attention, prepare_attention
 
 CPU, CUDA = KERNELS["cpu"], KERNELS["cuda"]
@@ -27,7 +28,14 @@ def rules() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def by_kernels_of(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the CPU compute as this device does; `cuda, old` is a GPU without flash attention."""
+    monkeypatch.setitem(KERNELS, "cpu", KERNELS[device.partition(",")[0]])
+    if device == "cuda":
+        monkeypatch.setitem(FLASH, "cpu", FLASH["cuda"])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda, old"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("before", [(0, 0, 0), (3, 0, 70)], ids=["new rows", "rows with a cache"])
 @pytest.mark.parametrize("shape", [(9, 3, 64), (4, 4, 8)], ids=["grouped", "a key head each"])
@@ -38,7 +46,7 @@ def test_parts_are_attention_over_the_whole(
     before: tuple[int, ...],
     shape: tuple[int, int, int],
 ) -> None:
-    monkeypatch.setitem(KERNELS, "cpu", KERNELS[device])
+    by_kernels_of(device, monkeypatch)
     limit = 1e-6 if dtype == torch.float32 else torch.finfo(dtype).eps
     for found, expected in zip(*attended(attention, torch.device("cpu"), dtype, shape, before), strict=True):
         assert found.dtype == dtype
@@ -102,10 +110,45 @@ def test_a_kernel_that_errs_is_not_used(
     assert words in caplog.text
 
 
+class WrongRows(FlashKernel):
+    """Each query sees itself alone, as if rows were one token long."""
+
+    def attend_rows(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, batch: PackedBatch
+    ) -> tuple[Tensor, Tensor]:
+        group = query.shape[1] // key.shape[1]
+        norms = (query * key.repeat_interleave(group, 1)).float().sum(-1) * query.shape[-1] ** -0.5
+        return value.repeat_interleave(group, 1), norms
+
+
+def test_flash_attention_that_errs_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_kernels_of("cuda", monkeypatch)
+    monkeypatch.setitem(FLASH, "cpu", WrongRows())
+    assert prepare_attention(make_network("llama", 100)), "in float32 it is not asked for"
+    assert not prepare_attention(make_network("llama", 100).bfloat16())
+    assert "values or gradients" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "suits"),
+    [
+        (torch.bfloat16, 64, True),
+        (torch.float16, 256, True),
+        (torch.float32, 64, False),
+        (torch.float16, 20, False),
+        (torch.float16, 264, False),
+    ],
+)
+def test_what_suits_flash_attention(dtype: torch.dtype, size: int, suits: bool) -> None:
+    assert suits_flash(torch.zeros(1, 2, 3, size, dtype=dtype)) is suits
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "llama", "gemma", "gpt2"])
 def test_cuda_s_kernel_is_used(monkeypatch: pytest.MonkeyPatch, architecture: str, dtype: torch.dtype) -> None:
-    monkeypatch.setitem(KERNELS, "cpu", CUDA)
+    by_kernels_of("cuda", monkeypatch)
     network = make_network(architecture, 100).to(dtype)
     assert kernel_difference(attention, network) is None
     assert prepare_attention(network)

@@ -1,4 +1,7 @@
-"""The passes with CUDA's attention kernel, run on a CPU by its rules: the plain loss, gradient and answers."""
+"""The passes with CUDA's attention kernels, run on a CPU by their rules: the plain loss, gradient and answers.
+
+In float32 that is memory-efficient attention; in half precision flash attention, where rows have nothing before them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from tests.core.passes.parity import ARCHITECTURES, assert_parity, encoded_rows,
 from tests.core.passes.test_trunk_check import errors_beside_plain, reason
 
 from embedgrad_cli.core.kernels import attention_kernels
-from embedgrad_cli.core.kernels.attention_kernels import KERNELS
+from embedgrad_cli.core.kernels.attention_kernels import FLASH, KERNELS, FlashKernel
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.plain import plain_losses
@@ -25,6 +28,7 @@ IN_PLACE = {"qwen2", "qwen3", "llama", "gemma", "gpt2"}  # the others have windo
 @pytest.fixture(autouse=True)
 def by_cuda_kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(KERNELS, "cpu", KERNELS["cuda"])
+    monkeypatch.setitem(FLASH, "cpu", FLASH["cuda"])
     monkeypatch.setattr(attention_kernels, "_attend_on_cpu_backward", None)  # or this says nothing
     with cuda_rules():
         yield
@@ -63,10 +67,12 @@ def test_the_start_check_passes(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_as_exact_as_the_plain_forward(dtype: torch.dtype) -> None:
-    """The kernel rounds both parts to half precision, and their sum once more."""
-    names = ("qwen2", "llama", "gpt2")
+def test_half_precision_is_as_exact_as_the_plain_forward(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """The kernels round both parts to half precision, and their sum once more."""
+    names, used, attend_rows = ("qwen2", "llama", "gpt2"), list[str](), FlashKernel.attend_rows
+    monkeypatch.setattr(FlashKernel, "attend_rows", lambda *given: (used.append("flash"), attend_rows(*given))[1])
     ratios = [ratio for name in names for ratio in errors_beside_plain(name, dtype, "system")]
+    assert used
     assert sum(ratios) / len(ratios) <= 1, ratios
     assert max(ratios) <= 1.3, ratios
 

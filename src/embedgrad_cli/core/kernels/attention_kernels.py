@@ -11,18 +11,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from embedgrad_cli.core.kernels.live_memory import device_type_of
+from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 
-attend_on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_attend_on_cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-_attend_on_cuda = torch.ops.aten._scaled_dot_product_efficient_attention
-_attend_on_cuda_backward = torch.ops.aten._scaled_dot_product_efficient_attention_backward
+aten = torch.ops.aten
+attend_on_cpu = aten._scaled_dot_product_flash_attention_for_cpu
+_attend_on_cpu_backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
+_attend_on_cuda = aten._scaled_dot_product_efficient_attention
+_attend_on_cuda_backward = aten._scaled_dot_product_efficient_attention_backward
 
+LARGEST_FLASH, OLDEST_FLASH = 256, (8, 0)  # numbers in a head; compute capability
 NORMS_ALIGNED, MASK_ALIGNED = 32, 16  # numbers per row, for the CUDA kernel to load
 
 
@@ -119,9 +122,84 @@ def _aligned_mask(part: Part) -> Tensor | None:
     return aligned.expand(-1, part.query.shape[1], -1, -1)
 
 
+class FlashKernel:
+    """CUDA's flash attention: for half precision and packed rows, where heads share keys without a copy.
+
+    Tensors come and go as `[1, heads, tokens, head_size]`, which the kernel reads as `[tokens, heads, head_size]`, as
+    networks lay them out. Normalisers are `[1, heads, tokens]`.
+    """
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+        """All queries see all keys."""
+        output, norms, *_ = aten._scaled_dot_product_flash_attention(query, key, value, 0.0, False, False, scale=scale)
+        return output, norms
+
+    def gradients(
+        self, query: Tensor, key: Tensor, value: Tensor, gradient: Tensor, output: Tensor, norms: Tensor, scale: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `AttentionKernel.gradients`."""
+        given, sizes = (gradient, query, key, value, output, norms.contiguous()), (query.shape[2], key.shape[2])
+        of_query, of_key, of_value = aten._scaled_dot_product_flash_attention_backward(
+            *given, None, None, *sizes, 0.0, False, *_no_dropout(query), scale=scale
+        )
+        return of_query, of_key, of_value
+
+    def attend_rows(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, batch: PackedBatch
+    ) -> tuple[Tensor, Tensor]:
+        """Each query sees the keys of its own row up to its own place."""
+        given, width = [_by_tokens(tensor) for tensor in (query, key, value)], batch.mask.shape[1]
+        output, norms, *_ = aten._flash_attention_forward(
+            *given, batch.offsets, batch.offsets, width, width, 0.0, True, False, scale=scale
+        )
+        return _by_heads(output), norms.unsqueeze(0)
+
+    def gradients_of_rows(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        gradient: Tensor,
+        output: Tensor,
+        norms: Tensor,
+        scale: float | None,
+        batch: PackedBatch,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `gradients`, of `attend_rows`."""
+        given, width = [_by_tokens(tensor) for tensor in (gradient, query, key, value, output)], batch.mask.shape[1]
+        rows = (batch.offsets, batch.offsets, width, width)
+        of_all = aten._flash_attention_backward(
+            *given, norms[0].contiguous(), *rows, 0.0, True, *_no_dropout(query), scale=scale
+        )
+        of_query, of_key, of_value = (_by_heads(tensor) for tensor in of_all)
+        return of_query, of_key, of_value
+
+
+def _by_tokens(tensor: Tensor) -> Tensor:
+    """`[1, heads, tokens, n]` → `[tokens, heads, n]`"""
+    return tensor[0].transpose(0, 1)
+
+
+def _by_heads(tensor: Tensor) -> Tensor:
+    """`[tokens, heads, n]` → `[1, heads, tokens, n]`"""
+    return tensor.transpose(0, 1).unsqueeze(0)
+
+
+def _no_dropout(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """In place of what its random numbers began with."""
+    return tensor.new_empty(2, dtype=torch.uint64), tensor.new_empty(0, dtype=torch.uint64)
+
+
 KERNELS: dict[str, AttentionKernel] = {"cpu": _CpuFlash(), "cuda": _CudaEfficient()}
+FLASH: dict[str, FlashKernel] = {"cuda": FlashKernel()}  # for what `suits_flash`
 
 
-def kernel_for(tensor: Tensor) -> AttentionKernel:
-    """The kernel of the device that a tensor is on, or that the meta device stands for."""
-    return KERNELS[device_type_of(tensor)]
+def suits_flash(query: Tensor) -> bool:
+    """Whether flash attention takes queries of this precision and size, on their GPU."""
+    size = query.shape[-1]
+    return (
+        query.dtype in (torch.float16, torch.bfloat16)
+        and size % 8 == 0
+        and size <= LARGEST_FLASH
+        and (query.device.type != "cuda" or torch.cuda.get_device_capability(query.device) >= OLDEST_FLASH)
+    )

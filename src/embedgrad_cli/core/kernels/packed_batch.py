@@ -12,6 +12,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from embedgrad_cli.core.kernels.placed import placed
 
@@ -45,6 +46,11 @@ class PackedBatch:
     def pad_index(self) -> Tensor:
         """For every position of the flattened padded batch a packed token: its own, or any where padding stands."""
         return (self.mask.flatten().long().cumsum(0) - 1).clamp(min=0)
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """Where each row begins among the packed tokens, and where the last one ends: `[batch + 1]` int32."""
+        return pad(self.mask.sum(1).cumsum(0), (1, 0)).int()
 
     @property
     def padded_tokens(self) -> Tensor:

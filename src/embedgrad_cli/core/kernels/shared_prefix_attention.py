@@ -13,7 +13,6 @@ once `prepare_attention` has told them to.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +22,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from embedgrad_cli.core.kernels.activation_checkpointing import body_of
-from embedgrad_cli.core.kernels.attention_kernels import KERNELS, Part, kernel_for
+from embedgrad_cli.core.kernels.attention_kernels import KERNELS
+from embedgrad_cli.core.kernels.attention_parts import Rows, parts_for
 from embedgrad_cli.core.kernels.attention_trial import kernel_difference, relative_error
 from embedgrad_cli.core.kernels.kv_cache import KeyValues, PackedCache, PrefixCache
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
@@ -49,7 +49,7 @@ def attention(
 
     Args:
         query: `[1, heads, total, head_size]`, packed, where there is a shared prefix.
-        key, value: what the rows have of their own, `[batch, key heads, own width, head_size]`.
+        key, value: what the rows have of their own, as `kv_cache.PackedCache` gives it.
     """
     prefix = getattr(key, "shared_prefix", None)
     if prefix is None:
@@ -75,69 +75,24 @@ class _SharedPrefixAttention(torch.autograd.Function):
         mask: Tensor | None,
         scale: float | None,
     ) -> Tensor:
-        kept, dtype, kernel = (query, prefix_keys, prefix_values, keys, values), query.dtype, kernel_for(query)
-        if kernel.in_float32:  # half precision rounds the sum of both parts once, as it rounds attention elsewhere
-            query, prefix_keys, prefix_values, keys, values = (tensor.float() for tensor in kept)
-        heads, group = keys.shape[1], query.shape[1] // keys.shape[1]
-        causal = mask is None and batch.mask.shape[1] > 1
-        mask = None if mask is None else mask.to(query.dtype).repeat_interleave(heads, 0)
-        by_prefix, prefix_norm = kernel.attend(Part(_as_one_row(query, heads), prefix_keys, prefix_values, scale))
-        suffix = Part(_grouped(batch.pad(query), heads), _for_group(keys, group), _for_group(values, group), scale)
-        by_suffix, suffix_norm = kernel.attend(replace(suffix, causal=causal, mask=mask))
-        prefix_norm = prefix_norm.reshape(*query.shape[:3], 1)
-        suffix_norm = batch.unpad(_ungrouped(suffix_norm.unsqueeze(-1), heads))
+        kept, parts = (query, prefix_keys, prefix_values, keys, values), parts_for(query, mask)
+        (by_prefix, prefix_norm), (by_suffix, suffix_norm) = parts.attend(Rows(*kept, batch, mask, scale))
+        # In float32, so that half precision rounds the sum of both parts once, as it rounds attention elsewhere.
         norm = torch.logaddexp(prefix_norm, suffix_norm)
-        output = by_prefix.reshape(query.shape) * (prefix_norm - norm).exp_()
-        output += batch.unpad(_ungrouped(by_suffix, heads)) * (suffix_norm - norm).exp_()
-        output = output.to(dtype)
+        output = by_prefix * (prefix_norm - norm).exp_()
+        output += by_suffix * (suffix_norm - norm).exp_()
+        output = output.to(query.dtype)
         ctx.save_for_backward(*kept, output, norm, mask)
-        ctx.batch, ctx.causal, ctx.scale, ctx.kernel = batch, causal, scale, kernel
+        ctx.batch, ctx.scale, ctx.parts = batch, scale, parts
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        *saved, norm, mask = ctx.saved_tensors
-        dtype, batch, kernel = saved[0].dtype, ctx.batch, ctx.kernel
-        numbers = (*gradients, *saved)
-        if kernel.in_float32:
-            numbers = tuple(tensor.float() for tensor in numbers)
-        gradient, query, prefix_keys, prefix_values, keys, values, output = numbers
-        heads, group = keys.shape[1], query.shape[1] // keys.shape[1]
-        prefix = Part(_as_one_row(query, heads), prefix_keys, prefix_values, ctx.scale)
-        of_query, of_prefix_keys, of_prefix_values = kernel.gradients(
-            prefix, _as_one_row(gradient, heads), _as_one_row(output, heads), _as_one_row(norm, heads).squeeze(-1)
-        )
-        suffix = Part(_grouped(batch.pad(query), heads), _for_group(keys, group), _for_group(values, group), ctx.scale)
-        of_suffix_query, of_keys, of_values = kernel.gradients(
-            replace(suffix, causal=ctx.causal, mask=mask),
-            _grouped(batch.pad(gradient) * batch.mask[:, None, :, None], heads),  # padding has no gradient
-            _grouped(batch.pad(output), heads),
-            _grouped(batch.pad(norm), heads).squeeze(-1),
-        )
-        of_query = of_query.reshape(query.shape) + batch.unpad(_ungrouped(of_suffix_query, heads))
-        of_keys, of_values = of_keys.sum(1).view_as(keys), of_values.sum(1).view_as(values)
-        of_all = (of_query, of_prefix_keys, of_prefix_values, of_keys, of_values)
-        return *(t.to(dtype) for t in of_all), None, None, None
-
-
-def _as_one_row(packed: Tensor, heads: int) -> Tensor:
-    """`[1, all heads, total, n]` → `[1, key heads, group * total, n]`"""
-    return packed.reshape(1, heads, -1, packed.shape[-1])
-
-
-def _grouped(tensor: Tensor, heads: int) -> Tensor:
-    """`[batch, all heads, width, n]` → `[batch * key heads, group, width, n]`"""
-    return tensor.unflatten(1, (heads, -1)).flatten(0, 1)
-
-
-def _ungrouped(tensor: Tensor, heads: int) -> Tensor:
-    """`[batch * key heads, group, width, n]` → `[batch, all heads, width, n]`"""
-    return tensor.unflatten(0, (-1, heads)).flatten(1, 2)
-
-
-def _for_group(tensor: Tensor, group: int) -> Tensor:
-    """`[batch, key heads, width, n]` → `[batch * key heads, group, width, n]`, the group's heads without a copy."""
-    return tensor.flatten(0, 1).unsqueeze(1).expand(-1, group, -1, -1)
+        *kept, output, norm, mask = ctx.saved_tensors
+        query, prefix_keys, prefix_values, keys, values = kept
+        rows = Rows(query, prefix_keys, prefix_values, keys, values, ctx.batch, mask, ctx.scale)
+        of_all = ctx.parts.gradients(rows, gradients[0], output, norm)
+        return *(tensor.to(output.dtype) for tensor in of_all), None, None, None
 
 
 @torch.no_grad()
