@@ -1,12 +1,12 @@
-"""What reading the trunk in place saves of one optimiser step, counted: the trunk read in place, and a copy for each row.
+"""What reading the trunk in place saves of one optimiser step over a copy of it for each row, counted.
 
     python scripts/bench_attention.py --config CONFIG.json [--json FILE] [--device cuda] [--shapes P,Q,T,B[,after] …]
 
 Nothing is computed: the step's own code runs on the meta device as it would on this one, which need not be here, and
 every operator is counted. So there are no seconds, and no figure depends on the machine.
 
-copied        megabytes that operators write which only put numbers elsewhere: cat, clone, casts, index_select, padding
-attention     billions of multiplications of queries with keys and of weights with values, padding included
+copied        megabytes that operators write which only put numbers elsewhere: cat, clone, padding and so on, not casts
+attention     billions of multiplications of queries with keys and of weights with values; packed rows count as padded
 products      billions of multiplications in all other matrix products
 peak          megabytes held at most beside the weights, activations and gradients among them
 passes        forward passes of a step
@@ -37,13 +37,20 @@ from embedgrad_cli.core.passes.query_cache import QueryCache
 
 aten = torch.ops.aten
 COPIES = {
-    *(aten.cat, aten.clone, aten._to_copy, aten.copy_, aten.index_select, aten.index_copy, aten.gather),
-    *(aten.constant_pad_nd, aten.repeat, aten.slice_backward, aten.index_add, aten.new_empty_strided),
-} - {aten.new_empty_strided}
-FORWARD = {aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_efficient_attention}
+    *(aten.cat, aten.clone, aten.copy_, aten.index_select, aten.index_copy, aten.index_add),
+    *(aten.gather, aten.constant_pad_nd, aten.repeat, aten.slice_backward),
+}
+FORWARD = {
+    aten._scaled_dot_product_flash_attention_for_cpu,
+    aten._scaled_dot_product_efficient_attention,
+    aten._scaled_dot_product_flash_attention,
+    aten._flash_attention_forward,
+}
 BACKWARD = {
     aten._scaled_dot_product_flash_attention_for_cpu_backward,
     aten._scaled_dot_product_efficient_attention_backward,
+    aten._scaled_dot_product_flash_attention_backward,
+    aten._flash_attention_backward,
 }
 FIGURES = ["copied", "attention", "products", "peak", "passes"]
 COLUMNS = ["prompt", "query", "target", "batch", "placement", "way", *FIGURES]
@@ -64,16 +71,23 @@ class Counts(TorchDispatchMode):
         if packet in COPIES:
             self.found["copied"] += output.numel() * output.element_size()
         elif packet in FORWARD:
-            self.found["attention"] += 2 * _scores(args[0], args[1])
+            self.found["attention"] += 2 * _products(args[0], args[1], args[3:7])
         elif packet in BACKWARD:  # the scores again, and two gradients of each product
-            self.found["attention"] += 5 * _scores(args[1], args[2])
+            self.found["attention"] += 5 * _products(args[1], args[2], args[6:10])
         elif packet in (aten.mm, aten.addmm, aten.bmm, aten.baddbmm):
             self.found["products"] += output.numel() * args[-1 if packet in (aten.mm, aten.bmm) else -2].shape[-2]
         return output
 
 
-def _scores(query: Tensor, key: Tensor) -> int:
-    return math.prod(query.shape) * key.shape[2]
+def _products(query: Tensor, key: Tensor, packed: Sequence[Any]) -> int:
+    """Multiplications of queries with keys; of packed rows as many as if they were padded, which is too many.
+
+    Args: packed: where rows begin, and how long they are at most.
+    """
+    if query.dim() == 4:
+        return math.prod(query.shape) * key.shape[2]
+    offsets, _, width, key_width = packed
+    return (len(offsets) - 1) * width * key_width * math.prod(query.shape[1:])
 
 
 def count(model: LanguageModel, shape: Shape, device_type: str) -> dict[str, float]:
