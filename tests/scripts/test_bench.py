@@ -24,6 +24,7 @@ pytest.importorskip("peft")
 
 from tests.conftest import make_tokenizer  # noqa: E402
 
+import bench_attention  # noqa: E402
 import bench_evaluation  # noqa: E402
 import bench_growth  # noqa: E402
 import bench_parts  # noqa: E402
@@ -134,6 +135,17 @@ def test_every_part_may_be_left_out_without_another_gradient(tmp_path: Path) -> 
     assert all(row["grad_error"] <= 1e-5 for row in (before, after))
     assert before["queries each time"] is None
     assert all(after[part] > 0 for part in bench_parts.PARTS)
+
+
+def test_reading_the_trunk_in_place_is_counted_without_the_device(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    shapes = ["--size", "5M", "--shapes", "200,8,2,6"]
+    for device in ("cpu", "cuda"):
+        bench_attention.main([*shapes, "--device", device, "--json", str(file)])
+        in_place, copies, quotient = json.loads(file.read_text())
+        assert copies["copied"] > in_place["copied"] > 0, "the trunk is long"
+        assert quotient["copied"] == pytest.approx(copies["copied"] / in_place["copied"], abs=1e-3)
+        assert all(in_place[name] > 0 for name in bench_attention.FIGURES)
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def _prepare(
     resumes = directory.checkpoint.exists()
     before = read_digests(directory.checkpoint) if resumes else None
     told = dated(config.model, before)
-    model = load_model(told, pick_device(ranks.device(config.device)))
+    model = load_model(told, pick_device(ranks.device(config.device), is_trusted=config.device != "auto"))
     stopwatch.begin("encoding")
     known = model.model_tokenizer
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)

@@ -50,7 +50,7 @@ class ModelConfig:
     path: str = setting("hub id, local folder, GGUF file, or embedded:tiny")
     revision: str | None = setting("hub revision (branch, tag or commit)")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
-        "precision of the frozen weights; auto: as stored, on a CPU float32 where that is faster"
+        "precision of the frozen weights; auto: bfloat16 on CUDA; else as stored, on a CPU float32 where that is faster"
     )
     template: Literal["auto", "chat", "plain"] = setting("chat template, plain text, or what the tokenizer has")
     trust_remote_code: bool = setting("run Python code that comes with the model", right=True)

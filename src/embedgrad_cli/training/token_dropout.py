@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from embedgrad_cli.core.kernels.placed import placed
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 
 
@@ -40,4 +41,4 @@ class TokenDropout:
         # Another stream than that of the batches, which are shuffled by the seed and the epoch.
         generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_000_007 + step)
         drawn = torch.rand(len(prompt.seed), 1, generator=generator)
-        return (drawn < self.probability).to(prompt.seed.device)
+        return placed(drawn < self.probability, prompt.seed.device)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
@@ -244,7 +245,11 @@ class Training:
         started, targets = time.perf_counter(), self.targets
         rate = learning_rate(self.config.optimizer, self.state.step, self.config.train.steps) * self.model.embedding_rms
         self.forward.objective = targets.objective
-        loss, norm = self._descend(batch, rate) if batch else (0.0, 0.0)
+        done = self._descend(batch, rate) if batch else torch.zeros(2, device=self.model.device)
+        # Here, and nowhere else, a step waits for the device to be done with it.
+        loss, norm, drift = torch.cat([done, relative_drift(self.prompt).mean().view(1)]).tolist()
+        if not math.isfinite(loss + norm):
+            self._stop_not_finite(batch, loss, norm)
         self.state.average = self.averaging.updated(self.state.average, self.prompt)
         self.state.step += 1
         seconds = time.perf_counter() - started
@@ -253,7 +258,7 @@ class Training:
             loss=loss,
             grad_norm=norm,
             lr=rate,
-            drift=relative_drift(self.prompt).mean().item(),
+            drift=drift,
             tokens=sum(len(example.tokens) + targets.objective.num_tokens(example) for example in batch),
             seconds=round(seconds, 4),
             reward=targets.rewards.mean if targets.rewards else None,
@@ -262,8 +267,8 @@ class Training:
         self._append_metrics(row)
         display.step(row)
 
-    def _descend(self, batch: Sequence[Example], rate: float) -> tuple[float, float]:
-        """Gradient, clipping, update, trust region. Returns: the loss, and the gradient's norm before clipping."""
+    def _descend(self, batch: Sequence[Example], rate: float) -> Tensor:
+        """Gradient, clipping, update, trust region. Returns: `[2]`, loss and the gradient's norm before clipping."""
         settings = self.config.optimizer
         self.optimizer.zero_grad()
         size = self.config.train.micro_batch_size
@@ -271,15 +276,12 @@ class Training:
         loss = set_gradient(self.forward, batch, used, size if isinstance(size, int) else None, self.ranks)
         self.token_dropout.hand_back(used, self.prompt, self.state.step)
         self.trust_region.add_penalty_gradient(self.prompt)
-        limit = settings.max_grad_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.prompt.parameters(), limit)
-        if not math.isfinite(loss.item() + norm.item()):
-            self._stop_not_finite(batch, loss.item(), norm.item())
+        norm = torch.nn.utils.clip_grad_norm_(self.prompt.parameters(), settings.max_grad_norm or math.inf)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.trust_region.project(self.prompt)
-        return loss.item(), norm.item()
+        return torch.stack([loss, norm])
 
     def _training_forward(self) -> Forward:
         settings = self.config.train

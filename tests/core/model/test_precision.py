@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.conftest import make_network
 
 from embedgrad_cli.config.schema import ModelConfig
-from embedgrad_cli.core.model import precision
+from embedgrad_cli.core.model import language_model, precision
 from embedgrad_cli.core.model.language_model import load_model
-from embedgrad_cli.core.model.precision import settle_precision
+from embedgrad_cli.core.model.precision import precision_on_gpu, settle_precision, settle_precision_on_gpu
 from embedgrad_cli.evaluation.digests import dated
 from embedgrad_cli.storage.run_digests import RunDigests
 
@@ -53,6 +54,43 @@ def test_a_precision_that_is_named_is_taken(
     assert load_model(ModelConfig(str(tmp_path), None, "bfloat16", "auto", False), device).dtype_name == "bfloat16"
     before = RunDigests(split="", rendering="", dtype="bfloat16")  # a run that began on another machine goes on in it
     assert load_model(dated(auto, before), device).dtype_name == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("stored", "with_bfloat16", "without"),
+    [
+        (torch.float32, torch.bfloat16, torch.float32),
+        (torch.bfloat16, torch.bfloat16, torch.float32),
+        (torch.float16, torch.float16, torch.float16),
+    ],
+)
+def test_on_cuda_it_is_bfloat16(stored: torch.dtype, with_bfloat16: torch.dtype, without: torch.dtype) -> None:
+    assert precision_on_gpu(stored, has_bfloat16=True) == with_bfloat16
+    assert precision_on_gpu(stored, has_bfloat16=False) == without
+
+
+def test_on_cuda_positions_stay_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = make_network("llama", 100)
+    positions = network.model.rotary_emb.inv_freq.clone()
+    monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
+    settle_precision_on_gpu(network)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
+    assert torch.equal(network.model.rotary_emb.inv_freq, positions)
+    assert network.lm_head.weight.dtype == network.dtype == torch.bfloat16
+
+
+def test_a_model_for_cuda_is_rounded_before_it_is_moved(monkeypatch: pytest.MonkeyPatch, model_folder: Path) -> None:
+    seen = []
+
+    def moved(network: Any, *_: object) -> None:
+        seen.append(network.dtype)
+        raise RuntimeError("no GPU here")
+
+    monkeypatch.setattr(language_model, "_move", moved)
+    for dtype in ("auto", "float32"):
+        with pytest.raises(RuntimeError):
+            load_model(ModelConfig(str(model_folder), None, dtype, "auto", False), torch.device("cuda"))  # type: ignore[arg-type]
+    assert seen == [torch.bfloat16, torch.float32]
 
 
 def test_the_clock_sees_products() -> None:

@@ -39,9 +39,14 @@ def test_it_is_as_the_loaded_one_and_no_weights_are_read(architecture: str, tmp_
     assert found.has_plain_head == loaded.has_plain_head
 
 
-def test_on_a_gpu_no_trunk_is_read_in_place(model_folder: Path) -> None:
-    assert load_unloaded(config_of(model_folder), "cpu").reads_trunk_in_place
-    assert not load_unloaded(config_of(model_folder), "cuda").reads_trunk_in_place
+@pytest.mark.parametrize(("device", "reads"), [("cpu", True), ("cuda", True), ("mps", False)])
+def test_a_trunk_is_read_in_place_where_there_is_a_kernel(model_folder: Path, device: str, reads: bool) -> None:
+    assert load_unloaded(config_of(model_folder), device).reads_trunk_in_place is reads
+
+
+def test_what_is_stored_in_float32_runs_in_bfloat16_on_a_gpu(model_folder: Path) -> None:
+    dtypes = [load_unloaded(config_of(model_folder), device).dtype for device in ("cpu", "mps", "cuda")]
+    assert dtypes == [torch.float32, torch.float32, torch.bfloat16]
 
 
 def test_the_precision_is_the_one_asked_for_or_that_of_the_files(model_folder: Path, tmp_path: Path) -> None:

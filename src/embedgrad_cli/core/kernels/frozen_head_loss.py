@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from embedgrad_cli.core.kernels.attention_kernels import attend_on_cpu
 from embedgrad_cli.core.kernels.live_memory import device_type_of
-from embedgrad_cli.core.kernels.shared_prefix_attention import attend
 
 # Rows of logits held at once. Fewer make poor matrix products, more bring nothing: measured on 2 CPU cores with
 # vocabularies of 32,000 and 152,000.
@@ -66,7 +66,7 @@ def _by_attention(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tens
     """Losses `[n]` and their gradients `[n, hidden_size]`; the vocabulary's parts are merged by their normalisers."""
     parts = math.gcd(len(weight), PARTS)
     vocabulary = weight.unflatten(0, (parts, -1)).unsqueeze(0)
-    means, norms = attend(hidden.expand(1, parts, -1, -1), vocabulary, vocabulary, scale=1.0)
+    means, norms = attend_on_cpu(hidden.expand(1, parts, -1, -1), vocabulary, vocabulary, scale=1.0)
     norms = norms.view(parts, -1, 1)
     norm = norms.logsumexp(0)
     mean = (means[0].float() * (norms - norm).exp()).sum(0)

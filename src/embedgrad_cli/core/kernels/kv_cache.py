@@ -153,8 +153,12 @@ class PackedCache(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        keys, values = self.batch.pad(key_states), self.batch.pad(value_states)
-        keys, values = self.extended_layers[layer_idx] = _append(self.key_values, layer_idx, keys, values)
+        """Returns: keys and values of the rows alone, padded; or packed, as they came, where rows had none before."""
+        keys, values = key_states, value_states
+        if self.mask is not None:
+            keys, values = self.batch.pad(key_states), self.batch.pad(value_states)
+            keys, values = _append(self.key_values, layer_idx, keys, values)
+        self.extended_layers[layer_idx] = keys, values
         prefix = SharedPrefix(*self.key_values.shared_prefix[layer_idx], self.batch, self.mask)
         keys.shared_prefix = prefix  # type: ignore[attr-defined]
         return keys, values
@@ -163,6 +167,8 @@ class PackedCache(DynamicCache):
         """What the cache began with and all that it was given since."""
         mask = torch.cat([self.key_values.mask, self.batch.mask], dim=1)
         layers = [self.extended_layers[index] for index in range(len(self.extended_layers))]
+        if self.mask is None:
+            layers = [(self.batch.pad(keys), self.batch.pad(values)) for keys, values in layers]
         return KeyValues(layers, mask, self.key_values.shared_prefix, self._room_left())
 
     def _room_left(self) -> int | None:

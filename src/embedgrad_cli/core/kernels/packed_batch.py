@@ -12,6 +12,9 @@ from itertools import chain
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from embedgrad_cli.core.kernels.placed import placed
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,23 @@ class PackedBatch:
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]], device: torch.device, left: bool = False) -> PackedBatch:
         """Pack sequences; padding, where they are padded, stands on the right, or on the left of each."""
-        lengths = torch.tensor([len(sequence) for sequence in sequences])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        mask = mask.flip(1) if left else mask
-        tokens = torch.tensor(list(chain.from_iterable(sequences)))
-        return cls(tokens.to(device), mask.to(device), mask.flatten().nonzero().squeeze(1).to(device))
+        lengths = [len(sequence) for sequence in sequences]
+        width = max(lengths)
+        mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+        begins = [row * width + (width - length if left else 0) for row, length in enumerate(lengths)]
+        index = [place for begin, length in zip(begins, lengths, strict=True) for place in range(begin, begin + length)]
+        tokens = list(chain.from_iterable(sequences))
+        return cls(placed(tokens, device), placed(mask.flip(1) if left else mask, device), placed(index, device))
 
     @cached_property
     def pad_index(self) -> Tensor:
         """For every position of the flattened padded batch a packed token: its own, or any where padding stands."""
         return (self.mask.flatten().long().cumsum(0) - 1).clamp(min=0)
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """Where each row begins among the packed tokens, and where the last one ends: `[batch + 1]` int32."""
+        return pad(self.mask.sum(1).cumsum(0), (1, 0)).int()
 
     @property
     def padded_tokens(self) -> Tensor:

@@ -12,6 +12,7 @@ once `prepare_attention` has told them to.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -21,15 +22,18 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from embedgrad_cli.core.kernels.activation_checkpointing import body_of
+from embedgrad_cli.core.kernels.attention_kernels import KERNELS
+from embedgrad_cli.core.kernels.attention_parts import Rows, parts_for
+from embedgrad_cli.core.kernels.attention_trial import kernel_difference, relative_error
 from embedgrad_cli.core.kernels.kv_cache import KeyValues, PackedCache, PrefixCache
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 from embedgrad_cli.core.kernels.stand_in import stand_in_of
 
+log = logging.getLogger(__name__)
+
 NAME = "embedgrad_shared_prefix"
 TOLERANCE, PREFIX = 1e-4, 4  # of the trial: relative, in float32; tokens
-
-attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+COPIES = "attention has a copy of the shared prefix for every row: %s"
 
 
 def attention(
@@ -45,7 +49,7 @@ def attention(
 
     Args:
         query: `[1, heads, total, head_size]`, packed, where there is a shared prefix.
-        key, value: what the rows have of their own, `[batch, key heads, own width, head_size]`.
+        key, value: what the rows have of their own, as `kv_cache.PackedCache` gives it.
     """
     prefix = getattr(key, "shared_prefix", None)
     if prefix is None:
@@ -71,111 +75,57 @@ class _SharedPrefixAttention(torch.autograd.Function):
         mask: Tensor | None,
         scale: float | None,
     ) -> Tensor:
-        kept, dtype = (query, prefix_keys, prefix_values, keys, values), query.dtype
+        kept, parts = (query, prefix_keys, prefix_values, keys, values), parts_for(query, mask)
+        (by_prefix, prefix_norm), (by_suffix, suffix_norm) = parts.attend(Rows(*kept, batch, mask, scale))
         # In float32, so that half precision rounds the sum of both parts once, as it rounds attention elsewhere.
-        query, prefix_keys, prefix_values, keys, values = (tensor.float() for tensor in kept)
-        heads, group = keys.shape[1], query.shape[1] // keys.shape[1]
-        causal = mask is None and batch.mask.shape[1] > 1
-        mask = None if mask is None else mask.float().repeat_interleave(heads, 0)
-        by_prefix, prefix_norm = attend(_as_one_row(query, heads), prefix_keys, prefix_values, scale=scale)
-        by_suffix, suffix_norm = attend(
-            _grouped(batch.pad(query), heads),
-            _for_group(keys, group),
-            _for_group(values, group),
-            is_causal=causal,
-            attn_mask=mask,
-            scale=scale,
-        )
-        prefix_norm = prefix_norm.reshape(*query.shape[:3], 1)
-        suffix_norm = batch.unpad(_ungrouped(suffix_norm.unsqueeze(-1), heads))
         norm = torch.logaddexp(prefix_norm, suffix_norm)
-        output = by_prefix.reshape(query.shape) * (prefix_norm - norm).exp_()
-        output += batch.unpad(_ungrouped(by_suffix, heads)) * (suffix_norm - norm).exp_()
-        output = output.to(dtype)
+        output = by_prefix * (prefix_norm - norm).exp_()
+        output += by_suffix * (suffix_norm - norm).exp_()
+        output = output.to(query.dtype)
         ctx.save_for_backward(*kept, output, norm, mask)
-        ctx.batch, ctx.causal, ctx.scale = batch, causal, scale
+        ctx.batch, ctx.scale, ctx.parts = batch, scale, parts
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        *saved, norm, mask = ctx.saved_tensors
-        dtype, batch = saved[0].dtype, ctx.batch
-        # In half precision this kernel takes up to five times as long as in float32, where rows are short.
-        gradient, query, prefix_keys, prefix_values, keys, values, output = (t.float() for t in (*gradients, *saved))
-        heads, group = keys.shape[1], query.shape[1] // keys.shape[1]
-        of_query, of_prefix_keys, of_prefix_values = _attend_backward(
-            _as_one_row(gradient, heads),
-            _as_one_row(query, heads),
-            prefix_keys,
-            prefix_values,
-            _as_one_row(output, heads),
-            _as_one_row(norm, heads).squeeze(-1),
-            0.0,
-            False,
-            scale=ctx.scale,
-        )
-        of_suffix_query, of_keys, of_values = _attend_backward(
-            _grouped(batch.pad(gradient) * batch.mask[:, None, :, None], heads),  # padding has no gradient
-            _grouped(batch.pad(query), heads),
-            _for_group(keys, group),
-            _for_group(values, group),
-            _grouped(batch.pad(output), heads),
-            _grouped(batch.pad(norm), heads).squeeze(-1),
-            0.0,
-            ctx.causal,
-            attn_mask=mask,
-            scale=ctx.scale,
-        )
-        of_query = of_query.reshape(query.shape) + batch.unpad(_ungrouped(of_suffix_query, heads))
-        of_keys, of_values = of_keys.sum(1).view_as(keys), of_values.sum(1).view_as(values)
-        of_all = (of_query, of_prefix_keys, of_prefix_values, of_keys, of_values)
-        return *(t.to(dtype) for t in of_all), None, None, None
-
-
-def _as_one_row(packed: Tensor, heads: int) -> Tensor:
-    """`[1, all heads, total, n]` → `[1, key heads, group * total, n]`"""
-    return packed.reshape(1, heads, -1, packed.shape[-1])
-
-
-def _grouped(tensor: Tensor, heads: int) -> Tensor:
-    """`[batch, all heads, width, n]` → `[batch * key heads, group, width, n]`"""
-    return tensor.unflatten(1, (heads, -1)).flatten(0, 1)
-
-
-def _ungrouped(tensor: Tensor, heads: int) -> Tensor:
-    """`[batch * key heads, group, width, n]` → `[batch, all heads, width, n]`"""
-    return tensor.unflatten(0, (-1, heads)).flatten(1, 2)
-
-
-def _for_group(tensor: Tensor, group: int) -> Tensor:
-    """`[batch, key heads, width, n]` → `[batch * key heads, group, width, n]`, the group's heads without a copy."""
-    return tensor.flatten(0, 1).unsqueeze(1).expand(-1, group, -1, -1)
+        *kept, output, norm, mask = ctx.saved_tensors
+        query, prefix_keys, prefix_values, keys, values = kept
+        rows = Rows(query, prefix_keys, prefix_values, keys, values, ctx.batch, mask, ctx.scale)
+        of_all = ctx.parts.gradients(rows, gradients[0], output, norm)
+        return *(tensor.to(output.dtype) for tensor in of_all), None, None, None
 
 
 @torch.no_grad()
 def prepare_attention(network: Any) -> bool:
     """Let the network's layers attend to a shared prefix in place, if they can; else leave them as they are.
 
-    They can on a CPU, where no layer's view is cut into windows or chunks and all go through PyTorch's attention.
-    Whether they really do is tried out on its stand-in (`stand_in_of`): a model may treat its keys in ways of its own.
+    They can where the device has a kernel for it, no layer's view is cut into windows or chunks, and all go through
+    PyTorch's attention. Whether they really do is tried out: the kernel on random numbers in the network's precision,
+    and the layers on its stand-in (`stand_in_of`), as a model may treat its keys in ways of its own. The log says why
+    not.
 
     Returns: whether they can. What they compute without a shared prefix stays the same.
     """
     implementation = network.config._attn_implementation
     if implementation == NAME:  # prepared before
         return True
-    if not _might_attend(network, network.device.type):
+    reason = _why_not(network, network.device.type)
+    if reason is not None:
+        log.info(COPIES, reason)
         return False
     try:
+        if not KERNELS[network.device.type].held_by_tests:
+            reason = kernel_difference(attention, network)
         network.set_attn_implementation(NAME)
         _after_a_prefix(body_of(network))  # in its own precision nothing is compared: rounding may be all there is
         with stand_in_of(network) as exact:
-            agrees = _agrees(body_of(exact))
-    except Exception:  # whatever an unknown model raises here means: not with this one
-        agrees = False
-    if not agrees:
+            reason = reason or _difference(body_of(exact))
+    except Exception as error:  # whatever an unknown model or device raises here means: not with this one
+        reason = str(error).split("\n")[0] or type(error).__name__
+    if reason is not None:
+        log.warning(COPIES, reason)
         network.set_attn_implementation(implementation)
-    return agrees
+    return reason is None
 
 
 def assume_prepared(network: Any, device_type: str) -> bool:
@@ -183,16 +133,19 @@ def assume_prepared(network: Any, device_type: str) -> bool:
 
     Args: device_type: where the network would be.
     """
-    if not _might_attend(network, device_type):
+    if _why_not(network, device_type) is not None:
         return False
     network.set_attn_implementation(NAME)
     return True
 
 
-def _might_attend(network: Any, device_type: str) -> bool:
-    """Whether the network's config lets its layers attend to a shared prefix in place, there."""
-    is_sdpa = network.config._attn_implementation == "sdpa"
-    return device_type == "cpu" and is_sdpa and _sees_everything(network.config.get_text_config())
+def _why_not(network: Any, device_type: str) -> str | None:
+    """Why its config, or the device, keeps the network's layers from attending to a shared prefix in place."""
+    if device_type not in KERNELS:
+        return f"no kernel for {device_type} gives normalisers"
+    if network.config._attn_implementation != "sdpa":
+        return f"its attention is {network.config._attn_implementation}, not sdpa"
+    return None if _sees_everything(network.config.get_text_config()) else "some layers see a part of what is before"
 
 
 def _sees_everything(config: Any) -> bool:
@@ -203,11 +156,11 @@ def _sees_everything(config: Any) -> bool:
     return set(layer_types) == {"full_attention"}
 
 
-def _agrees(body: Any) -> bool:
-    """Whether a few tokens have the same hidden states after a prefix in place as in one sequence, in float32."""
+def _difference(body: Any) -> str | None:
+    """Whether a few tokens have other hidden states after a prefix in place than in one sequence, in float32."""
     expected = body(input_ids=_some_ids(body), use_cache=False).last_hidden_state[:, PREFIX:]
-    error = (_after_a_prefix(body) - expected).norm() / expected.norm()
-    return bool(error <= TOLERANCE)
+    error = relative_error(_after_a_prefix(body), expected)
+    return None if error <= TOLERANCE else f"its layers differ by {error:.1%} after a prefix in place"
 
 
 def _after_a_prefix(body: Any) -> Tensor:

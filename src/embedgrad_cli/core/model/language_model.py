@@ -16,8 +16,9 @@ from torch import Tensor
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
+from embedgrad_cli.core.model.device_check import why_unfit
 from embedgrad_cli.core.model.pinned_template import original_of, pinned_day
-from embedgrad_cli.core.model.precision import settle_precision
+from embedgrad_cli.core.model.precision import settle_precision, settle_precision_on_gpu
 from embedgrad_cli.core.model.shards import read_index
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, find_turn_end, from_pretrained, load_tokenizer, loading
 from embedgrad_cli.core.model.unpacked_gguf import gguf_record, place_of
@@ -188,22 +189,36 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else Apple's, else the CPU.
+def pick_device(name: str, is_trusted: bool = True) -> torch.device:
+    """`auto` is the first CUDA device, else Apple's, else the CPU; a GPU that computes wrong is left out.
+
+    Args: is_trusted: the user named it; False tries it out, as `auto` does (`core.model.device_check`).
 
     Raises:
-        UserError: the named device does not exist here.
+        UserError: the named device does not exist here, or it was tried out and computes wrong.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = _first_that_computes()
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if not is_trusted and (reason := why_unfit(device)):
+            raise RuntimeError(f"{reason}.")
     except Exception as error:
         raise UserError(
             f"device={name} cannot be used here: {str(error).splitlines()[0]} Use device=cpu, or device=auto."
         ) from error
     return device
+
+
+def _first_that_computes() -> str:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    for name in [name for name, is_there in there.items() if is_there]:
+        reason = why_unfit(torch.device(name))
+        if reason is None:
+            return name
+        log.warning("device=auto leaves out %s: %s", name, reason)
+    return "cpu"
 
 
 def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
@@ -220,7 +235,10 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
         settings = {"dtype": config.dtype, "attn_implementation": attention_of(config)}
         # Safetensors only: a pickled checkpoint can run code while it is read.
         network = from_pretrained(AutoModelForCausalLM, config, use_safetensors=True, **settings)
-    _move(network.requires_grad_(False).eval(), device, config)
+    network.requires_grad_(False).eval()
+    if config.dtype == "auto" and device.type == "cuda":
+        settle_precision_on_gpu(network)
+    _move(network, device, config)
     if config.dtype == "auto" and device.type == "cpu":
         settle_precision(network)
     reads_trunk_in_place = prepare_attention(network)

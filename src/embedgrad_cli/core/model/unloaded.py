@@ -10,6 +10,7 @@ from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.live_memory import LiveMemory
 from embedgrad_cli.core.kernels.shared_prefix_attention import assume_prepared
 from embedgrad_cli.core.model.language_model import LanguageModel, attention_of
+from embedgrad_cli.core.model.precision import has_bfloat16, precision_on_gpu
 from embedgrad_cli.core.model.tokenizer import from_pretrained, load_tokenizer, loading
 
 
@@ -30,7 +31,7 @@ def load_unloaded(config: ModelConfig, device_type: str) -> LanguageModel:
     with loading(config):
         known = load_tokenizer(config)
         shape = from_pretrained(AutoConfig, config)
-        dtype = _dtype(config, shape)
+        dtype = _dtype(config, shape, device_type)
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(
                 shape,
@@ -46,9 +47,10 @@ def load_unloaded(config: ModelConfig, device_type: str) -> LanguageModel:
     return model
 
 
-def _dtype(config: ModelConfig, shape: Any) -> torch.dtype:
+def _dtype(config: ModelConfig, shape: Any, device_type: str) -> torch.dtype:
     """The precision that was asked for, or that the weights were saved in, as far as the config says."""
-    name = config.dtype if config.dtype != "auto" else getattr(shape.get_text_config(), "dtype", None)
-    if isinstance(name, torch.dtype):
-        return name
-    return getattr(torch, name) if isinstance(name, str) else torch.float32
+    if config.dtype != "auto":
+        return getattr(torch, config.dtype)
+    name = getattr(shape.get_text_config(), "dtype", None)
+    stored = getattr(torch, name) if isinstance(name, str) else name or torch.float32
+    return precision_on_gpu(stored, has_bfloat16()) if device_type == "cuda" else stored

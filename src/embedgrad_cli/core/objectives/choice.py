@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from embedgrad_cli.core.kernels.placed import placed
 from embedgrad_cli.core.objectives.objective import Passes
 from embedgrad_cli.core.text.encoding import Choices, Example, Row
 from embedgrad_cli.tasks.score_rule import Rule, divisor
@@ -60,13 +60,13 @@ class Choice:
         rows = [self.rows[example.id] for example in batch]
         absolute = self.gold_weight > 0 or any(len(set(row.divisors)) > 1 for row in rows)
         scores = passes.choice_scores([row.choices.ids for row in rows], absolute)
-        divisors = torch.ones_like(scores)
-        for number, row in enumerate(rows):
-            divisors[number, : len(row.divisors)] = torch.tensor(row.divisors, dtype=scores.dtype)
-        gold = torch.tensor([row.gold for row in rows], device=scores.device)
+        most = scores.shape[1]
+        padded = [[*row.divisors, *[1] * (most - len(row.divisors))] for row in rows]
+        divisors = placed(padded, scores.device, scores.dtype)
+        gold = placed([row.gold for row in rows], scores.device)
         total = self.choice_weight * cross_entropy(scores / divisors, gold, reduction="sum")
         if self.gold_weight:
-            lengths = torch.tensor([len(row.choices.ids[row.gold]) for row in rows], device=scores.device)
+            lengths = placed([len(row.choices.ids[row.gold]) for row in rows], scores.device)
             total = total - self.gold_weight * (scores.gather(1, gold[:, None]).squeeze(1) / lengths).sum()
         return total
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from embedgrad_cli.core.kernels.placed import placed
 from embedgrad_cli.core.objectives.objective import Passes
 from embedgrad_cli.core.text.encoding import Example
 
@@ -59,7 +60,7 @@ class Distill:
     def total(self, batch: Sequence[Example], passes: Passes) -> Tensor:
         rows = [self.rows[example.id] for example in batch]
         ours = passes.token_likelihoods(torch.cat([row.ids for row in rows]))
-        theirs = torch.cat([row.likelihoods for row in rows]).to(ours.device)
+        theirs = placed(torch.cat([row.likelihoods for row in rows]), ours.device)
         shares = theirs.exp()
         rest, our_rest = ((1 - likelihoods.exp().sum(1)).clamp(min=0) for likelihoods in (theirs, ours))
         of_rest = rest * (_log(rest) - _log(our_rest))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from embedgrad_cli.core.kernels.placed import placed
 from embedgrad_cli.core.objectives.objective import Passes
 from embedgrad_cli.core.text.encoding import Example
 
@@ -36,5 +36,5 @@ class MaskedGold:
 
     def total(self, batch: Sequence[Example], passes: Passes) -> Tensor:
         losses = passes.target_losses()
-        mask = torch.tensor([keeps for example in batch for keeps in self.kept[example]], device=losses.device)
+        mask = placed([keeps for example in batch for keeps in self.kept[example]], losses.device)
         return losses.masked_fill(~mask, 0.0).sum()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from embedgrad_cli.core.kernels.placed import placed
 from embedgrad_cli.core.objectives.objective import Passes
 from embedgrad_cli.core.text.encoding import Example
 
@@ -70,9 +71,8 @@ class Reward:
     def total(self, batch: Sequence[Example], passes: Passes) -> Tensor:
         rows = [self.rows[example.id] for example in batch]
         scores = passes.choice_scores([row.ids for row in rows], absolute=True, temperature=self.temperature)
-        weights = torch.zeros_like(scores)
-        for number, row in enumerate(rows):
-            weights[number, : len(row.weights)] = torch.tensor(row.weights, dtype=scores.dtype)
+        padded = [[*row.weights, *[0.0] * (scores.shape[1] - len(row.weights))] for row in rows]
+        weights = placed(padded, scores.device, scores.dtype)
         # Where a row has fewer answers than another its scores are -inf.
         return -(weights * torch.where(weights == 0, 0.0, scores)).sum()
 

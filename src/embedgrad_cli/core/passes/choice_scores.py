@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from embedgrad_cli.core.kernels.frozen_head_loss import frozen_head_losses
 from embedgrad_cli.core.kernels.kv_cache import KeyValues
+from embedgrad_cli.core.kernels.placed import placed
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.objectives import Labels
 from embedgrad_cli.core.passes.network_pass import (
@@ -77,8 +78,8 @@ def _first_tokens(
     Args: states: at each row's last position, the hidden state, or the logits of a model whose head is not plain.
     """
     firsts = [[ids[0] for ids in of_row] for of_row in labels]
-    row_of = torch.tensor([row for row, tokens in enumerate(firsts) for _ in tokens], device=states.device)
-    tokens = torch.tensor(list(chain.from_iterable(firsts)), device=states.device)
+    row_of = placed([row for row, tokens in enumerate(firsts) for _ in tokens], states.device)
+    tokens = placed(list(chain.from_iterable(firsts)), states.device)
     if not model.has_plain_head:
         logits = states.float() / temperature
         chosen = logits.index_select(0, row_of).gather(1, tokens[:, None]).squeeze(1)
@@ -88,7 +89,7 @@ def _first_tokens(
     chosen = (chosen if layer.bias is None else chosen + layer.bias[tokens].float()) / temperature
     if not absolute:
         return chosen
-    starts = torch.tensor([0, *accumulate(map(len, firsts))][:-1], device=states.device)
+    starts = placed([0, *accumulate(map(len, firsts))][:-1], states.device)
     norms = frozen_head_losses(states, layer, tokens[starts], temperature) + chosen.index_select(0, starts)
     return chosen - norms.index_select(0, row_of)
 

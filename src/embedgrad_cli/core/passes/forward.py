@@ -14,9 +14,9 @@ Where the examples of a batch share more than all examples do, the batch's trunk
 a target token reach the last layer's MLP and the vocabulary. The same schedule is known from reinforcement learning
 with shared prompts (arXiv 2606.01143); it needs no kernel.
 
-Where attention can read the trunk in place (`core.kernels.shared_prefix_attention`), rows are packed and nothing is
-padded; elsewhere every row gets a view of the trunk in a `transformers` cache, and micro-batches hold rows of similar
-length.
+Where attention can read the trunk in place (`core.kernels.shared_prefix_attention`), rows are packed and nothing around
+it is padded; elsewhere every row gets a view of the trunk in a `transformers` cache, and micro-batches hold rows of
+similar length.
 
 A model whose cache cannot carry gradient (`trunk_check`) uses the plain forward (`plain`), and so do the tests, as the
 reference.

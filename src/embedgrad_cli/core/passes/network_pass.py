@@ -30,6 +30,7 @@ from embedgrad_cli.core.kernels.frozen_head_loss import frozen_head_losses
 from embedgrad_cli.core.kernels.kv_cache import KeyValues, PackedCache, PrefixCache
 from embedgrad_cli.core.kernels.needed_positions import logits_only_at, mlp_only_at
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
+from embedgrad_cli.core.kernels.placed import placed
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 
@@ -118,7 +119,7 @@ def losses_at(
 ) -> Tensor:
     """Negative log-likelihood of a target after each position, `[len(positions)]` float32; else as `logits_at`."""
     work = (model, sequences, key_values, prompt, positions, checkpoint_activations)
-    wanted = torch.tensor(targets, device=model.device)
+    wanted = placed(targets, model.device)
     if model.has_plain_head:
         return frozen_head_losses(hidden_states_at(*work), model.network.get_output_embeddings(), wanted, temperature)
     return cross_entropy(logits_at(*work).float() / temperature, wanted, reduction="none")
@@ -144,7 +145,7 @@ def _prepare(
 ) -> _Prepared:
     """Args: read_only: nothing follows, so the cache need not be extended, and layers may run again."""
     batch = PackedBatch.of(sequences, model.device)
-    index = torch.tensor(positions, device=model.device)
+    index = placed(positions, model.device)
     mask = torch.cat([key_values.mask, batch.mask], dim=1)
     position_ids = key_values.prefix_width + (mask.long().cumsum(1) - 1)[:, key_values.mask.shape[1] :].clamp(min=0)
     cache: PackedCache | PrefixCache

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from embedgrad_cli.core.kernels.frozen_head_loss import LOGIT_ROWS, frozen_head_likelihoods
+from embedgrad_cli.core.kernels.placed import placed
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class States:
 
     def likelihoods(self, ids: Tensor) -> Tensor:
         """Log-likelihoods of the tokens `ids` `[n, k]`: the same shape, float32, with gradient."""
-        ids = ids.to(self.values.device)
+        ids = placed(ids, self.values.device)
         if self.layer is not None:
             return frozen_head_likelihoods(self.values, self.layer, ids)
         logits = self.values.float()

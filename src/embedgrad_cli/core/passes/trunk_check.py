@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from embedgrad_cli.core.kernels.activation_checkpointing import body_of
 from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
+from embedgrad_cli.core.kernels.shared_prefix_attention import COPIES
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.model.trial import trial_of
 from embedgrad_cli.core.passes.forward import Forward
@@ -41,7 +42,8 @@ def why_no_trunk(model: LanguageModel, examples: Sequence[Example], prompt: Soft
     """Compare ways of computing on a few examples of different length, the longest among them.
 
     Tried out are log-likelihoods by token ids, by embeddings and by the trunk; gradients by the trunk; and the logits
-    after the example and after one more token. On a small float32 stand-in for the model, see `core.model.trial`.
+    after the example and after one more token. On a small float32 stand-in for the model, see `core.model.trial`. Where
+    a trunk that is read in place does not do and one with a copy per row does, the model has copies from then on.
 
     Returns: why this model cannot share a trunk on these examples, in words; None: it can.
     Raises:
@@ -54,6 +56,12 @@ def why_no_trunk(model: LanguageModel, examples: Sequence[Example], prompt: Soft
             _check_embeddings(trial, chosen, prompt)
             _check_causal(trial, chosen[0])
             reason = _difference(trial, chosen, prompt)
+            if reason and trial.reads_trunk_in_place:
+                trial.reads_trunk_in_place, in_place = False, reason
+                reason = _difference(trial, chosen, prompt)
+                if reason is None:
+                    model.reads_trunk_in_place = False
+                    log.warning(COPIES, in_place)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise OutOfMemory(_NO_MEMORY.format(tokens=chosen[-1].length)) from error
@@ -132,7 +140,7 @@ def _check_causal(model: LanguageModel, example: Example) -> None:
 
 def _difference(trial: LanguageModel, examples: list[Example], prompt: SoftPrompt) -> str | None:
     """In what the trunk differs from the plain forward, or None."""
-    forward = Forward(trial, examples)
+    forward, prompt.vectors.grad = Forward(trial, examples), None
     try:
         forward.accumulate_gradient(examples, prompt)
         by_trunk = prompt.vectors.grad
