@@ -50,9 +50,9 @@ def settle_packed(network: nn.Module) -> None:
     """Let packed layers compute in the precision of their input, and keep a backward pass; in place."""
     for module in network.modules():
         weight = getattr(module, "weight", None)
-        if type(module) is nn.Linear and hasattr(weight, "dequantize") and not is_plain(weight):
-            if getattr(weight, "act_quant_kwargs", None) is None:  # else it rounds its inputs, and is refused
-                module.__class__ = PackedLinear
+        rounds_inputs = getattr(weight, "act_quant_kwargs", None) is not None
+        if type(module) is nn.Linear and not is_plain(weight) and hasattr(weight, "dequantize") and not rounds_inputs:
+            module.__class__ = PackedLinear
         if hasattr(module, "compute_type_is_set"):  # of bitsandbytes; with a precision of its own it casts to that
             module.compute_dtype, module.compute_type_is_set = None, True
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -305,8 +305,10 @@ def load_outline(config: ModelConfig) -> tuple[LanguageModel, Path]:
             network = AutoModelForCausalLM.from_config(from_pretrained(AutoConfig, local), trust_remote_code=trusts)
         if (folder / "generation_config.json").is_file():
             network.generation_config = GenerationConfig.from_pretrained(folder)
-    gguf = gguf_record(config.path)
-    return LanguageModel(network, known.tokenizer, config.path, _commit(config), known.is_chat, gguf=gguf), folder
+        quantization = quantization_of(replace(local, quantization=None))  # as the files are, whatever loads them
+    commit, gguf = _commit(config), gguf_record(config.path)
+    tokenizer, is_chat = known.tokenizer, known.is_chat
+    return LanguageModel(network, tokenizer, config.path, commit, is_chat, gguf=gguf, quantization=quantization), folder
 
 
 def _check_files(config: ModelConfig) -> None:

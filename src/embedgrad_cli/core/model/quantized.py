@@ -1,4 +1,4 @@
-"""Models whose frozen weights are quantised, to eight or four bits: transformers loads them, and the result is checked."""
+"""Models whose frozen weights are quantised: transformers loads them, and what is loaded is checked."""
 
 from __future__ import annotations
 
