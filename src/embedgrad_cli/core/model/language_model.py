@@ -19,7 +19,7 @@ from embedgrad_cli.core.kernels.packed_linear import is_plain
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
 from embedgrad_cli.core.model.pinned_template import original_of, pinned_day
 from embedgrad_cli.core.model.precision import settle_precision
-from embedgrad_cli.core.model.quantized import quantization_of, quantized_loading, settle_quantized
+from embedgrad_cli.core.model.quantized import named, quantization_of, quantized_loading, settle_quantized
 from embedgrad_cli.core.model.shards import read_index
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, find_turn_end, from_pretrained, load_tokenizer, loading
 from embedgrad_cli.core.model.unpacked_gguf import gguf_record, place_of
@@ -228,7 +228,8 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
         settings = {"dtype": config.dtype, "attn_implementation": attention_of(config)}
         settings |= quantized_loading(config, quantization, device)
         # Safetensors only: a pickled checkpoint can run code while it is read.
-        network = from_pretrained(AutoModelForCausalLM, config, use_safetensors=True, **settings)
+        with named(config, quantization):
+            network = from_pretrained(AutoModelForCausalLM, config, use_safetensors=True, **settings)
     _move(network.requires_grad_(False).eval(), device, config)
     if quantization is not None:
         settle_quantized(network, config, quantization)

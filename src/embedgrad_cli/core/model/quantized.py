@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -63,6 +65,25 @@ def _request(record: QuantizationRecord) -> Any:
     from transformers import TorchAoConfig
 
     return TorchAoConfig(Int8WeightOnlyConfig(set_inductor_config=False))
+
+
+@contextmanager
+def named(config: ModelConfig, record: QuantizationRecord | None) -> Iterator[None]:
+    """Within it, a quantised model that cannot be loaded is called one.
+
+    Raises:
+        ModelError: with what transformers says, such as a library that it needs.
+    """
+    try:
+        yield
+    except ModelError as error:
+        if record is None or error.__cause__ is None:
+            raise
+        reason = (str(error.__cause__).strip().splitlines() or [type(error.__cause__).__name__])[0].rstrip(".")
+        raise ModelError(
+            f"{_key(config)} ({record.name}) cannot be loaded here: {reason}. Mend that, or give a model that is not "
+            f"quantised, and perhaps model.quantization={' or '.join(QUANTIZATIONS)}."
+        ) from error
 
 
 def settle_quantized(network: Any, config: ModelConfig, record: QuantizationRecord) -> None:
