@@ -22,7 +22,8 @@ TOLERANCE = 1e-3  # relative, in float32: LLM.int8 is off by 5e-3
 
 def is_plain(weight: Tensor | None) -> bool:
     """Whether a weight is a matrix of numbers that anything can be computed with."""
-    return type(weight) in (Tensor, nn.Parameter) and weight.is_floating_point() and weight.itemsize > 1
+    is_known = weight is not None and type(weight) in (Tensor, nn.Parameter)
+    return is_known and weight.is_floating_point() and weight.itemsize > 1  # type: ignore[union-attr]
 
 
 class _FrozenLinear(torch.autograd.Function):
@@ -48,6 +49,7 @@ class PackedLinear(nn.Linear):
 
 def settle_packed(network: nn.Module) -> None:
     """Let packed layers compute in the precision of their input, and keep a backward pass; in place."""
+    module: Any
     for module in network.modules():
         weight = getattr(module, "weight", None)
         rounds_inputs = getattr(weight, "act_quant_kwargs", None) is not None
@@ -97,8 +99,8 @@ def why_not_linear(layer: nn.Module, device: torch.device) -> str | None:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return f"no gradient comes back on {device.type}: {reason.rstrip('.')}"
     forward, backward = outputs @ given.T, inputs @ gradient.T
-    error = float((forward - backward).norm() / forward.norm())
-    return None if error <= TOLERANCE else f"the gradient is {error:.1%} off what they compute"
+    off = float((forward - backward).norm() / forward.norm())
+    return None if off <= TOLERANCE else f"the gradient is {off:.1%} off what they compute"
 
 
 def _width(module: nn.Module | None) -> int:
