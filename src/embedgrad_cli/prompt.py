@@ -25,10 +25,17 @@ from embedgrad_cli.core.model.greedy import changes_likeliest, neutral_arguments
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.model.pinned_template import pin
 from embedgrad_cli.core.model.tokenizer import today
-from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact, recorded_template, warn_undated
+from embedgrad_cli.core.prompt.artifact import (
+    check_fingerprint,
+    load_artifact,
+    recorded_template,
+    warn_quantization,
+    warn_undated,
+)
 from embedgrad_cli.core.text.conversation import Turns, joins_system_turn, render_turns
 from embedgrad_cli.core.text.encoding import tokenise, tokenise_apart
 from embedgrad_cli.errors import TemplateError
+from embedgrad_cli.storage.quantization import quantization_record
 from embedgrad_cli.storage.record import Json
 
 log = logging.getLogger(__name__)
@@ -143,8 +150,10 @@ class Prompt:
             self._tokenizer = self._told_as_in_training(tokenizer) if is_chat else tokenizer
             # A network in memory does not say which GGUF file it came from, so that is not compared.
             gguf = self._artifact.metadata.model.gguf
-            language_model = LanguageModel(model, self._tokenizer, path, None, is_chat, gguf=gguf)
+            packing = quantization_record(getattr(model.config, "quantization_config", None))
+            language_model = LanguageModel(model, self._tokenizer, path, None, is_chat, gguf=gguf, quantization=packing)
             check_fingerprint(self._artifact, language_model, self._path)
+            warn_quantization(self._artifact, language_model, self._path)
             _warn_of_settings(model)
             warn_undated(self._artifact, language_model, self._path)
             self._checked = (weakref.ref(model), weakref.ref(tokenizer))

@@ -58,6 +58,13 @@ def test_half_precision_halves_the_weights_and_is_tried_out_in_float32(model_fol
     assert trials[1] == pytest.approx(weights_of(whole.model), rel=0.01)  # of two layers, all
 
 
+def test_packed_weights_are_counted_as_packed(model_folder: Path, choice_data: Path) -> None:
+    whole, *packed = (
+        weights_of(work_of(model_folder, choice_data, model__quantization=kind).model) for kind in (None, "int8", "nf4")
+    )
+    assert whole > packed[0] > packed[1] > whole / 8
+
+
 def test_answers_that_are_generated_hold_a_cache_of_their_length(model_folder: Path, choice_data: Path) -> None:
     def caches(tokens: int) -> int:
         changes = {"task__kind": "generation", "task__choices": None, "task__max_new_tokens": tokens}

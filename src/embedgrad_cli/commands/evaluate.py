@@ -38,6 +38,7 @@ from embedgrad_cli.core.prompt.artifact import (
     check_fingerprint,
     load_artifact,
     recorded_template,
+    warn_quantization,
     warn_undated,
 )
 from embedgrad_cli.core.prompt.soft_prompt import measure_drift
@@ -197,6 +198,7 @@ def _check_artifacts(
     """
     for name, artifact in artifacts.items():
         check_fingerprint(artifact, model, _file(config, name))
+        warn_quantization(artifact, model, _file(config, name))
         if not has_day:
             warn_undated(artifact, model, _file(config, name))
         if not (_is_of_training(artifact, template, model) and _is_told_the_same(artifact, config, model)):

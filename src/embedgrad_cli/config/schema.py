@@ -63,6 +63,9 @@ class ModelConfig:
     attention: Literal["eager", "sdpa"] | None = setting(
         "how attention is computed; null: as fast as is exact", default=None
     )
+    quantization: Literal["nf4", "int8"] | None = setting(
+        "pack the frozen weights in 4 or 8 bits while they are loaded; null: as stored", default=None
+    )
 
 
 @dataclass

@@ -27,6 +27,7 @@ from embedgrad_cli.core.prompt.artifact import (
     refuse_other_model,
     template_record,
     told_as_in_training,
+    warn_quantization,
     warn_undated,
 )
 from embedgrad_cli.core.text.encoding import Example, Slots, encode
@@ -151,6 +152,7 @@ def open_source(artifact: str | Path, model: ModelConfig | None = None) -> Sourc
     if config.chat_template_date is None:
         warn_undated(loaded, outline, str(artifact))
     refuse_other_model(loaded, outline, str(artifact), differences(loaded, outline))
+    warn_quantization(loaded, outline, str(artifact))
     checkpoint = Checkpoint(folder, getattr(outline.network.config, "transformers_weights", None))
     with loading(config):
         placed = place_weights(checkpoint, outline.network)

@@ -145,6 +145,10 @@ def _provenance(metadata: ArtifactMetadata) -> str:
 
 
 def _called(model: ModelRecord) -> str:
+    return _place(model) + (f", its weights quantised as {model.quantization.name}" if model.quantization else "")
+
+
+def _place(model: ModelRecord) -> str:
     revision = f" at revision `{model.revision}`" if model.revision else ""
     if hub_id(model.path):
         return f"`{model.path}`{revision}"

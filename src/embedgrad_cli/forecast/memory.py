@@ -31,6 +31,8 @@ MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}  # of the optimizer, each as large a
 # Of what a stage holds, so much more does the C library keep on a CPU: freed blocks that no later tensor fitted into.
 # Found by scripts/check_forecast.py: 0.6 with SmolLM2-135M on SST-2, 0.35 with Qwen2.5-0.5B on GSM8K.
 FRAGMENTS = 0.4
+# Of a packed weight; one in 4 bits has a float32 scale for 64 of them.
+PACKED_BYTES = {"nf4": 0.5 + 4 / 64, "fp4": 0.5 + 4 / 64, "int8": 1.0, "fp8": 1.0, "4 bits": 0.5, "8 bits": 1.0}
 TRIAL_BYTES = 4  # of a weight in the trial, which is in float32
 
 
@@ -50,9 +52,14 @@ class Place:
 
 
 def weights_of(model: LanguageModel) -> int:
-    """Bytes of all parameters and buffers."""
+    """Bytes of all parameters and buffers; of a quantised model, as they will be packed."""
     tensors = [*model.network.parameters(), *model.network.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    packed = PACKED_BYTES.get(model.quantization.kind) if model.quantization else None
+    if packed is None:
+        return total
+    matrices = [p for layer in decoder_layers(model.network) for p in layer.parameters() if p.dim() == 2]
+    return total - int(sum(matrix.numel() * (matrix.element_size() - packed) for matrix in matrices))
 
 
 def moments_of(work: Workload, place: Place) -> dict[str, Moment]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from embedgrad_cli.storage.gguf_files import GgufRecord
+from embedgrad_cli.storage.quantization import QuantizationRecord
 from embedgrad_cli.storage.record import CONVERTER, Json, Record
 from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Elsewhere, Validation
 from embedgrad_cli.storage.structure import dataclass_hook
@@ -52,7 +53,8 @@ class Fingerprint(Record):
 class ModelRecord(Record):
     """`chat_template_date` is the day that the chat template was told; None where it writes no date.
 
-    `gguf` is the file that the weights came from, if they came from a GGUF file.
+    `gguf` is the file that the weights came from, if they came from a GGUF file. `quantization` is how they were packed
+    while the prompt was made, if they were.
     """
 
     path: str
@@ -60,6 +62,7 @@ class ModelRecord(Record):
     fingerprint: Fingerprint
     chat_template_date: str | None = None
     gguf: GgufRecord | None = None
+    quantization: QuantizationRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

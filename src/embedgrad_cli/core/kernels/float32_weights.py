@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from embedgrad_cli.core.kernels.activation_checkpointing import body_of, decoder_layers
 from embedgrad_cli.core.kernels.memory import storage_key
+from embedgrad_cli.core.kernels.packed_linear import is_plain
 
 HALF = (torch.float16, torch.bfloat16)
 Casts = dict[int, Tensor]  # the storage of a float32 copy: the weight that it is of
@@ -43,8 +44,8 @@ def float32_weights(network: Any) -> Iterator[None]:
 
 @contextmanager
 def _cast(parameters: list[nn.Parameter], casts: Casts) -> Iterator[None]:
-    """Let half-precision parameters hold float32 copies of themselves."""
-    kept = [(p, p.data) for p in parameters if p.dtype in HALF]
+    """Let half-precision parameters hold float32 copies of themselves; packed ones are unpacked as they are."""
+    kept = [(p, p.data) for p in parameters if p.dtype in HALF and is_plain(p)]
     for parameter, data in kept:
         parameter.data = data.float()
         casts[storage_key(parameter.data)] = data

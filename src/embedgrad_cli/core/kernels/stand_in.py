@@ -6,7 +6,6 @@ ways are compared on the network's first layers, as many as have every kind of l
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from embedgrad_cli.core.kernels.activation_checkpointing import body_of, decoder_layers
+from embedgrad_cli.core.kernels.packed_linear import float32_copy
 
 MOST_LAYERS = 8
 NUMBERS_OF_A_LAYER = ("layer_idx", "layer_id", "layer_number", "block_idx", "training")  # do not make it another kind
@@ -31,7 +31,7 @@ def stand_in_of(network: Any) -> Iterator[Any]:
         if not _runs(network):
             stack.close()  # all layers are back
         in_float32 = network.get_input_embeddings().weight.dtype == torch.float32
-        stand_in = network if in_float32 else copy.deepcopy(network).float()
+        stand_in = network if in_float32 else float32_copy(network)
         if not in_float32:
             stack.close()
         yield stand_in

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
+from embedgrad_cli.core.kernels.packed_linear import is_plain
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
 from embedgrad_cli.core.model.device_check import why_unfit
 from embedgrad_cli.core.model.pinned_template import original_of, pinned_day
 from embedgrad_cli.core.model.precision import settle_precision, settle_precision_on_gpu
+from embedgrad_cli.core.model.quantized import named, quantization_of, quantized_loading, settle_quantized
 from embedgrad_cli.core.model.shards import read_index
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, find_turn_end, from_pretrained, load_tokenizer, loading
 from embedgrad_cli.core.model.unpacked_gguf import gguf_record, place_of
@@ -26,6 +28,7 @@ from embedgrad_cli.errors import ModelError, UserError
 from embedgrad_cli.storage.artifact_metadata import Fingerprint
 from embedgrad_cli.storage.gguf_files import GgufRecord
 from embedgrad_cli.storage.hub_access import COMMIT
+from embedgrad_cli.storage.quantization import QuantizationRecord
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class LanguageModel:
         reads_trunk_in_place: whether its attention reads a shared prefix (trunk) without a copy for each row, as
             `prepare_attention` said when it was given the network.
         gguf: the GGUF file that it was unpacked from, if it was.
+        quantization: how its weights are quantised, if they are.
     """
 
     network: Any
@@ -70,6 +74,7 @@ class LanguageModel:
     is_chat: bool
     reads_trunk_in_place: bool = False
     gguf: GgufRecord | None = None
+    quantization: QuantizationRecord | None = None
 
     @property
     def model_tokenizer(self) -> ModelTokenizer:
@@ -124,7 +129,7 @@ class LanguageModel:
         enlarged, so that a cap shows. Where weights have no numbers (the meta device), logits must be its very output.
         """
         layer = self.network.get_output_embeddings()
-        if not isinstance(layer, torch.nn.Linear):
+        if not isinstance(layer, torch.nn.Linear) or not is_plain(layer.weight):
             return False
         seen, given = list[Tensor](), list[Tensor]()
 
@@ -225,29 +230,40 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     """Load a model and tokenizer from a hub id, a local folder or a GGUF file, freeze it, and prepare its attention.
 
     Raises:
-        ModelError: it cannot be found, read, or is not a causal LM with a fast tokenizer.
+        ModelError: it cannot be found, read, or is not a causal LM with a fast tokenizer; or it is quantised in a way
+            that no gradient comes back through, or whose library is not installed.
+        OutOfMemory: its weights do not fit on the device.
     """
     from transformers import AutoModelForCausalLM
 
     with loading(config):
         known = load_tokenizer(config)
         _check_files(config)
+        quantization = quantization_of(config)
         settings = {"dtype": config.dtype, "attn_implementation": attention_of(config)}
+        settings |= quantized_loading(config, quantization, device)
         # Safetensors only: a pickled checkpoint can run code while it is read.
-        network = from_pretrained(AutoModelForCausalLM, config, use_safetensors=True, **settings)
+        with named(config, quantization):
+            network = from_pretrained(AutoModelForCausalLM, config, use_safetensors=True, **settings)
     network.requires_grad_(False).eval()
-    if config.dtype == "auto" and device.type == "cuda":
+    takes_precision = config.dtype == "auto" and quantization is None
+    if takes_precision and device.type == "cuda":
         settle_precision_on_gpu(network)
     _move(network, device, config)
-    if config.dtype == "auto" and device.type == "cpu":
+    if quantization is not None:
+        settle_quantized(network, config, quantization)
+    elif takes_precision and device.type == "cpu":
         settle_precision(network)
     reads_trunk_in_place = prepare_attention(network)
     kind = "chat" if known.is_chat else "plain"
     revision = _commit(config)
     source = f"{config.path}@{revision}" if revision else config.path
+    packed = f", quantised as {quantization.name}" if quantization else ""
+    log.info("model %s: %s on %s%s, %s template", source, network.dtype, device, packed, kind)
     gguf = gguf_record(config.path)
-    log.info("model %s: %s on %s, %s template", source, network.dtype, device, kind)
-    return LanguageModel(network, known.tokenizer, config.path, revision, known.is_chat, reads_trunk_in_place, gguf)
+    return LanguageModel(
+        network, known.tokenizer, config.path, revision, known.is_chat, reads_trunk_in_place, gguf, quantization
+    )
 
 
 def attention_of(config: ModelConfig) -> str | None:
@@ -309,8 +325,10 @@ def load_outline(config: ModelConfig) -> tuple[LanguageModel, Path]:
             network = AutoModelForCausalLM.from_config(from_pretrained(AutoConfig, local), trust_remote_code=trusts)
         if (folder / "generation_config.json").is_file():
             network.generation_config = GenerationConfig.from_pretrained(folder)
-    gguf = gguf_record(config.path)
-    return LanguageModel(network, known.tokenizer, config.path, _commit(config), known.is_chat, gguf=gguf), folder
+        quantization = quantization_of(replace(local, quantization=None))  # as the files are, whatever loads them
+    commit, gguf = _commit(config), gguf_record(config.path)
+    tokenizer, is_chat = known.tokenizer, known.is_chat
+    return LanguageModel(network, tokenizer, config.path, commit, is_chat, gguf=gguf, quantization=quantization), folder
 
 
 def _check_files(config: ModelConfig) -> None:

@@ -11,14 +11,15 @@ from embedgrad_cli.core.kernels.live_memory import LiveMemory
 from embedgrad_cli.core.kernels.shared_prefix_attention import assume_prepared
 from embedgrad_cli.core.model.language_model import LanguageModel, attention_of
 from embedgrad_cli.core.model.precision import has_bfloat16, precision_on_gpu
+from embedgrad_cli.core.model.quantized import quantization_of
 from embedgrad_cli.core.model.tokenizer import from_pretrained, load_tokenizer, loading
 
 
 def load_unloaded(config: ModelConfig, device_type: str) -> LanguageModel:
     """What `load_model` would give on a device of this type, from the config and the tokenizer alone.
 
-    Its parameters are on the meta device: they have shape and precision, and no content. Of a model of the hub nothing
-    but these small files is downloaded.
+    Its parameters are on the meta device: they have shape and precision, and no content; those of a quantised model are
+    not packed. Of a model of the hub nothing but these small files is downloaded.
 
     Args:
         device_type: as in `torch.device`; such a device need not be here.
@@ -30,7 +31,7 @@ def load_unloaded(config: ModelConfig, device_type: str) -> LanguageModel:
 
     with loading(config):
         known = load_tokenizer(config)
-        shape = from_pretrained(AutoConfig, config)
+        shape, quantization = from_pretrained(AutoConfig, config), quantization_of(config)
         dtype = _dtype(config, shape, device_type)
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(
@@ -41,7 +42,9 @@ def load_unloaded(config: ModelConfig, device_type: str) -> LanguageModel:
             )
     network.requires_grad_(False).eval()
     in_place = assume_prepared(network, device_type)
-    model = LanguageModel(network, known.tokenizer, config.path, config.revision, known.is_chat, in_place)
+    model = LanguageModel(
+        network, known.tokenizer, config.path, config.revision, known.is_chat, in_place, quantization=quantization
+    )
     with LiveMemory(network, device_type):  # without numbers networks run in it alone
         _ = model.has_plain_head
     return model

@@ -40,6 +40,7 @@ from embedgrad_cli.storage.artifact_metadata import (
     WorkedExampleRecord,
 )
 from embedgrad_cli.storage.files import write_atomically
+from embedgrad_cli.storage.quantization import QuantizationRecord
 from embedgrad_cli.tasks.row_filter import SEEN_ROWS, RowFilter, read_seen_rows
 from embedgrad_cli.tasks.rows import Row
 
@@ -93,6 +94,7 @@ def artifact_metadata(
             fingerprint=fingerprint,
             chat_template_date=model.chat_template_date,
             gguf=model.gguf,
+            quantization=model.quantization,
         ),
         task=config.task.name,
         split_hash=split_hash,
@@ -194,10 +196,33 @@ def warn_undated(artifact: Artifact, model: LanguageModel, path: str) -> None:
         )
 
 
+def warn_quantization(artifact: Artifact, model: LanguageModel, path: str) -> None:
+    """Say that the weights are packed otherwise than when an artifact was made: it fits, its figures may be others."""
+    made_for, here = artifact.metadata.model.quantization, model.quantization
+    if made_for != here:
+        log.warning(
+            "artifact=%s was optimised for weights %s, and here they are %s: measure it with these before you rely on "
+            "its figures",
+            path,
+            _packing(made_for),
+            _packing(here),
+        )
+
+
+def _packing(quantization: QuantizationRecord | None) -> str:
+    return f"quantised as {quantization.name}" if quantization else "not quantised"
+
+
 def refuse_other_model(artifact: Artifact, model: LanguageModel, path: str, differs: list[str]) -> None:
     """Raise `ArtifactError` with both identities if something differs."""
     if differs:
-        here = ModelRecord(path=model.path, revision=model.revision, fingerprint=model.fingerprint, gguf=model.gguf)
+        here = ModelRecord(
+            path=model.path,
+            revision=model.revision,
+            fingerprint=model.fingerprint,
+            gguf=model.gguf,
+            quantization=model.quantization,
+        )
         raise ArtifactError(
             f"artifact={path} was made for the model {identity(artifact.metadata.model)}, but the model here is "
             f"{identity(here)}; "
@@ -218,6 +243,7 @@ def identity(model: ModelRecord) -> str:
     revision = f"@{model.revision}" if model.revision else ""
     prints = model.fingerprint
     file = f"{model.gguf.quantization} file {model.gguf.sha256[:8]}, " if model.gguf else ""
+    file += f"{model.quantization.name}, " if model.quantization else ""
     return f"{model.path}{revision} ({file}config {prints.config[:8]}, tokenizer {prints.tokenizer[:8]})"
 
 

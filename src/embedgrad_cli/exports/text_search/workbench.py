@@ -10,7 +10,13 @@ from embedgrad_cli.config.compose import Composer
 from embedgrad_cli.config.fields import prompt_numbers, seeds_of
 from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
-from embedgrad_cli.core.prompt.artifact import Artifact, check_fingerprint, told_as_in_training, warn_undated
+from embedgrad_cli.core.prompt.artifact import (
+    Artifact,
+    check_fingerprint,
+    told_as_in_training,
+    warn_quantization,
+    warn_undated,
+)
 from embedgrad_cli.core.prompt.nearest_text import one_text_per_slot
 from embedgrad_cli.core.text.encoding import Encoded, encode
 from embedgrad_cli.core.text.few_shot import with_examples
@@ -63,6 +69,7 @@ class Measurement:
         told = told_as_in_training(settings.model, artifact.metadata)
         model = load_model(told, pick_device(settings.device))
         check_fingerprint(artifact, model, config.artifact)
+        warn_quantization(artifact, model, config.artifact)
         if told.chat_template_date is None:
             warn_undated(artifact, model, config.artifact)
         artifact.prompt.to(model.device)
