@@ -33,6 +33,7 @@ NOT_RUN = {
     "python scripts/sweep_page.py *": "needs finished runs; tests/scripts has some",
     "torchrun *": PROCESSES,
     "embedgrad optimize launch.processes=*": PROCESSES,
+    "embedgrad optimize *model.quantization=*": "needs bitsandbytes; tests/core/model/test_quantized.py runs on it",
     "vllm serve *": SERVER,
     "curl *": SERVER,
     "python embeds/client.py *": SERVER,
