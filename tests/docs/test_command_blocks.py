@@ -34,6 +34,7 @@ NOT_RUN = {
     "python scripts/sweep_page.py *": "needs finished runs; tests/scripts has some",
     "torchrun *": PROCESSES,
     "embedgrad optimize launch.processes=*": PROCESSES,
+    "embedgrad optimize *model.quantization=*": "needs bitsandbytes; tests/core/model/test_quantized.py runs on it",
     "vllm serve *": SERVER,
     "embedgrad evaluate * engine=vllm": SERVER,
     "curl *": SERVER,

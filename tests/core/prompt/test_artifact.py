@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.artifacts import plain_metadata
-from tests.conftest import make_model
+from tests.artifacts import plain_metadata, save_prompt
+from tests.conftest import make_model, optimize_config
 
-from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact
+from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact, save_artifact, warn_quantization
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Slots
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
+from embedgrad_cli.storage.quantization import QUANTIZATIONS
 
 
 def metadata_for(ids: tuple[tuple[int, ...], ...]) -> ArtifactMetadata:
@@ -60,3 +62,19 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     assert "format version 99" in refused(path.read_bytes())
     save_artifact(path, prompt, metadata_for(((5, 9, 7),)))
     assert "damaged" in refused(path.read_bytes())
+
+
+def test_another_quantisation_is_recorded_and_warned_of(
+    tmp_path: Path, model_folder: Path, choice_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, file = make_model(), tmp_path / "prompt.safetensors"
+    packed = replace(model, quantization=QUANTIZATIONS["nf4"])
+    prompt = SoftPrompt.from_seed(Slots(((5, 6),)), packed)
+    save_prompt(file, prompt, packed, optimize_config(tmp_path, model_folder, choice_data))
+    artifact = load_artifact(file)
+    assert artifact.metadata.model.quantization == QUANTIZATIONS["nf4"]
+    check_fingerprint(artifact, model, str(file))  # it fits all the same
+    for here, warns in ((packed, False), (replace(model, quantization=QUANTIZATIONS["int8"]), True), (model, True)):
+        caplog.clear()
+        warn_quantization(artifact, here, str(file))
+        assert ("nf4 (bitsandbytes)" in caplog.text) == warns
