@@ -14,12 +14,12 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,bench,gguf,joblib,slurm,optuna]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,bench,gguf,joblib,slurm,optuna,quantized]'
 	touch $@
 
 demo: setup
 	@rm -rf outputs/demo
-	$(BIN)/embedgrad optimize output_dir=outputs/demo
+	$(BIN)/embedgrad optimize train.steps=50 output_dir=outputs/demo
 
 # A real pretrained model, SmolLM2-135M-Instruct: fetched once, into MODEL_CACHE=DIR if that is given (docs/real-models.md).
 # On the embedded reviews, or with SST2=DIR (train.tsv and validation.tsv) on SST-2.

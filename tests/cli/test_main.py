@@ -103,7 +103,7 @@ def test_help_of_optimize_lists_groups_and_settings(capsys: pytest.CaptureFixtur
     text = capsys.readouterr().out
     assert "*sst2" in text
     assert "smollm2-360m-instruct" in text
-    assert "train.steps=50" in text
+    assert "train.steps=200" in text
     assert "optimiser steps" in text
     assert "task.choices=[negative, positive]" in text
 

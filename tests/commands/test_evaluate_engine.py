@@ -75,6 +75,7 @@ def test_vllm_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         (["engine=vllm", "+engine_args={dtype: float16}"], "engine_args.dtype"),
         (["engine=vllm", "+engine_args={trust_remote_code: true}"], "engine_args.trust_remote_code"),
         (["+engine_args={enforce_eager: true}"], "engine_args"),
+        (["engine=vllm", "model.quantization=nf4"], "model.quantization"),
         (["engine=sglang"], "engine"),
     ],
 )

@@ -39,6 +39,10 @@ def check_engine(config: EvaluateConfig) -> list[str]:
         problems.append("engine: a server is asked, which has an engine of its own. Leave one of them out.")
     if config.task is not None and config.task.kind == "choice":
         problems.append("engine: vllm generates, and task.kind=choice scores its labels. Leave it out.")
+    if config.model is not None and config.model.quantization is not None:
+        problems.append(
+            "model.quantization: vLLM loads the weights by itself, as the model's files have them. Leave it out, or engine."
+        )
     if not problems and config.mode != "regrade" and (missing := engine_missing(config.engine)):
         problems.append(missing)
     return problems
