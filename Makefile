@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 LM_EVAL := .venv-lm-eval
+QUANTIZED := .venv-quantized
 SERVING := .venv-serving
 
-.PHONY: setup demo real lab compare-methods test test-fast test-real test-report test-lm-eval test-serving
-.PHONY: test-serving-real lint
+.PHONY: setup demo real lab compare-methods test test-fast test-real test-report test-quantized test-lm-eval
+.PHONY: test-serving test-serving-real lint
 .PHONY: bench bench-step bench-parts bench-evaluation bench-trainer bench-growth train-tiny clean
 
 setup: .venv/.installed
@@ -14,7 +15,7 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,bench,gguf,joblib,slurm,optuna,quantized]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,bench,gguf,joblib,slurm,optuna]'
 	touch $@
 
 demo: setup
@@ -26,7 +27,7 @@ demo: setup
 real: setup
 	model=$$($(BIN)/python scripts/fetch_smollm2.py) && rm -rf outputs/real && \
 	$(BIN)/embedgrad optimize model=local "model.path='$$model'" model.dtype=float32 prompt=sentiment \
-	  $(if $(SST2),task=sst2 "task.data_dir='$(SST2)'",task=reviews) output_dir=outputs/real
+	  train.steps=50 $(if $(SST2),task=sst2 "task.data_dir='$(SST2)'",task=reviews) output_dir=outputs/real
 
 # Three embedded tasks x three placements x three trust regions; the same command again goes on where it stopped.
 lab: setup
@@ -62,6 +63,17 @@ test-report: .venv/.report-tests
 
 .venv/.report-tests: .venv/.installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[report-tests]'
+	touch $@
+
+# Models of four and eight bits, in an environment of their own: where torchao is installed, transformers imports it with
+# every model.
+test-quantized: $(QUANTIZED)/.installed
+	$(QUANTIZED)/bin/python -m pytest -q tests/core/kernels/test_packed_linear.py tests/core/model/test_quantized.py
+
+$(QUANTIZED)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(QUANTIZED)
+	$(QUANTIZED)/bin/pip install --quiet -c constraints.txt torch
+	$(QUANTIZED)/bin/pip install --quiet -c constraints.txt -e '.[dev,quantized]'
 	touch $@
 
 # Choices against lm-evaluation-harness, row by row, then an exported model in the harness by itself; with SST2=DIR and
@@ -127,4 +139,4 @@ train-tiny: setup
 	$(BIN)/python scripts/train_tiny.py --out src/embedgrad_cli/assets --sst2 $(SST2)
 
 clean:
-	rm -rf .venv $(LM_EVAL) $(SERVING) outputs multirun dist build
+	rm -rf .venv $(LM_EVAL) $(SERVING) $(QUANTIZED) outputs multirun dist build

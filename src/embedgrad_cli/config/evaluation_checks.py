@@ -41,7 +41,7 @@ def check_engine(config: EvaluateConfig) -> list[str]:
         problems.append("engine: vllm generates, and task.kind=choice scores its labels. Leave it out.")
     if config.model is not None and config.model.quantization is not None:
         problems.append(
-            "model.quantization: vLLM loads the weights by itself, as the model's files have them. Leave it out, or engine."
+            "model.quantization: vLLM loads the weights by itself, as their files have them. Leave it out, or engine."
         )
     if not problems and config.mode != "regrade" and (missing := engine_missing(config.engine)):
         problems.append(missing)
