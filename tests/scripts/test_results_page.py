@@ -164,7 +164,7 @@ def test_the_reference_is_embedgrad_as_it_is_by_default(work: Work) -> None:
     )
     from methods.settings import compose, variant_of
 
-    work.add("embedgrad", RIGHT, variant=variant_of(compose([]), "choice"))
+    work.add("embedgrad", RIGHT, variant=variant_of(compose([])))
     rows = {row.arm.variant: row.difference for row in rows_of(arms_of(read_work(work.folder)), "choice")}
     assert rows["ball 0.25"] == pytest.approx(-0.5)
 
