@@ -15,7 +15,7 @@ from embedgrad_cli.errors import EmbedgradError, UserError
 from embedgrad_cli.reports.write import write_run_report
 from embedgrad_cli.storage.files import write_atomically
 
-SIZE = {"width": 1000, "height": 760}
+WIDTH, HEIGHT = 1000, 760
 LARGEST = 300_000  # bytes of a picture
 
 
@@ -46,7 +46,9 @@ def draw(run: Path, out: Path, chromium: str | None) -> None:
     file = write_run_report(run)
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_context(offline=True, viewport=SIZE, color_scheme="light").new_page()
+        page = browser.new_context(
+            offline=True, viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light"
+        ).new_page()
         page.goto(file.resolve().as_uri())
         pictures = {"report-verdict.png": page.screenshot()}
         page.click('[data-kind="fixed"]')

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import evaluate_config, optimize_config, samples
+from tests.commands.apples import run_on_apples
+from tests.conftest import evaluate_config, samples
 from tests.vllm_stand_in import stand_in
 
-from embedgrad_cli.commands import evaluate, optimize
+from embedgrad_cli.commands import evaluate
 from embedgrad_cli.config import plugins
 from embedgrad_cli.config.compose import Request, check_line
 from embedgrad_cli.config.schema import OptimizeConfig
@@ -20,17 +20,7 @@ TASK = ["model=tiny", "template=system", "task=word-problems", "prompt=step-by-s
 
 @pytest.fixture
 def trained(tmp_path: Path, model_folder: Path) -> OptimizeConfig:
-    data = tmp_path / "data"
-    data.mkdir()
-    for split, start in [("train", 0), ("validation", 100), ("test", 200)]:
-        rows = [{"q": f"Tom has {start + i} apples{'!' * i}", "a": f"{i} or #### {i % 3}"} for i in range(6)]
-        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = optimize_config(tmp_path / "trained", model_folder, data, train__steps=3)
-    task = {"kind": "generation", "choices": None, "labels": None, "grader": "last-number"}
-    for key, value in {**task, "query": "{q}", "target": "{a}", "max_new_tokens": 8}.items():
-        setattr(config.task, key, value)
-    optimize.run(config)
-    return config
+    return run_on_apples(tmp_path, model_folder, train__steps=3)
 
 
 @pytest.mark.slow

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from tests.chat_server import chat_server
-from tests.conftest import evaluate_config, optimize_config, samples
+from tests.commands.apples import run_on_apples
+from tests.conftest import evaluate_config, samples
 
 from embedgrad_cli.cli.main import main
-from embedgrad_cli.commands import evaluate, evaluate_server, optimize
+from embedgrad_cli.commands import evaluate, evaluate_server
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.errors import DataError
 
@@ -40,17 +41,7 @@ def answering(folder: Path, max_tokens: int) -> Callable[[list[dict[str, str]]],
 
 @pytest.fixture
 def trained(tmp_path: Path, model_folder: Path) -> OptimizeConfig:
-    data = tmp_path / "data"
-    data.mkdir()
-    for split, start in [("train", 0), ("validation", 100), ("test", 200)]:
-        rows = [{"q": f"Tom has {start + i} apples{'!' * i}", "a": f"{i} or #### {i % 3}"} for i in range(6)]
-        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = optimize_config(tmp_path / "trained", model_folder, data, task__fewshot=1, train__steps=4)
-    task = {"kind": "generation", "choices": None, "labels": None, "grader": "last-number"}
-    for key, value in {**task, "query": "{q}", "target": "{a}", "max_new_tokens": 8}.items():
-        setattr(config.task, key, value)
-    optimize.run(config)
-    return config
+    return run_on_apples(tmp_path, model_folder, task__fewshot=1, train__steps=4)
 
 
 @pytest.mark.slow
