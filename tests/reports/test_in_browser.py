@@ -188,17 +188,26 @@ def test_markup_in_a_text_is_text(tmp_path: Path, open_page: Open) -> None:
 def test_ten_thousand_rows_are_quick(tmp_path: Path, open_page: Open) -> None:
     """Of the page's own processor time, so that a machine that is busy with something else fails nothing."""
     page = open_page(report(tmp_path / "run", num_rows=10_000))
-    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+    wall = painted(page)
     shown_after = busy(page)
     assert shown_after < FIRST_PAINT
     page.fill("#search", "row 9999")
     assert shown(page) == ["test:9999"]
     searched_after = busy(page) - shown_after
     assert searched_after < FIRST_PAINT
-    wall = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") / 1000
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     said = f"shown in {shown_after:.2f} s of processor time, painted {wall:.2f} s after the start, searched in"
     (SCREENSHOTS / "times.txt").write_text(f"10,000 rows: {said} {searched_after:.2f} s\n")
+
+
+def painted(page: Any) -> float:
+    """Seconds from the start to the first paint. Playwright's own waiting is refused by the page, as any `eval` is."""
+    for _ in range(200):
+        paints = page.evaluate("performance.getEntriesByName('first-contentful-paint').map(one => one.startTime)")
+        if paints:
+            return paints[0] / 1000
+        page.wait_for_timeout(50)
+    raise AssertionError("nothing was painted")
 
 
 def busy(page: Any) -> float:
