@@ -1,6 +1,11 @@
 """The errors that a user can cause or meet. `cli` prints them as plain text, never with a traceback."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception of a library says, as far as it fits into a sentence; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class EmbedgradError(Exception):
     """Something failed that is not the user's input (exit code 1): out of memory, a loss that is not finite."""
 

@@ -9,7 +9,7 @@ import yaml
 
 from embedgrad_cli.config.schema import ExportConfig
 from embedgrad_cli.core.prompt.artifact import Artifact
-from embedgrad_cli.errors import EmbedgradError, UserError
+from embedgrad_cli.errors import EmbedgradError, UserError, first_line
 from embedgrad_cli.exports.model_card import model_card
 from embedgrad_cli.storage.files import write_atomically
 
@@ -81,10 +81,9 @@ def _upload(folder: Path, repository: str) -> str:
             commit_message="Upload a soft prompt with embedgrad",
         )
     except Exception as error:  # refused, out of reach, offline: each library below has exceptions of its own
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UploadError(
-            f"push={repository}: the upload failed: {why} Nothing was kept here either; the same command again "
-            "repeats both, and without push it writes the folder alone."
+            f"push={repository}: the upload failed: {first_line(error)} Nothing was kept here either; the same "
+            "command again repeats both, and without push it writes the folder alone."
         ) from error
     return str(commit.commit_url)
 

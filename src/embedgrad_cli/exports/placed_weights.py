@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedgrad_cli.errors import ModelError
+from embedgrad_cli.errors import ModelError, first_line
 from embedgrad_cli.exports.weight_files import Checkpoint, StoredTensor
 
 
@@ -66,7 +66,7 @@ def place_weights(checkpoint: Checkpoint, outline: Any) -> PlacedWeights:
             output_loading_info=True,
         )
     except Exception as error:  # whatever the model's own code raises; no list of it exists
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(
             f"the weights in {checkpoint.folder} cannot be placed in a {kind}: {reason} Save the model "
             "with `save_pretrained`, unquantised."

@@ -44,7 +44,7 @@ def _facts(results: Results, metadata: ArtifactMetadata | None, artifact: Path) 
     if digests:
         yield "digest of the rendered rows", digests.rendering
         yield "digest of the prompts' vectors", digests.prompts
-    yield "answers end at", json_list(results.stop) if results.stop else None
+    yield "answers end at", ", ".join(map(repr, results.stop or ()))
     yield "artifact evaluated", results.artifact
     if metadata:
         yield f"sha256 of {artifact.name}", hashlib.sha256(artifact.read_bytes()).hexdigest()
@@ -63,10 +63,6 @@ def _data(results: Results) -> Iterator[tuple[str, str | None]]:
     yield "rows removed that a later split holds", ", ".join(f"{split} {count}" for split, count in overlaps.items())
     if data.broken_rows_skipped:
         yield "broken rows left out", str(data.broken_rows_skipped.count)
-
-
-def json_list(texts: list[str]) -> str:
-    return ", ".join(map(repr, texts))
 
 
 def command_of(metadata: ArtifactMetadata | None) -> str | None:

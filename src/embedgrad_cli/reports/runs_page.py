@@ -27,6 +27,7 @@ from embedgrad_cli.reports.charts import Chart, ParallelChart, Setting, lines_ov
 from embedgrad_cli.reports.training import read_course
 
 LARGEST_NUMBER_OF_CURVES = 200
+REPORT = "report.html"  # in a run directory
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _test_set(group: Sequence[Entry], section: Section, file: Path) -> TestSet:
 
 def _link(entry: Entry, file: Path) -> str:
     """The page of a run, as it is reached from this one."""
-    report = entry.paths[0] / "report.html"
+    report = entry.paths[0] / REPORT
     if len(entry.paths) > 1 or not report.exists():
         return ""
     return Path(os.path.relpath(report.resolve(), file.resolve().parent)).as_posix()

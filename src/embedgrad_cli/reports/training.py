@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_high
 
 from embedgrad_cli.reports.charts import Chart, lines_over_steps
 from embedgrad_cli.storage.run_records import Results, StepMetrics, Timing, ValidationMetrics
 from embedgrad_cli.terminal.report import duration
 
-# Title, what a line of metrics.jsonl says of it, and whether it is a fraction of 1.
-OF_STEPS: tuple[tuple[str, Callable[[StepMetrics], float | None], bool], ...] = (
-    ("Training loss", lambda row: row.loss, False),
-    ("Gradient norm, before clipping", lambda row: row.grad_norm, False),
-    ("Drift from the seed, relative to its length", lambda row: row.drift, False),
-    ("Mean reward of the answers drawn", lambda row: row.reward, False),
+# Title, and what a line of metrics.jsonl says of it.
+OF_STEPS: tuple[tuple[str, Callable[[StepMetrics], float | None]], ...] = (
+    ("Training loss", lambda row: row.loss),
+    ("Gradient norm, before clipping", lambda row: row.grad_norm),
+    ("Drift from the seed, relative to its length", lambda row: row.drift),
+    ("Mean reward of the answers drawn", lambda row: row.reward),
 )
 
 
@@ -60,10 +61,10 @@ def charts_of(course: Course, chosen: int | None) -> list[Chart]:
         loss = [(row.step, row.validation_loss) for row in course.validations]
         charts.append(_chart("Validation accuracy", accuracy, chosen, percent=True, with_marks=True))
         charts.append(_chart("Validation loss of the gold targets", loss, chosen, with_marks=True))
-    for title, value, percent in OF_STEPS:
+    for title, value in OF_STEPS:
         points = [(row.step, found) for row in course.steps if (found := value(row)) is not None]
         if points:
-            charts.append(_chart(title, points, chosen, percent))
+            charts.append(_chart(title, points, chosen))
     return charts
 
 
@@ -117,5 +118,4 @@ def memory_of(results: Results) -> str | None:
 
 def seconds_per_step(course: Course) -> float | None:
     """The median over steps."""
-    seconds = sorted(row.seconds for row in course.steps)
-    return seconds[len(seconds) // 2] if seconds else None
+    return median_high(row.seconds for row in course.steps) if course.steps else None

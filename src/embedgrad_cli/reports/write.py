@@ -11,11 +11,10 @@ from embedgrad_cli.comparison.runs import Run
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.reports.render import render
 from embedgrad_cli.reports.run_page import read_run_page
-from embedgrad_cli.reports.runs_page import runs_page
+from embedgrad_cli.reports.runs_page import REPORT, runs_page
 from embedgrad_cli.storage.files import write_atomically
 
 log = logging.getLogger(__name__)
-REPORT = "report.html"
 
 
 def write_run_report(path: Path, file: Path | None = None) -> Path:

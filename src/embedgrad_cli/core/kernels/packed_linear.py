@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from embedgrad_cli.core.kernels.activation_checkpointing import decoder_layers
+from embedgrad_cli.errors import first_line
 
 PROBES = 32  # random vectors on either side of a layer
 TOLERANCE = 1e-3  # relative, in float32: LLM.int8 is off by 5e-3
@@ -96,8 +97,7 @@ def why_not_linear(layer: nn.Module, device: torch.device) -> str | None:
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(layer(zeros), zeros, given)
     except Exception as error:  # of a kind that each library chooses for itself
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"no gradient comes back on {device.type}: {reason.rstrip('.')}"
+        return f"no gradient comes back on {device.type}: {first_line(error).rstrip('.')}"
     forward, backward = outputs @ given.T, inputs @ gradient.T
     off = float((forward - backward).norm() / forward.norm())
     return None if off <= TOLERANCE else f"the gradient is {off:.1%} off what they compute"

@@ -28,6 +28,7 @@ from embedgrad_cli.core.kernels.attention_trial import kernel_difference, relati
 from embedgrad_cli.core.kernels.kv_cache import KeyValues, PackedCache, PrefixCache
 from embedgrad_cli.core.kernels.packed_batch import PackedBatch
 from embedgrad_cli.core.kernels.stand_in import stand_in_of
+from embedgrad_cli.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def prepare_attention(network: Any) -> bool:
         with stand_in_of(network) as exact:
             reason = reason or _difference(body_of(exact))
     except Exception as error:  # whatever an unknown model or device raises here means: not with this one
-        reason = str(error).split("\n")[0] or type(error).__name__
+        reason = first_line(error)
     if reason is not None:
         log.warning(COPIES, reason)
         network.set_attn_implementation(implementation)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, embedding, layer_norm, linear, scaled_dot_product_attention
 
+from embedgrad_cli.errors import first_line
+
 TOLERANCE = 1e-3  # relative; float32 rounds to about 1e-6
 ROWS, WIDTH, HEADS, SIZE, VOCABULARY = 2, 33, 2, 32, 50
 
@@ -22,7 +24,7 @@ def why_unfit(device: torch.device) -> str | None:
     try:
         found = _numbers(device)
     except Exception as error:  # of a kind that each device chooses for itself
-        return f"it cannot compute ({(str(error) or type(error).__name__).splitlines()[0]})"
+        return f"it cannot compute ({first_line(error)})"
     pairs = zip(found, _numbers(torch.device("cpu")), strict=True)
     errors = [float((one - other).norm() / other.norm()) for one, other in pairs]
     wrong = [error for error in errors if not error <= TOLERANCE]  # NaN too

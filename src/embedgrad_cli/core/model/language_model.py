@@ -234,13 +234,14 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
             that no gradient comes back through, or whose library is not installed.
         OutOfMemory: its weights do not fit on the device.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     with loading(config):
         known = load_tokenizer(config)
         _check_files(config)
-        quantization = quantization_of(config)
-        settings = {"dtype": config.dtype, "attn_implementation": attention_of(config)}
+        shape = from_pretrained(AutoConfig, config)
+        quantization = quantization_of(config, shape)
+        settings = {"dtype": config.dtype, "attn_implementation": attention_of(config, shape)}
         settings |= quantized_loading(config, quantization, device)
         # Safetensors only: a pickled checkpoint can run code while it is read.
         with named(config, quantization):
@@ -266,18 +267,18 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
     )
 
 
-def attention_of(config: ModelConfig) -> str | None:
+def attention_of(config: ModelConfig, shape: Any) -> str | None:
     """The implementation that the user chose; None leaves it to transformers, except where that may change results.
 
     Gemma 2 caps attention's scores. PyTorch's own attention (sdpa) has no such cap, and some versions of transformers
     leave it out without a word.
 
+    Args: shape: the model's own config.
+
     Raises:
         ModelError: the chosen one has no cap, and the model needs one.
     """
-    from transformers import AutoConfig
-
-    cap = getattr(from_pretrained(AutoConfig, config).get_text_config(), "attn_logit_softcapping", None)
+    cap = getattr(shape.get_text_config(), "attn_logit_softcapping", None)
     if cap is None:
         return config.attention
     if config.attention == "sdpa":
@@ -320,12 +321,14 @@ def load_outline(config: ModelConfig) -> tuple[LanguageModel, Path]:
         folder = _folder_of(config)
         local = replace(config, path=str(folder), revision=None)
         known = load_tokenizer(local)
-        trusts = config.trust_remote_code
+        shape = from_pretrained(AutoConfig, local)
+        quantization = quantization_of(
+            replace(local, quantization=None), shape
+        )  # as the files are, whatever loads them
         with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(from_pretrained(AutoConfig, local), trust_remote_code=trusts)
+            network = AutoModelForCausalLM.from_config(shape, trust_remote_code=config.trust_remote_code)
         if (folder / "generation_config.json").is_file():
             network.generation_config = GenerationConfig.from_pretrained(folder)
-        quantization = quantization_of(replace(local, quantization=None))  # as the files are, whatever loads them
     commit, gguf = _commit(config), gguf_record(config.path)
     tokenizer, is_chat = known.tokenizer, known.is_chat
     return LanguageModel(network, tokenizer, config.path, commit, is_chat, gguf=gguf, quantization=quantization), folder

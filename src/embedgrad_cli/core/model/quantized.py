@@ -11,22 +11,21 @@ import torch
 
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.packed_linear import is_plain, packed_layers, settle_packed, why_not_linear
-from embedgrad_cli.core.model.tokenizer import from_pretrained
-from embedgrad_cli.errors import ModelError
+from embedgrad_cli.errors import ModelError, first_line
 from embedgrad_cli.storage.quantization import QUANTIZATIONS, QuantizationRecord, quantization_record
 
 NEEDED = {"bitsandbytes": ("bitsandbytes", "accelerate"), "torchao": ("torchao", "accelerate")}
 
 
-def quantization_of(config: ModelConfig) -> QuantizationRecord | None:
+def quantization_of(config: ModelConfig, shape: Any) -> QuantizationRecord | None:
     """How the weights of a model will be quantised once they are loaded: as its checkpoint is, or as is asked for.
+
+    Args: shape: the model's own config.
 
     Raises:
         ModelError: the checkpoint is quantised already, and another quantisation is asked for.
     """
-    from transformers import AutoConfig
-
-    stored = quantization_record(getattr(from_pretrained(AutoConfig, config), "quantization_config", None))
+    stored = quantization_record(getattr(shape, "quantization_config", None))
     if config.quantization is None:
         return stored
     if stored is not None:
@@ -79,7 +78,7 @@ def named(config: ModelConfig, record: QuantizationRecord | None) -> Iterator[No
     except ModelError as error:
         if record is None or error.__cause__ is None:
             raise
-        reason = (str(error.__cause__).strip().splitlines() or [type(error.__cause__).__name__])[0].rstrip(".")
+        reason = first_line(error.__cause__).rstrip(".")
         raise ModelError(
             f"{_key(config)} ({record.name}) cannot be loaded here: {reason}. Mend that, or give a model that is not "
             f"quantised, and perhaps model.quantization={' or '.join(QUANTIZATIONS)}."

@@ -13,7 +13,7 @@ from typing import Any
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.model.pinned_template import pin
 from embedgrad_cli.core.model.unpacked_gguf import place_of
-from embedgrad_cli.errors import ModelError
+from embedgrad_cli.errors import ModelError, first_line
 from embedgrad_cli.storage.hub_access import offline_if_out_of_reach
 
 # An added token that is no special one may end a turn if it is written like one: "<|im_end|>", not ".\n" or "apple".
@@ -129,17 +129,17 @@ def _loading_paragraph(config: ModelConfig, error: Exception) -> str:
         files = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
         return (
             f"model.path={config.path} is a folder that cannot be loaded as a causal language model: "
-            f"{_first_line(error)} Expected are config.json, tokenizer files and *.safetensors weights; found: {files}."
+            f"{_sentence(error)} Expected are config.json, tokenizer files and *.safetensors weights; found: {files}."
         )
     revision = f" at model.revision={config.revision}" if config.revision else ""
     another = " Another revision is model.revision=NAME." if config.revision else ""
     return (
-        f"model.path={config.path}{revision} could not be loaded from the hub: {_first_line(error)}{another} "
+        f"model.path={config.path}{revision} could not be loaded from the hub: {_sentence(error)}{another} "
         "If the hub is not in reach, download the model elsewhere and point at its folder with "
         "model.path=/path/to/folder; a gated model needs `hf auth login` first."
     )
 
 
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _sentence(error: Exception) -> str:
+    line = first_line(error)
     return line if line.endswith((".", "!", "?")) else line + "."

@@ -31,13 +31,14 @@ def load_unloaded(config: ModelConfig, device_type: str) -> LanguageModel:
 
     with loading(config):
         known = load_tokenizer(config)
-        shape, quantization = from_pretrained(AutoConfig, config), quantization_of(config)
+        shape = from_pretrained(AutoConfig, config)
+        quantization = quantization_of(config, shape)
         dtype = _dtype(config, shape, device_type)
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(
                 shape,
                 dtype=dtype,
-                attn_implementation=attention_of(config),
+                attn_implementation=attention_of(config, shape),
                 trust_remote_code=config.trust_remote_code,
             )
     network.requires_grad_(False).eval()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from embedgrad_cli import assets
-from embedgrad_cli.errors import ModelError
+from embedgrad_cli.errors import ModelError, first_line
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.gguf_files import GgufRecord, named_gguf, sha256_of
 
@@ -184,7 +184,7 @@ def _check_space(network: Any, file: Path, folder: Path) -> None:
 
 
 def _unreadable(file: Path, error: Exception) -> ModelError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     return ModelError(
         f"model.path={file} cannot be read as a GGUF file of a causal language model: {reason} Copy it again, or give "
         "the folder of a model that was saved as safetensors."
