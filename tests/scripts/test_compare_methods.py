@@ -216,6 +216,7 @@ def test_what_a_result_depends_on_names_its_folder(problem: Problem, model_folde
         replace(config, optimizer=replace(config.optimizer, lr=0.7)),
         replace(config, trust_region=replace(config.trust_region, radius=0.7)),
         replace(config, task=replace(config.task, data_dir="elsewhere")),
+        replace(config, report=False),
     ]
     assert {Problem(one, problem.splits).series for one in unchanged} == {problem.series}
     ours = EmbedGrad("embedgrad", "embedgrad")
