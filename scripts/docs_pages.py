@@ -17,6 +17,7 @@ from docs_site.outside import Outside
 from docs_site.reference import filled
 
 ROOT = Path(__file__).parents[1]
+ALONE = ("index.md", "tutorial.md")  # in their part of the navigation, so that there is nothing to show beside them
 
 
 def pages(root: Path = ROOT) -> dict[str, str]:
@@ -27,7 +28,8 @@ def pages(root: Path = ROOT) -> dict[str, str]:
     """
     outside = Outside(root)
     texts = {path.name: path.read_text(encoding="utf-8") for path in sorted((root / "docs").glob("*.md"))}
-    return {page: outside.relinked(filled(text), page) for page, text in (texts | outside.pages()).items()}
+    made = {page: outside.relinked(filled(text), page) for page, text in (texts | outside.pages()).items()}
+    return made | {page: f"---\nhide: [navigation]\n---\n{made[page]}" for page in ALONE}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -62,9 +62,9 @@ def _words(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(map(_words, inner))
     if origin is list:
-        return f"list of {_words(inner[0])}"
+        return f"list of {_words(inner[0])}" + ("s" if inner[0] in (str, int, float) else "")
     if origin is dict:
-        return "mapping" if inner[1] is Any else f"{_words(inner[1])} by name"
+        return "mapping" if inner[1] is Any else f"{_words(inner[1])} by name".replace("name by name", "two names")
     if isinstance(kind, type) and issubclass(kind, Record):
         return f"[{kind.__name__}](#{kind.__name__.lower()})"
     return WORDS.get(kind, PAIR)

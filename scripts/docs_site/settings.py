@@ -93,7 +93,7 @@ def _group(command: str, part: str, rows: Sequence[Row]) -> Iterator[str]:
     if part:
         yield f"### `{part}`\n"
         words = next(item.metadata["words"] for item in fields(COMMANDS[command]) if item.name == part)
-        more = f" More: [{PAGES[part].partition('#')[0]}]({PAGES[part]})." if part in PAGES else ""
+        more = f" More: [{PAGES[part].partition('.')[0]}]({PAGES[part]})." if part in PAGES else ""
         yield f"{words[0].upper()}{words[1:]}.{more}\n"
     yield "| key | value | default | meaning |\n| --- | --- | --- | --- |"
     yield from (f"| `{key}` | {_cell(kind)} | {default} | {_cell(meaning)} |" for key, kind, default, meaning in rows)

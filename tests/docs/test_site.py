@@ -83,7 +83,7 @@ def test_every_link_leads_to_a_page_and_an_anchor(site: dict[str, str]) -> None:
 
 def test_files_that_pages_link_to_are_pages(site: dict[str, str]) -> None:
     assert "source/src/embedgrad_cli/prompt.py.md" in site
-    assert site["index.md"].startswith("# embedgrad\n")
+    assert "\n# embedgrad\n" in site["index.md"]
     outside = Outside(ROOT)
     outside.pages()
     text = "[a](../src/embedgrad_cli/prompt.py) [b](models.md#gguf-files) [c](https://hydra.cc)\n```\n[d](../README.md)\n```\n"
