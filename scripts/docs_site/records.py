@@ -24,7 +24,7 @@ def records(*names: str) -> str:
     """
     modules = [importlib.import_module(f"embedgrad_cli.storage.{name}") for name in MODULES]
     waiting = [next(getattr(module, name) for module in modules if hasattr(module, name)) for name in names]
-    text, seen = [], set(waiting)
+    text, seen = list[str](), set(waiting)
     while waiting:
         record = waiting.pop(0)
         text += _section(record)
