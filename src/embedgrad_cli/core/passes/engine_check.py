@@ -66,8 +66,7 @@ def check_greedy(
     tie = TIES[forward.model.dtype_name]
     if gap.size <= tie:
         log.info(
-            "engine=%s: the %d tokens of %d answers are the likeliest ones here too, or behind them by no more than "
-            "%.1e, which is a tie in rounding",
+            "engine=%s: the %d tokens of %d answers are the likeliest ones here too, to %.1e in log-likelihood",
             *(engine, gap.num_tokens, len(some), gap.size),
         )
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -61,7 +62,7 @@ class VllmEngine(Engine):
         arguments: Mapping[str, Any],
         shares_device: bool = False,
     ) -> None:
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # its lines would run through the display's
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its lines would run through the display's
         import vllm
 
         self._model, self._config, self._length = model, config, length
@@ -69,7 +70,7 @@ class VllmEngine(Engine):
         self._arguments = {**(SHARED_DEVICE if shares_device and self._on_gpu else {}), **arguments}
         self._llm: Any = None
         self._is_asleep, self._is_checked = False, False
-        self.record = EngineRecord(name="vllm", version=vllm.__version__)
+        self.record: EngineRecord = EngineRecord(name="vllm", version=vllm.__version__)
         known, asked = vllm.ModelRegistry.get_supported_archs(), model.network.config.architectures or []
         if asked and not set(asked) & set(known):
             raise ModelError(
@@ -130,7 +131,8 @@ class VllmEngine(Engine):
         from vllm import LLM
 
         settings = {"max_model_len": min(self._length, self._model.max_length or self._length), **self._arguments}
-        return LLM(
+        began = time.monotonic()
+        llm = LLM(
             place_of(self._config.path),
             revision=self._model.revision,
             trust_remote_code=self._config.trust_remote_code,
@@ -140,6 +142,8 @@ class VllmEngine(Engine):
             enable_prefix_caching=False,
             **settings,
         )
+        log.info("vLLM %s started in %.1f seconds", self.record.version, time.monotonic() - began)
+        return llm
 
     def _end(self) -> None:
         if self._llm is not None:
