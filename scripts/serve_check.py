@@ -142,7 +142,7 @@ def served(out: Path, references: References, python: Path, model: Path, with_re
     for placement, reference in references.items():
         yield compare("vLLM, evaluate engine=vllm", placement, by_engine(out / placement, reference, python), reference)
     if with_recipes:
-        yield from by_engine_in_training(out / "optimized", python, settings)
+        yield from by_engine_in_training(out / "optimized", python)
     for placement, found in routes.offline(folders, queries, python, out).items():
         yield compare("vLLM offline + to_vllm", placement, found, references[placement])
 

@@ -1,11 +1,11 @@
-"""A short optimisation with `engine=vllm` beside the same one by embedgrad alone: what it trains, and what it answers."""
+"""A short optimisation with `engine=vllm` beside the same one by embedgrad alone: what is trained and answered."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,15 @@ SHORT = ("train.steps=10", "train.eval_every=5", "task.split.num_validation=20",
 ARMS = ("none", "seed", "optimized")
 
 
-def by_engine_in_training(out: Path, python: Path, settings: Sequence[str]) -> Iterator[Comparison]:
-    """The answers of every arm in the test. Both runs are made in the environment that has vLLM.
+def by_engine_in_training(out: Path, python: Path) -> Iterator[Comparison]:
+    """The answers of every arm in the test, on the embedded model. Both runs are made in the environment that has vLLM.
 
     A run that trains otherwise, or chooses another step by answers that are the same, ends the script.
     """
     runs = out / "in-process", out / "in-vllm"
     shutil.rmtree(out, ignore_errors=True)
     for run, engine in zip(runs, ([], ["engine=vllm", EAGER]), strict=True):
-        command = ["optimize", "template=system", "device=cpu", *settings, *SHORT, *engine, f"output_dir={run}"]
+        command = ["optimize", "template=system", "device=cpu", *SHORT, *engine, f"output_dir={run}"]
         elsewhere(python, command, out)
     _check_training(*runs)
     for arm in ARMS:
