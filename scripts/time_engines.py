@@ -20,7 +20,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,8 +49,8 @@ class Route:
     comparisons: list[Comparison]
 
 
-def main() -> int:
-    args = arguments()
+def main(given: Sequence[str] | None = None) -> int:
+    args = arguments(given)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave by way of the servers' clean-up
     shutil.rmtree(args.out, ignore_errors=True)
     run, python = args.out / "run", args.serving_python
@@ -125,12 +125,12 @@ def report(routes: list[Route], out: Path) -> None:
     write_json(out / "time_engines.json", {"routes": [asdict(route) for route in routes]})
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serving-python", type=Path, required=True, help="the python of an environment with vLLM")
     parser.add_argument("--rows", type=int, default=500, help="test rows")
     parser.add_argument("--out", type=Path, default=Path("outputs/engines"))
-    args = parser.parse_args()
+    args = parser.parse_args(given)
     args.serving_python, args.out = args.serving_python.absolute(), args.out.absolute()
     return args
 

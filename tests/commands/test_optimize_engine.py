@@ -19,7 +19,7 @@ from tests.vllm_stand_in import LLM, ModelRegistry, stand_in
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.config import plugins
 from embedgrad_cli.config.compose import Request, check_line
-from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.config.schema import EvaluateConfig, OptimizeConfig
 from embedgrad_cli.errors import EngineError, ModelError, UserError
 from embedgrad_cli.storage.artifact_header import read_header
 from embedgrad_cli.storage.interrupts import Stopped
@@ -75,7 +75,11 @@ def test_the_run_is_that_of_our_own_decoding(config: Make, objective: str, monke
     found = results(theirs)
     assert found.pop("engine") == {"name": "vllm", "version": "0.0.0"}
     assert found == results(ours)
-    assert read_header(Path(theirs.output_dir) / "prompt.safetensors").libraries["vllm"] == "0.0.0"
+    artifact = Path(theirs.output_dir) / "prompt.safetensors"
+    assert read_header(artifact).libraries["vllm"] == "0.0.0"
+    evaluation = check_line(Request("evaluate", [f"artifact={artifact}"])).config
+    assert isinstance(evaluation, EvaluateConfig)
+    assert evaluation.engine is None, "whoever evaluates it need not have vLLM"
     assert [llm for llm in made if llm.llm_engine.engine_core.is_running] == []
     # A teacher's conversations are longer than the seed's.
     assert len(made) == (2 if objective == "distill" else 1)
@@ -176,7 +180,7 @@ def test_a_model_that_vllm_does_not_know(config: Make, monkeypatch: pytest.Monke
 def test_processes_of_torchrun(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="engine=vllm was started in 2 processes"):
+    with pytest.raises(UserError, match="engine=vllm: it answers for one process"):
         optimize.run(config("run", engine="vllm"))
 
 

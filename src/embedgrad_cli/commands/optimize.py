@@ -37,7 +37,7 @@ from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.digests import dated, digests_of
-from embedgrad_cli.parallel.environment import refuse_group
+from embedgrad_cli.parallel.environment import refuse_engine_in_group
 from embedgrad_cli.parallel.process_group import joined
 from embedgrad_cli.parallel.ranks import Ranks, check_same
 from embedgrad_cli.reports.write import report_of_run
@@ -74,8 +74,7 @@ def run(
         Stopped: asked to stop (Ctrl-C, SIGTERM); what was done is kept.
         EndedElsewhere: in a run of several processes, another one has ended it and says why.
     """
-    if config.engine is not None:
-        refuse_group(f"embedgrad optimize engine={config.engine}")
+    refuse_engine_in_group(config.engine)
     with joined(config.launch.processes, config.device) as ranks, ExitStack() as stack:
         output_dir, *_ = ranks.gather(lambda: config.output_dir)  # its name may be the time at which a process began
         config = replace(config, output_dir=output_dir)
