@@ -71,7 +71,7 @@ def main(given: Sequence[str] | None = None) -> int:
 
 def by_command(name: str, words: list[str], run: Path, python: Path, references: dict[str, Reference]) -> Route:
     """`embedgrad evaluate` of all arms."""
-    out = run / name.replace(" ", "-")
+    out = run / ("by-engine" if words else "in-process")
     command = ["evaluate", f"artifact={run}/prompt.safetensors", f"arms=[{','.join(ARMS)}]", "device=cpu", *words]
     began = time.monotonic()
     elsewhere(python, [*command, f"output_dir={out}"], run)
