@@ -134,6 +134,7 @@ def _prepare(
     digests: RunDigests | None = now
     if resumes:
         digests = check_digests(before, now, directory.path)
+    stopwatch.begin("loading")  # to import vLLM takes its time too
     engine = _engine(config, model, splits, renderings)
     return Training(config, model, splits, directory, overrides, digests, renderings, stopwatch, ranks, engine)
 
