@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from embedgrad_cli import assets
+from embedgrad_cli.config.schema import WITHOUT_EFFECT as CHANGES_NO_RESULT
 from embedgrad_cli.config.schema import ModelConfig, OptimizeConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.text.few_shot import with_examples
@@ -32,7 +33,7 @@ WITHOUT_EFFECT = {
     "optimizer": ("lr",),
     "train": ("micro_batch_size", "cache_queries", "checkpoint_activations", "checkpoint_every"),
 }
-OTHER_GROUPS = ("output_dir", "device", "log_level", "seed", "evaluation", "launch")
+OTHER_GROUPS = (*CHANGES_NO_RESULT, "seed", "evaluation")
 OURS = ("trust_region", "objective")  # they concern embedgrad alone, and name its folder
 MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
 
