@@ -29,13 +29,13 @@ def by_engine_in_training(out: Path, python: Path) -> Iterator[Comparison]:
     for run, engine in zip(runs, ([], ["engine=vllm", EAGER]), strict=True):
         command = ["optimize", "template=system", "device=cpu", *SHORT, *engine, f"output_dir={run}"]
         elsewhere(python, command, out)
-    _check_training(*runs)
+    check_training(*runs)
     for arm in ARMS:
         reference = reference_of(runs[0], arm)
         yield compare("vLLM, optimize engine=vllm", arm, answers_in(runs[1], reference, arm), reference)
 
 
-def _check_training(ours: Path, theirs: Path) -> None:
+def check_training(ours: Path, theirs: Path) -> None:
     """Every step is the same to the last digit; so are the vectors if both validations chose the same step."""
     steps = [_steps(run) for run in (ours, theirs)]
     if steps[0] != steps[1]:
