@@ -37,6 +37,7 @@ from serving.server import vllm_server
 
 ARMS = ("none", "seed", "optimized")
 console = Console(highlight=False, soft_wrap=True)
+console.width = max(console.width, 120)
 
 
 @dataclass(frozen=True)
