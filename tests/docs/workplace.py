@@ -152,7 +152,7 @@ def furnish(folder: Path) -> None:
     write_examples(data / "bbh" / "boolean_expressions.json", "True, {} times, is", "True", "False")
     write_examples(data / "bbh" / "object_counting.json", "I have {} plums and an owl. How many?", "3", "4")
 
-    write(folder / "configs" / "task" / "tickets.yaml", [block("README.md", "yaml", "name: tickets")])
+    write(folder / "configs" / "task" / "tickets.yaml", [block("docs/own-csv.md", "yaml", "name: tickets")])
     for split in ("train", "test"):
         tickets = [f"{split} {n},I paid {n} times.,{n % 2}" for n in numbers]
         write(folder / "path/to/folder" / f"{split}.csv", ["subject,body,category", *tickets])

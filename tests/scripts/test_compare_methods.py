@@ -212,11 +212,11 @@ def test_what_a_result_depends_on_names_its_folder(problem: Problem, model_folde
     assert others[1].series == others[2].series == problem.series, "size and seed are one series' own"
     unchanged = [
         replace(config, output_dir="elsewhere", device="cuda"),
-        replace(config, report=False),
         replace(config, evaluation=replace(config.evaluation, batch_size=3)),
         replace(config, optimizer=replace(config.optimizer, lr=0.7)),
         replace(config, trust_region=replace(config.trust_region, radius=0.7)),
         replace(config, task=replace(config.task, data_dir="elsewhere")),
+        replace(config, report=False),
     ]
     assert {Problem(one, problem.splits).series for one in unchanged} == {problem.series}
     ours = EmbedGrad("embedgrad", "embedgrad")

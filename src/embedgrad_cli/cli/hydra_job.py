@@ -138,5 +138,5 @@ def _next_steps(output_dir: str) -> str:
         "Next:\n"
         f"  embedgrad evaluate artifact={artifact}\n"
         f"  embedgrad export artifact={artifact} format=embeds output_dir={exported}\n"
-        '  your own data: "A task of your own" in the README\n'
+        "  your own data: docs/own-csv.md\n"
     )
