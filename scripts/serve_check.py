@@ -40,6 +40,7 @@ from embedgrad_cli.storage.files import write_json
 from serving import routes
 from serving.compare import Comparison, Reference, compare
 from serving.graded import by_engine, by_server
+from serving.optimized import by_engine_in_training
 from serving.recipes import run_recipe
 from serving.reference import reference_of
 from serving.server import vllm_server
@@ -140,6 +141,8 @@ def served(out: Path, references: References, python: Path, model: Path, with_re
     queries = {placement: reference.queries for placement, reference in references.items()}
     for placement, reference in references.items():
         yield compare("vLLM, evaluate engine=vllm", placement, by_engine(out / placement, reference, python), reference)
+    if with_recipes:
+        yield from by_engine_in_training(out / "optimized", python)
     for placement, found in routes.offline(folders, queries, python, out).items():
         yield compare("vLLM offline + to_vllm", placement, found, references[placement])
 

@@ -20,20 +20,20 @@ from embedgrad_cli.tasks.demonstrations import load_for
 from serving.compare import Reference
 
 
-def reference_of(folder: Path) -> Reference:
-    """Answer the test rows of a run, in the way `embedgrad evaluate` does."""
+def reference_of(folder: Path, name: str = "optimized") -> Reference:
+    """Answer the test rows of a run with one of its arms, in the way `embedgrad evaluate` does."""
     config, problems = build("optimize", yaml.safe_load((folder / "config.yaml").read_text()))
     if not isinstance(config, OptimizeConfig):
         raise ValueError(problems)
     config, splits = load_for(config)
     model = load_model(config.model, pick_device("cpu"))
-    prompt = load_artifact(folder / "prompt.safetensors").prompt
+    trained, seeds = load_artifact(folder / "prompt.safetensors").prompt, seeds_of(config.prompt)
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
-    prompts = {"optimized": ArmPrompt(seeds_of(config.prompt), prompt)}
-    arm = build_arms(splits.test, model, template, config.task, prompts).arms["optimized"]
-    answers = generate(arm.forward, arm.examples, prompt, config.task.max_new_tokens, config.evaluation.batch_size)
+    prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), "optimized": ArmPrompt(seeds, trained)}
+    arm = build_arms(splits.test, model, template, config.task, {name: prompts[name]}).arms[name]
+    answers = generate(arm.forward, arm.examples, arm.prompt, config.task.max_new_tokens, config.evaluation.batch_size)
     grader = graders.get(config.task.grader, config.task.choices)
     reported = None
     if config.task.kind == "generation" and not config.task.stop:
-        reported = json.loads((folder / "results.json").read_text())["arms"]["optimized"]["correct"]
-    return Reference(splits.test, arm.examples, [answer for (answer,) in answers], model, prompt, grader, reported)
+        reported = json.loads((folder / "results.json").read_text())["arms"][name]["correct"]
+    return Reference(splits.test, arm.examples, [answer for (answer,) in answers], model, arm.prompt, grader, reported)

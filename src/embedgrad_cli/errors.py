@@ -16,6 +16,10 @@ class LibraryError(EmbedgradError):
     """A library failed under a command: a model's own code, as a rule."""
 
 
+class EngineError(EmbedgradError):
+    """An engine that generates answers did not start, or has ended before its time."""
+
+
 class EndedElsewhere(EmbedgradError):
     """Another process of the same run has ended it and says why; this one ends without a word.
 

@@ -14,6 +14,8 @@ from embedgrad_cli.commands import evaluate
 from embedgrad_cli.config import plugins
 from embedgrad_cli.config.compose import Request, check_line
 from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.storage.engine_record import EngineRecord
+from embedgrad_cli.storage.run_records import Results
 
 TASK = ["model=tiny", "template=system", "task=word-problems", "prompt=step-by-step", "arms=[none]"]
 
@@ -33,12 +35,15 @@ def test_the_answers_are_those_of_our_own_decoding(
     arms: dict[str, Any] = {"arms": ["none", "seed", "optimized", "bare"], "task__stop": stop}
     evaluate.run(evaluate_config(trained, tmp_path / "ours", artifact, **arms))
     assert made == []
+    assert Results.read(tmp_path / "ours/results.json").engine is None
     engine = {"engine": "vllm", "engine_args": {"enforce_eager": True}}
     evaluate.run(evaluate_config(trained, tmp_path / "theirs", artifact, **arms, **engine))
     ours, theirs = samples(tmp_path / "ours"), samples(tmp_path / "theirs")
     assert theirs == ours
     if stop:
         assert "stop" in {line["ending"] for line in ours}
+    engine_record = Results.read(tmp_path / "theirs/results.json").engine
+    assert engine_record == EngineRecord(name="vllm", version="0.0.0")
     (llm,) = made
     assert not llm.llm_engine.engine_core.is_running
     assert llm.asked == 4 * 6

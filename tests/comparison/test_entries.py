@@ -117,3 +117,12 @@ def test_rows_that_a_prompt_had_seen_are_told(capsys: Capture) -> None:
     assert cli.main(["compare", "s"]) == 0
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "task.overlap=allow" in line]
     assert said.endswith(": 1.")
+
+
+def test_answers_of_two_engines_are_not_compared_in_silence(capsys: Capture) -> None:
+    write_run(Path("s/0"))
+    write_run(Path("s/1"), engine="vllm")
+    assert cli.main(["compare", "s", "--format", "md"]) == 0
+    heads, _, *lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    place = [head.strip() for head in heads.split("|")].index("engine")
+    assert sorted(line.split("|")[place].strip() for line in lines) == ["", "vllm"]

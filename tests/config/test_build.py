@@ -17,6 +17,8 @@ PLAIN: dict[str, Any] = {
     "seed": 0,
     "device": "cpu",
     "log_level": "info",
+    "engine": None,
+    "engine_args": None,
     "report": True,
     "model": {"path": "Qwen/Q", "revision": None, "dtype": "auto", "template": "auto", "trust_remote_code": False}
     | {"attention": None},

@@ -37,6 +37,8 @@ NOT_RUN = {
     "embedgrad optimize *model.quantization=*": "needs bitsandbytes; tests/core/model/test_quantized.py runs on it",
     "vllm serve *": SERVER,
     "embedgrad evaluate * engine=vllm": SERVER,
+    "embedgrad optimize * engine=vllm *": SERVER,
+    "python scripts/time_engines.py *": SERVER,
     "curl *": SERVER,
     "python embeds/client.py *": SERVER,
     "lm-eval *": "needs lm-evaluation-harness; `make test-lm-eval` runs it",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tests.exports.conftest import QUERIES, make_case
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -18,6 +19,8 @@ from embedgrad_cli import assets
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.load import Row
 from serving.compare import TIE, Reference, compare
+from serving.optimized import check_training
+from time_engines import starts_in
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +108,39 @@ def test_another_model_and_task_without_vllm(
         ("transformers + model", 4, None),
         ("PEFT + peft", 4, None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, None),
+        ({"seconds": 7.0}, None),
+        ({"loss": 1.1}, "the steps in metrics.jsonl differ"),
+        ({"vectors": 2.0}, "the vectors of step 1 differ"),
+        ({"chosen": 0, "vectors": 2.0}, "some answer in validation differs"),
+    ],
+)
+def test_an_engine_that_changes_the_training_ends_the_script(
+    tmp_path: Path, change: dict[str, float], said: str | None
+) -> None:
+    def run(name: str, loss: float = 1.0, seconds: float = 0.1, chosen: float = 1, vectors: float = 1.0) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        lines = [{"step": 0, "validation_loss": 9.0}, {"step": 1, "loss": loss, "seconds": seconds}]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (folder / "results.json").write_text(json.dumps({"validation": {"step": chosen}}))
+        save_file({"soft_prompt": torch.full((2, 3), vectors)}, folder / "prompt.safetensors")
+        return folder
+
+    runs = run("ours"), run("theirs", **change)
+    if said is None:
+        check_training(*runs)
+    else:
+        with pytest.raises(SystemExit, match=said):
+            check_training(*runs)
+
+
+def test_every_start_of_vllm_is_taken_off_the_seconds(tmp_path: Path) -> None:
+    log = tmp_path / "embedgrad.log"
+    log.write_text("… INFO …: vLLM 0.32.0 started in 12.5 seconds\n…\n… INFO …: vLLM 0.32.0 started in 2.0 seconds\n")
+    assert list(starts_in(log)) == [12.5, 2.0]

@@ -31,8 +31,9 @@ from embedgrad_cli.config.fields import as_texts, seeds_of
 from embedgrad_cli.config.schema import EvaluateConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
+from embedgrad_cli.core.passes.engine import OWN, Engine
 from embedgrad_cli.core.passes.sampling import Sampling
-from embedgrad_cli.core.passes.vllm_decoder import VllmDecoder, VllmEngine
+from embedgrad_cli.core.passes.vllm_decoder import VllmEngine
 from embedgrad_cli.core.prompt.artifact import (
     Artifact,
     check_fingerprint,
@@ -89,6 +90,7 @@ class _Evaluation:
     model: LanguageModel
     digests: RunDigests | None
     arm_set: ArmSet
+    engine: Engine
 
 
 def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) -> float | None:
@@ -103,18 +105,17 @@ def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) 
 
     def answer(log: AnswerLog, progress: Callable[[str, int], Progress]) -> Answered:
         how = (arm_set, config.task, config.evaluation.batch_size, log, progress, sampling)
-        if config.engine is None:
-            return answer_arms(*how)
-        with _vllm(job).running() as engine:
-            return answer_arms(*how, decoder_of=partial(VllmDecoder, engine))
+        with job.engine.running() as engine:
+            return answer_arms(*how, decoder_of=engine.decoder)
 
     return answer_and_report(config, directory, arm_set.rows, answer, partial(_results, job))
 
 
-def _vllm(job: _Evaluation) -> VllmEngine:
-    config, arms = job.config, job.arm_set.arms.values()
-    longest = max(len(example.tokens) for arm in arms for example in arm.examples)
-    return VllmEngine(job.model, config.model, longest + config.task.max_new_tokens, config.engine_args or {})
+def _engine(config: EvaluateConfig, model: LanguageModel, arm_set: ArmSet) -> Engine:
+    if config.engine is None:
+        return OWN
+    longest = max(len(example.tokens) for arm in arm_set.arms.values() for example in arm.examples)
+    return VllmEngine(model, config.model, longest + config.task.max_new_tokens, config.engine_args or {})
 
 
 def _prepare(config: EvaluateConfig, directory: RunDirectory) -> _Evaluation:
@@ -136,7 +137,8 @@ def _prepare(config: EvaluateConfig, directory: RunDirectory) -> _Evaluation:
     if resumes:
         digests = check_digests(before, now, directory.path)
     arm_set = build_arms(rows, model, template, config.task, prompts)
-    return _Evaluation(config, artifacts, splits, overlap, model, digests, arm_set)
+    engine = _engine(config, model, arm_set)
+    return _Evaluation(config, artifacts, splits, overlap, model, digests, arm_set, engine)
 
 
 def _results(job: _Evaluation, outcomes: Mapping[str, list[list[Outcome]]]) -> Results:
@@ -155,7 +157,7 @@ def _results(job: _Evaluation, outcomes: Mapping[str, list[list[Outcome]]]) -> R
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,
     )
-    results = replace(results, digests=job.digests)
+    results = replace(results, digests=job.digests, engine=job.engine.record)
     optimized = job.artifacts.get("optimized")
     if optimized is None:
         return results

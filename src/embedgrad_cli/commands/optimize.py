@@ -28,13 +28,16 @@ from pathlib import Path
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.reward import reward_function
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig
-from embedgrad_cli.core.model.language_model import load_model, pick_device
+from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
+from embedgrad_cli.core.passes.engine import OWN, Engine
+from embedgrad_cli.core.passes.vllm_decoder import VllmEngine
 from embedgrad_cli.core.text.encoding import Renderings
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.digests import dated, digests_of
+from embedgrad_cli.parallel.environment import refuse_engine_in_group
 from embedgrad_cli.parallel.process_group import joined
 from embedgrad_cli.parallel.ranks import Ranks, check_same
 from embedgrad_cli.reports.write import report_of_run
@@ -71,6 +74,7 @@ def run(
         Stopped: asked to stop (Ctrl-C, SIGTERM); what was done is kept.
         EndedElsewhere: in a run of several processes, another one has ended it and says why.
     """
+    refuse_engine_in_group(config.engine)
     with joined(config.launch.processes, config.device) as ranks, ExitStack() as stack:
         output_dir, *_ = ranks.gather(lambda: config.output_dir)  # its name may be the time at which a process began
         config = replace(config, output_dir=output_dir)
@@ -83,8 +87,9 @@ def run(
             if ranks.is_first:
                 directory.create()  # not before everything the user gave has been looked at
                 log.write_to(directory.log)
-            training.fit(on_validation)
-            accuracy = training.test()
+            with training.engine.running():
+                training.fit(on_validation)
+                accuracy = training.test()
             report_of_run(directory.path, config.report and ranks.is_first)
             return accuracy
 
@@ -129,7 +134,19 @@ def _prepare(
     digests: RunDigests | None = now
     if resumes:
         digests = check_digests(before, now, directory.path)
-    return Training(config, model, splits, directory, overrides, digests, renderings, stopwatch, ranks)
+    stopwatch.begin("loading")  # to import vLLM takes its time too
+    engine = _engine(config, model, splits, renderings)
+    return Training(config, model, splits, directory, overrides, digests, renderings, stopwatch, ranks, engine)
+
+
+def _engine(config: OptimizeConfig, model: LanguageModel, splits: Splits, renderings: Renderings) -> Engine:
+    """What answers in validation and test, and training rows where answers are trained on."""
+    if config.engine is None:
+        return OWN
+    rows = [*splits.train, *splits.validation, *splits.test]
+    longest = max(len(tokens) for tokens, _ in renderings.tokens_of(rows))
+    length = longest + config.task.max_new_tokens
+    return VllmEngine(model, config.model, length, config.engine_args or {}, shares_device=True)
 
 
 def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:

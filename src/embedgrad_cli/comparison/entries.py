@@ -21,6 +21,7 @@ from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Res
 
 PARTS = ("config", "validation", "arms", "comparison", "drift", "elsewhere")
 ELSEWHERE = ("kl", "first_token_kl", "same_token")
+ENGINE = "config.engine"
 SEED_SETTINGS = ("config.seed", "config.generation.seed")
 P, HOLM_P, CHOSEN = "comparison.mcnemar_p", "comparison.holm_p", "chosen"
 VALIDATION = "validation.accuracy"
@@ -91,9 +92,10 @@ def keys_of(records: Sequence[FlatRecord]) -> list[str]:
 
 
 def differing_settings(records: Sequence[FlatRecord]) -> list[str]:
-    """The keys `config.KEY` whose value is not the same in all records that have one."""
+    """The keys `config.KEY` whose value is not the same in all records that have one, and the engine's."""
     keys = [key for key in keys_of(records) if key.startswith("config.")]
-    values = {key: [one[key] for one in records if key in one] for key in keys}
+    # Without an engine it is embedgrad that answered, which is another one.
+    values = {key: [one.get(key) for one in records if key in one or key == ENGINE] for key in keys}
     return [key for key in keys if any(value != values[key][0] for value in values[key])]
 
 

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from embedgrad_cli.config.arm_spec import ArmSpec, parse_arm
 from embedgrad_cli.config.fields import num_prompts
-from embedgrad_cli.config.plugins import engine_missing
 from embedgrad_cli.config.schema import EvaluateConfig, EvaluationConfig, GenerationConfig, TaskConfig
-
-GIVEN_TO_ENGINE = (
-    *("model", "revision", "dtype", "trust_remote_code", "enable_prompt_embeds", "enable_prefix_caching"),
-    *("tokenizer", "tokenizer_revision", "quantization", "load_format"),
-)
 
 
 def check_generation(generation: GenerationConfig, task: TaskConfig) -> list[str]:
@@ -24,28 +18,6 @@ def check_generation(generation: GenerationConfig, task: TaskConfig) -> list[str
             "Give a temperature, for instance generation.temperature=0.7."
         ]
     return []
-
-
-def check_engine(config: EvaluateConfig) -> list[str]:
-    """Whether another engine than our own can answer, and is there."""
-    if config.engine is None:
-        return ["engine_args: no engine is named. Give it too: engine=vllm."] if config.engine_args else []
-    problems = [
-        f"engine_args.{name}: embedgrad gives this to vLLM. Leave it out."
-        for name in config.engine_args or {}
-        if name in GIVEN_TO_ENGINE
-    ]
-    if config.server is not None:
-        problems.append("engine: a server is asked, which has an engine of its own. Leave one of them out.")
-    if config.task is not None and config.task.kind == "choice":
-        problems.append("engine: vllm generates, and task.kind=choice scores its labels. Leave it out.")
-    if config.model is not None and config.model.quantization is not None:
-        problems.append(
-            "model.quantization: vLLM loads the weights by itself, as their files have them. Leave it out, or engine."
-        )
-    if not problems and config.mode != "regrade" and (missing := engine_missing(config.engine)):
-        problems.append(missing)
-    return problems
 
 
 def check_breakdown(evaluation: EvaluationConfig, task: TaskConfig) -> list[str]:

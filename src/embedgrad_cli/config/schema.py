@@ -13,6 +13,7 @@ from typing import Any, Literal
 # runs that differ in nothing else are the same run.
 WITHOUT_EFFECT = (
     *("output_dir", "device", "log_level", "mode", "launch", "report"),
+    "engine_args.gpu_memory_utilization",
     *("requests.at_once", "requests.timeout", "requests.retries", "requests.api_key", "texts.api_key"),
 )
 
@@ -302,6 +303,12 @@ class OptimizeConfig:
     evaluation: EvaluationConfig = setting("validation and test")
     launch: LaunchConfig = field(
         default_factory=LaunchConfig, metadata={"words": "on how many processes", "right": False}
+    )
+    engine: Literal["vllm"] | None = setting(
+        "vllm generates the answers, on the same weights; null: embedgrad's own decoding", default=None
+    )
+    engine_args: dict[str, Any] | None = setting(
+        "further arguments of vllm.LLM: {gpu_memory_utilization: 0.4}", default=None
     )
     report: bool = setting("write report.html into the run directory in the end", default=True)
 

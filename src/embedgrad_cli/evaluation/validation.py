@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.core.passes.scoring import Decoder
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.evaluation.answer_log import AnswerLog
-from embedgrad_cli.evaluation.answers import answer_rows
+from embedgrad_cli.evaluation.answers import MakeDecoder, answer_rows
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
 from embedgrad_cli.parallel.ranks import ALONE, Ranks
@@ -19,13 +20,18 @@ from embedgrad_cli.tasks.load import Row
 
 
 def answer_and_grade(
-    arm: Arm, rows: Sequence[Row], task: TaskConfig, batch_size: int, ranks: Ranks = ALONE
+    arm: Arm,
+    rows: Sequence[Row],
+    task: TaskConfig,
+    batch_size: int,
+    ranks: Ranks = ALONE,
+    decoder_of: MakeDecoder = Decoder,
 ) -> list[Outcome]:
     """One answer to every row (the likeliest choice, or a greedy one), graded; nothing is written.
 
     Ranks share the rows, and each row is graded by one of them: what a time limit decides, it decides for all.
     """
-    answers = answer_rows(arm, task, batch_size, AnswerLog(), ranks=ranks)
+    answers = answer_rows(arm, task, batch_size, AnswerLog(), ranks=ranks, decoder_of=decoder_of)
     own = ranks.share([len(one.output) for (one,) in answers])
 
     def grade() -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from embedgrad_cli.storage.gguf_files import GgufRecord
 from embedgrad_cli.storage.quantization import QuantizationRecord
 from embedgrad_cli.storage.record import CONVERTER, Json, Record
-from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Elsewhere, Validation
+from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Elsewhere, Results, Validation
 from embedgrad_cli.storage.structure import dataclass_hook
 
 
@@ -78,6 +78,13 @@ class TestSummary(Record):
     arms: dict[str, ArmSummary]
     comparison: Comparison | None
     added_system_turns: dict[str, str] | None = None
+
+    @classmethod
+    def of(cls, results: Results) -> TestSummary:
+        rendered = (results.rendered or {}).items()
+        added = {name: row.added_system_turn for name, row in rendered if row.added_system_turn}
+        count, arms, comparison = results.num_examples, results.arms, results.comparison
+        return cls(num_examples=count, arms=arms, comparison=comparison, added_system_turns=added or None)
 
 
 @dataclass(frozen=True, kw_only=True)

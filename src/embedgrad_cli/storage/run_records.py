@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from embedgrad_cli.storage.distillation import Distillation
+from embedgrad_cli.storage.engine_record import EngineRecord
 from embedgrad_cli.storage.record import Json, Record
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.server_record import ServerRecord
@@ -271,12 +272,11 @@ class Results(Record):
     """`results.json`.
 
     `comparison` is the comparison that matters most, of `optimized` if there is one; None for a single arm.
-    `scoring` is None where answers are generated.
-    `comparisons` has all of them. `test_hash` names the rows of the split that were answered, `split_hash` those of
-    all splits; `digests` is what a run that goes on is checked against. `stop` are the strings at which answers end.
-    `slow_arms` says of arms that share no trunk why not. `rendered` shows the first row under every arm. `overlap` is
-    None where no artifact was evaluated, or none knows its rows. `advice` is what an optimisation's course says of the
-    next one's settings. What follows `breakdowns` is there where a command knows it.
+    `comparisons` has all of them. `scoring` is None where answers are generated. `test_hash` names the rows of the
+    split that were answered, `split_hash` those of all splits; `digests` is what a run that goes on is checked against.
+    Answers end at `stop` strings and are by `engine`, if not embedgrad's own. `slow_arms` says of arms that share no
+    trunk why not. `rendered` shows the first row under every arm. `overlap` is None where no artifact knows its rows.
+    `advice` is on the next run's settings. What follows `breakdowns` is there where a command knows it.
     """
 
     task: str
@@ -307,6 +307,7 @@ class Results(Record):
     timing: Timing | None = None
     distillation: Distillation | None = None
     server: ServerRecord | None = None
+    engine: EngineRecord | None = None
 
     @property
     def template_additions(self) -> list[tuple[str, str, list[str]]]:

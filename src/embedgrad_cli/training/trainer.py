@@ -19,6 +19,7 @@ from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.kernels.memory import free_memory, peak_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.objectives import Objective, make_objective
+from embedgrad_cli.core.passes.engine import OWN, Engine
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCache
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
@@ -27,7 +28,7 @@ from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, rel
 from embedgrad_cli.core.text.encoding import Encoded, Example, Renderings, encode
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
-from embedgrad_cli.errors import DataError, EmbedgradError, EndedElsewhere, UserError
+from embedgrad_cli.errors import DataError, EmbedgradError, EndedElsewhere, EngineError, UserError
 from embedgrad_cli.evaluation.answer_log import AnswerLog, Progress
 from embedgrad_cli.evaluation.answers import answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
@@ -86,8 +87,9 @@ class Training:
         renderings: Renderings | None = None,
         stopwatch: Stopwatch | None = None,
         ranks: Ranks = ALONE,
+        engine: Engine = OWN,
     ) -> None:
-        self.ranks = ranks
+        self.ranks, self.engine = ranks, engine
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
         self.overrides, self.digests, self.seen_rows = overrides, digests, RowFilter.of(splits)
         self.stopwatch = stopwatch or Stopwatch()
@@ -124,7 +126,7 @@ class Training:
 
         Raises:
             Stopped: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
-            UserError: a batch cannot be made; a checkpoint was written.
+            UserError, EngineError: a batch cannot be made, or not answered; a checkpoint was written.
             NonFiniteLoss: the loss is NaN or infinite; the best prompt so far is kept.
         """
         state, directory = self.state, self.directory
@@ -136,7 +138,7 @@ class Training:
                 self._save_checkpoint()
                 where = "before the validation " if state.validation_due else ""
                 raise self.ranks.alike(Stopped(f"{where}after step {state.step}", directory.path)) from None
-            except (UserError, EndedElsewhere):  # of a reward, say, whose function the user can mend
+            except (UserError, EndedElsewhere, EngineError):  # of a reward, say, whose function the user can mend
                 self._save_checkpoint()
                 raise
 
@@ -184,7 +186,9 @@ class Training:
                 return display.arm(arm, num_rows)
 
             try:
-                answers = answer_arms(arm_set, task, batch_size, log_of_answers, begin, ranks=self.ranks)
+                how = (arm_set, task, batch_size, log_of_answers, begin)
+                answers = answer_arms(*how, ranks=self.ranks, decoder_of=self.engine.decoder)
+                self.engine.rest()
                 if not self.ranks.is_first:  # it has all answers, grades them and writes
                     return self.state.validation.accuracy
                 self.stopwatch.begin("elsewhere")
@@ -194,14 +198,8 @@ class Training:
             except StopAsked:
                 raise self.ranks.alike(Stopped("in the test", self.directory.path)) from None
         results = replace(self._results(arm_set, outcomes, optimized), elsewhere=elsewhere)
-        added = {name: row.added_system_turn for name, row in arm_set.rendered.items() if row.added_system_turn}
-        test = TestSummary(
-            num_examples=results.num_examples,
-            arms=results.arms,
-            comparison=results.comparison,
-            added_system_turns=added or None,
-        )
-        known = PromptMetrics(validation=results.validation, test=test, drift=results.drift, elsewhere=elsewhere)
+        test, drift = TestSummary.of(results), results.drift
+        known = PromptMetrics(validation=results.validation, test=test, drift=drift, elsewhere=elsewhere)
         self._save_artifact(optimized, known)
         write_json_lines(self.directory.samples, sample_lines(answers, arm_set.rows, outcomes))
         write_json(self.directory.results, results)
@@ -230,6 +228,7 @@ class Training:
             drift=measure_drift(optimized, self.model),
             peak_memory_bytes=peak_memory(self.model.device),
             digests=self.digests,
+            engine=self.engine.record,
             timing=self._timing(),
             distillation=distillation_of(arm_set.arms, outcomes) if TEACHER in arm_set.arms else None,
         )
@@ -270,6 +269,7 @@ class Training:
     def _descend(self, batch: Sequence[Example], rate: float) -> Tensor:
         """Gradient, clipping, update, trust region. Returns: `[2]`, loss and the gradient's norm before clipping."""
         settings = self.config.optimizer
+        self.engine.rest()
         self.optimizer.zero_grad()
         size = self.config.train.micro_batch_size
         used = self.token_dropout.of(self.prompt, self.state.step)
@@ -300,7 +300,8 @@ class Training:
         prompt = self.averaging.of(self.prompt, self.state.average, self.state.step)
         arm = replace(self.validation.arms[VALIDATION], prompt=prompt)
         rows, batch_size = self.validation.rows, self.config.evaluation.batch_size
-        outcomes = answer_and_grade(arm, rows, self.config.task, batch_size, self.ranks)
+        outcomes = answer_and_grade(arm, rows, self.config.task, batch_size, self.ranks, self.engine.decoder)
+        self.engine.rest()
         accuracy = sum(o.correct for o in outcomes) / len(outcomes)
         loss = loss_by_scores(arm, rows, outcomes)
         if loss is None:
@@ -354,6 +355,7 @@ class Training:
             directory=self.directory,
             tested=self.splits.test,
             ranks=self.ranks,
+            engine=self.engine,
         )
 
     def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -100,10 +101,16 @@ def artifact_metadata(
         split_hash=split_hash,
         data_revision=data_revision,
         metrics=metrics,
-        libraries={name: version(name) for name in LIBRARIES},
+        libraries=_libraries(config.engine),
         config=RecordedSettings.of(settings),
         overrides=None if overrides is None else list(overrides),
     )
+
+
+def _libraries(engine: str | None) -> dict[str, str]:
+    """The versions of what made a prompt, the engine that answered included."""
+    own = {name: version(name) for name in LIBRARIES}
+    return own if engine is None else {**own, engine: import_module(engine).__version__}
 
 
 def _example_records(examples: Iterable[WorkedExample | Row]) -> list[WorkedExampleRecord]:

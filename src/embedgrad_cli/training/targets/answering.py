@@ -13,10 +13,11 @@ from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.config.teacher import is_artifact, teacher_text
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.ending import GeneratedAnswer
+from embedgrad_cli.core.passes.engine import OWN, Engine
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.generation import widest
 from embedgrad_cli.core.passes.sampling import Sampling
-from embedgrad_cli.core.passes.scoring import REFILLED, Decoder, batches_by_length
+from embedgrad_cli.core.passes.scoring import REFILLED, batches_by_length
 from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
@@ -58,6 +59,7 @@ class Answering:
     at_once: int
     sampling: Sampling
     ranks: Ranks = ALONE
+    engine: Engine = OWN
 
     def batches(
         self,
@@ -80,7 +82,7 @@ class Answering:
             StopAsked: between two tokens.
             EndedElsewhere: see `Ranks.together`. Where answering or use failed here, what they raised.
         """
-        decoder = Decoder(self.forward, self.prompt)
+        decoder = self.engine.decoder(self.forward, self.prompt)
         stops = StopStrings(tuple(self.task.stop or ()), self.forward.model.tokenizer)
         rows = max(self.at_once // self.sampling.num_samples, 1) * REFILLED * self.ranks.count
 

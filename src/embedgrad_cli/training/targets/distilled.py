@@ -187,7 +187,7 @@ def _generated(arm: Arm, material: Material) -> dict[str, Replies]:
     config, template = material.config, material.prompt_template
     sampling = Sampling(config.objective.samples or 1, config.objective.temperature or 0.0, seed=config.seed)
     at_once = config.evaluation.batch_size
-    answering = Answering(arm.forward, arm.prompt, config.task, at_once, sampling, material.ranks)
+    answering = Answering(arm.forward, arm.prompt, config.task, at_once, sampling, material.ranks, material.engine)
 
     def replies(examples: Sequence[Example], answers: Sequence[Sequence[Sampled]]) -> list[tuple[str, Replies]]:
         return [

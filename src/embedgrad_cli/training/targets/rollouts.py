@@ -62,7 +62,9 @@ class Rollouts:
         seed = seed_of_round(config.seed, step)
         sampling = Sampling(num_samples=self.num_samples, temperature=self.temperature, seed=seed)
         at_once = max(config.evaluation.batch_size, self.num_samples)
-        return Answering(self.forward, prompt, config.task, at_once, sampling, self.material.ranks)
+        return Answering(
+            self.forward, prompt, config.task, at_once, sampling, self.material.ranks, self.material.engine
+        )
 
     def _rewarded(self, examples: Sequence[Example], answers: Sequence[Sequence[Sampled]]) -> list[Rewarded]:
         texts = [[one.text for one in of_row] for of_row in answers]

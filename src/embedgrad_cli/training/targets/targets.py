@@ -9,6 +9,7 @@ from typing import Protocol
 from embedgrad_cli.config.schema import OptimizeConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.objectives import Objective
+from embedgrad_cli.core.passes.engine import OWN, Engine
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Example
 from embedgrad_cli.core.text.template import PromptTemplate
@@ -30,6 +31,7 @@ class Material:
         directory: keeps what has to outlast a stop. It need not exist before the first batch.
         tested: the rows of the test.
         ranks: share the answering of training rows; the first one writes.
+        engine: generates the answers to them.
     """
 
     config: OptimizeConfig
@@ -43,6 +45,7 @@ class Material:
     directory: RunDirectory
     tested: Sequence[Row] = ()
     ranks: Ranks = ALONE
+    engine: Engine = OWN
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,9 @@ class Verified:
             seed=seed_of_round(config.seed, number),
         )
         at_once = config.evaluation.batch_size
-        return Answering(arm.forward, arm.prompt, config.task, at_once, sampling, self.material.ranks)
+        return Answering(
+            arm.forward, arm.prompt, config.task, at_once, sampling, self.material.ranks, self.material.engine
+        )
 
     def _graded(
         self, number: int, hashes: dict[str, str], examples: Sequence[Example], answers: Sequence[list[Sampled]]
