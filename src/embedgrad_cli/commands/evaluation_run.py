@@ -22,6 +22,7 @@ from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay
+from embedgrad_cli.tracking.tracked import tracked
 
 Evaluate = Callable[[RunDirectory, RunLog], float | None]
 CheckDone = Callable[[RunDigests | None, RunDirectory], None]
@@ -41,7 +42,8 @@ def run_evaluation(config: EvaluateConfig, evaluate: Evaluate, check_done: Check
             if directory.is_finished:
                 results = Results.read(directory.results)
                 check_done(results.digests, directory)
-                report.already_finished(directory.path, results)
+                with tracked(directory.path, config.tracker):  # what the tracker does not have yet
+                    report.already_finished(directory.path, results)
                 return results.primary_accuracy
             if directory.samples.exists() and not directory.answers.exists():  # --predict-only has answered everything
                 check_done(read_digests(directory), directory)
@@ -49,7 +51,8 @@ def run_evaluation(config: EvaluateConfig, evaluate: Evaluate, check_done: Check
                     return regrade(config)
                 report.answered(directory.path)
                 return None
-            return evaluate(directory, run_log)
+            with tracked(directory.path, config.tracker):
+                return evaluate(directory, run_log)
 
 
 def answer_and_report(
