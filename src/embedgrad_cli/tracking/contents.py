@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from embedgrad_cli.config.arm_spec import short_names
 from embedgrad_cli.evaluation.significance import verdict
 from embedgrad_cli.reports.runs_page import REPORT
 from embedgrad_cli.storage.record import Json
@@ -13,7 +14,7 @@ from embedgrad_cli.storage.run_directory import flatten, read_settings
 from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Results
 from embedgrad_cli.tracking.tracker import Outcome, Point, Table
 
-ARMS = ("arm", "accuracy", "low", "high", "correct", "invalid")
+ARMS = ("arm", "accuracy", "low", "high", "correct", "invalid", "in full")
 COMPARISONS = ("candidate", "baseline", "difference", "low", "high", "wins", "losses", "p", "p (Holm)")
 FILES = ("prompt.safetensors", "results.json", REPORT)
 LEFT_OUT = ("tracker", "output_dir")  # say where the run is shown and kept, not what it is
@@ -61,10 +62,11 @@ def outcome_of(directory: Path, how: str) -> Outcome:
     if how != "finished" or not (directory / "results.json").exists():
         return Outcome(how)
     results = Results.read(directory / "results.json")
+    short = short_names(list(results.arms))
     comparisons = results.comparisons or [one for one in [results.comparison] if one]
-    tables = [Table("arms", ARMS, tuple(_arm(name, arm) for name, arm in results.arms.items()))]
+    tables = [Table("arms", ARMS, tuple(_arm(name, short[name], arm) for name, arm in results.arms.items()))]
     if comparisons:
-        tables.append(Table("comparisons", COMPARISONS, tuple(map(_comparison, comparisons))))
+        tables.append(Table("comparisons", COMPARISONS, tuple(_comparison(one, short) for one in comparisons)))
     said = verdict(results.comparison, results.num_examples) if results.comparison else ""
     files = [directory / name for name in FILES]
     return Outcome(how, dict(_figures(results)), tables, said, [file for file in files if file.exists()])
@@ -85,8 +87,8 @@ def _point(row: Json) -> Point:
 
 
 def _figures(results: Results) -> Iterator[tuple[str, float]]:
-    for name, arm in results.arms.items():
-        yield f"{results.split}/{name}/accuracy", arm.accuracy
+    for name, label in short_names(list(results.arms)).items():
+        yield f"{results.split}/{label}/accuracy", results.arms[name].accuracy
     if results.comparison:
         yield f"{results.split}/difference", results.comparison.difference
         yield f"{results.split}/mcnemar_p", results.comparison.mcnemar_p
@@ -96,10 +98,10 @@ def _figures(results: Results) -> Iterator[tuple[str, float]]:
         yield "best/step", results.validation.step
 
 
-def _arm(name: str, arm: ArmSummary) -> tuple[str | float | None, ...]:
-    return name, arm.accuracy, *arm.ci95, arm.correct, arm.invalid
+def _arm(name: str, label: str, arm: ArmSummary) -> tuple[str | float | None, ...]:
+    return label, arm.accuracy, *arm.ci95, arm.correct, arm.invalid, name
 
 
-def _comparison(one: Comparison) -> tuple[str | float | None, ...]:
-    named = (one.candidate, one.baseline, one.difference, *one.ci95)
+def _comparison(one: Comparison, short: Mapping[str, str]) -> tuple[str | float | None, ...]:
+    named = (short[one.candidate], short[one.baseline], one.difference, *one.ci95)
     return *named, one.wins, one.losses, one.mcnemar_p, one.holm_p
