@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from embedgrad_cli.commands.regrade import read_digests, regrade
+from embedgrad_cli.config.arm_spec import parse_arm
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig
 from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
@@ -76,7 +77,7 @@ def answer_and_report(
     outcomes = dict[str, list[list[Outcome]]]()
     with StopRequest():
         try:
-            with TestDisplay() as display:
+            with TestDisplay([parse_arm(item).name for item in config.arms], config.quiet) as display:
                 answers = answer(AnswerLog(directory.answers), display.arm)
             if config.mode == "full":
                 outcomes = {name: grade_answers(rows, of_arm, config.task) for name, of_arm in answers.items()}

@@ -10,6 +10,7 @@ examples:
   embedgrad optimize task=math model=qwen2.5-math-1.5b --dry-run
 
 flags:
+  --quiet                show nothing while it works, only the results (quiet=true)
   --dry-run              what the run would take: rows, tokens, operations, memory; loads no weights, writes nothing.
                          With =time also how long: loads the model, times one step and one batch of answers
   --memory GB            in a dry run: of a device that need not be here (device=cuda)

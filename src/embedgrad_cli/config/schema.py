@@ -12,7 +12,7 @@ from typing import Any, Literal
 # Settings and groups of them that change no result: a resumed run may have others, no artifact records them, and two
 # runs that differ in nothing else are the same run.
 WITHOUT_EFFECT = (
-    *("output_dir", "device", "log_level", "mode", "launch", "report", "tracker"),
+    *("output_dir", "device", "log_level", "mode", "launch", "report", "tracker", "quiet"),
     *("requests.at_once", "requests.timeout", "requests.retries", "requests.api_key", "texts.api_key"),
 )
 
@@ -321,6 +321,7 @@ class OptimizeConfig:
         default_factory=LaunchConfig, metadata={"words": "on how many processes", "right": False}
     )
     report: bool = setting("write report.html into the run directory in the end", default=True)
+    quiet: bool = setting("show nothing while it works", default=False)
     tracker: TrackerConfig = field(
         default_factory=TrackerConfig, metadata={"words": "what shows the run as well", "right": False}
     )
@@ -357,6 +358,7 @@ class EvaluateConfig:
     )
     texts: TextsConfig = field(default_factory=TextsConfig, metadata={"words": "where texts are asked", "right": False})
     report: bool = setting("write report.html into the run directory in the end", default=True)
+    quiet: bool = setting("show nothing while it works", default=False)
     tracker: TrackerConfig = field(
         default_factory=TrackerConfig, metadata={"words": "what shows the run as well", "right": False}
     )

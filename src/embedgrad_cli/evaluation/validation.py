@@ -8,7 +8,7 @@ from typing import Any
 
 from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.evaluation.answer_log import AnswerLog
+from embedgrad_cli.evaluation.answer_log import AnswerLog, Progress, unseen
 from embedgrad_cli.evaluation.answers import answer_rows
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
@@ -19,13 +19,18 @@ from embedgrad_cli.tasks.load import Row
 
 
 def answer_and_grade(
-    arm: Arm, rows: Sequence[Row], task: TaskConfig, batch_size: int, ranks: Ranks = ALONE
+    arm: Arm,
+    rows: Sequence[Row],
+    task: TaskConfig,
+    batch_size: int,
+    ranks: Ranks = ALONE,
+    progress: Progress = unseen,
 ) -> list[Outcome]:
     """One answer to every row (the likeliest choice, or a greedy one), graded; nothing is written.
 
     Ranks share the rows, and each row is graded by one of them: what a time limit decides, it decides for all.
     """
-    answers = answer_rows(arm, task, batch_size, AnswerLog(), ranks=ranks)
+    answers = answer_rows(arm, task, batch_size, AnswerLog(), progress=progress, ranks=ranks)
     own = ranks.share([len(one.output) for (one,) in answers])
 
     def grade() -> list[Any]:

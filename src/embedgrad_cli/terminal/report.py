@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from embedgrad_cli.evaluation.significance import show_p, verdict
 from embedgrad_cli.storage.run_records import Breakdown, Comparison, Results, SamplesSummary, Timing
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.terminal import remarks
+from embedgrad_cli.terminal.pace import duration
 
 SHOWN_EXAMPLES = 3
 SHOWN_VALUES = 40  # of a field, in a breakdown
@@ -56,18 +58,6 @@ def took(timing: Timing) -> str:
     return f"{duration(timing.total)}: {', '.join(f'{name} {duration(value)}' for name, value in phases.items())}"
 
 
-def duration(seconds: float) -> str:
-    """In two units at most: 0.4 s, 12 s, 2 min 3 s, 1 h 5 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def already_finished(output_dir: Path, summary: Results) -> None:
     """Say that nothing is left to do, and what came out."""
     console = _console()
@@ -94,14 +84,14 @@ def _console() -> Console:
 
 
 def _print_tables(console: Console, summary: Results) -> None:
-    for table in _fitting(console, _arms_table(summary), lambda: _narrow_tables(summary)):
+    for table in _fitting(console, _arms_table(summary), partial(_narrow_tables, summary)):
         console.print(table)
     _say(console, remarks.of_arms(summary))
     samples = {name: arm.samples for name, arm in summary.arms.items() if arm.samples}
     if samples:
         console.print(_samples_table(samples))
     for field, values in (summary.breakdowns or {}).items():
-        tables = _fitting(console, _breakdown_table(field, values), lambda f=field, v=values: _narrow_breakdown(f, v))
+        tables = _fitting(console, _breakdown_table(field, values), partial(_narrow_breakdown, field, values))
         for table in tables:
             console.print(table)
     _say(console, remarks.of_answers(summary))
