@@ -18,6 +18,7 @@ PLAIN: dict[str, Any] = {
     "device": "cpu",
     "log_level": "info",
     "report": True,
+    "quiet": False,
     "model": {"path": "Qwen/Q", "revision": None, "dtype": "auto", "template": "auto", "trust_remote_code": False}
     | {"attention": None},
     "template": {"messages": [{"role": "user", "content": "{prompt} {query}"}], "text": "{prompt}\n{query}\n"},

@@ -11,12 +11,15 @@ from typing import Self
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 from embedgrad_cli.config.arm_spec import legend, short_names
 from embedgrad_cli.evaluation.answer_log import Progress as RowsDone
 from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
 from embedgrad_cli.terminal.pace import Minutes, Pace
+
+WIDEST_TIME = len("59 min 59 s left")
 
 
 class TimeLeft(ProgressColumn):
@@ -36,7 +39,7 @@ class Bars(Progress):
             BarColumn(bar_width=None),
             TextColumn("{task.completed}/{task.total}"),
             TimeElapsedColumn(),
-            TimeLeft(),
+            TimeLeft(Column(min_width=WIDEST_TIME, no_wrap=True)),  # so that the bars do not jump
             console=console,
             disable=console.quiet or not console.is_terminal,
             expand=True,
