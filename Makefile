@@ -4,9 +4,10 @@ BIN := .venv/bin
 
 LM_EVAL := .venv-lm-eval
 QUANTIZED := .venv-quantized
+TRACKERS := .venv-trackers
 SERVING := .venv-serving
 
-.PHONY: setup demo real lab compare-methods test test-fast test-real test-report test-quantized test-lm-eval
+.PHONY: setup demo real lab compare-methods test test-fast test-real test-report test-quantized test-trackers test-lm-eval
 .PHONY: test-serving test-serving-real lint docs
 .PHONY: bench bench-step bench-parts bench-evaluation bench-trainer bench-growth train-tiny clean
 
@@ -88,6 +89,16 @@ $(QUANTIZED)/.installed: pyproject.toml constraints.txt
 	$(QUANTIZED)/bin/pip install --quiet -c constraints.txt -e '.[dev,quantized]'
 	touch $@
 
+# MLflow in a folder, Trackio on this machine, W&B offline: what they were given is read back. No network, no account.
+test-trackers: $(TRACKERS)/.installed
+	$(TRACKERS)/bin/python -m pytest -q -m "trackers or not trackers" tests/tracking
+
+$(TRACKERS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TRACKERS)
+	$(TRACKERS)/bin/pip install --quiet -c constraints.txt torch
+	$(TRACKERS)/bin/pip install --quiet -c constraints.txt -e '.[dev,wandb,mlflow,trackio]'
+	touch $@
+
 # Choices against lm-evaluation-harness, row by row, then an exported model in the harness by itself; with SST2=DIR and
 # BBH=DIR on their files as well.
 test-lm-eval: setup $(LM_EVAL)/.installed
@@ -151,4 +162,4 @@ train-tiny: setup
 	$(BIN)/python scripts/train_tiny.py --out src/embedgrad_cli/assets --sst2 $(SST2)
 
 clean:
-	rm -rf .venv $(LM_EVAL) $(SERVING) $(QUANTIZED) outputs multirun dist build site
+	rm -rf .venv $(LM_EVAL) $(SERVING) $(QUANTIZED) $(TRACKERS) outputs multirun dist build site

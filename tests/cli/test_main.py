@@ -334,3 +334,10 @@ def test_nothing_heavy_is_loaded(arguments: list[str], code: int, loaded: list[s
 
     assert done.returncode == code
     assert done.stdout.splitlines()[-1] == f"heavy: {loaded}"
+
+
+@pytest.mark.parametrize("command", ["optimize", "evaluate"])
+def test_quiet_is_a_setting_that_changes_no_result(command: str, received: Received) -> None:
+    words = ["model=tiny", "template=system", "task=word-problems"] + ["arms=[none]"] * (command == "evaluate")
+    assert cli.main([command, "--quiet", *words]) == 0
+    assert received[0].quiet

@@ -9,7 +9,7 @@ import pytest
 
 from embedgrad_cli.cli import hydra_job
 from embedgrad_cli.cli import main as cli
-from embedgrad_cli.config.arm_spec import LONGEST_NAME, ArmSpec, choose_baseline, parse_arm, quote_texts, short_names
+from embedgrad_cli.config.arm_spec import ArmSpec, choose_baseline, legend, parse_arm, quote_texts, short_names
 
 PLAIN = ["model=tiny", "template=system", "task=word-problems"]
 
@@ -100,7 +100,22 @@ def test_names() -> None:
     assert choose_baseline(["none", "seed"], None) == "seed"
     assert choose_baseline(["bare", "none"], None) == "bare"
     assert choose_baseline(["bare", "none"], "none") == "none"
-    long = "text:" + "Think. " * 20
-    assert len(short_names([long, "none"])[long]) == LONGEST_NAME
-    assert short_names([long, long + "x"]) == {long: long, long + "x": long + "x"}
     assert quote_texts("prompt.text=[text:a]") == "prompt.text=[text:a]"
+
+
+def test_long_names_are_labels_that_a_legend_explains() -> None:
+    texts = [f"text:Think about it {number} times.\nThen answer." for number in range(7)]
+    names = ["none", *texts, "text:Think.", "runs/a/prompt.safetensors"]
+    short = short_names(names)
+    assert len(set(short.values())) == len(names)
+    assert max(map(len, short.values())) <= 16
+    assert (short["none"], short["text:Think."], short[texts[0]], short[texts[6]]) == (
+        "none",
+        "text:Think.",
+        "text 1",
+        "text 7",
+    )
+    assert legend(names)[0] == "text 1: Think about it 0 times. Then answer."
+    assert legend(names)[-1] == "file: runs/a/prompt.safetensors"
+    assert len(legend(names)) == 8
+    assert legend(["none", "seed"]) == []

@@ -20,6 +20,7 @@ PLAIN: dict[str, Any] = {
     "engine": None,
     "engine_args": None,
     "report": True,
+    "quiet": False,
     "model": {"path": "Qwen/Q", "revision": None, "dtype": "auto", "template": "auto", "trust_remote_code": False}
     | {"attention": None},
     "template": {"messages": [{"role": "user", "content": "{prompt} {query}"}], "text": "{prompt}\n{query}\n"},

@@ -11,12 +11,13 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from embedgrad_cli.config import tracker_checks
 from embedgrad_cli.config.build import COMMANDS, keys
 from embedgrad_cli.config.compose import Composer, Request, check_line, config_of
 from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.schema import EvaluateConfig, OptimizeConfig
 
-GROUPS = ("model", "template", "prompt", "task", "objective", "optimizer", "experiment")
+GROUPS = ("model", "template", "prompt", "task", "objective", "optimizer", "tracker", "experiment")
 FILES = sorted(conf_dir().rglob("*.yaml"))
 CHOICES = [
     path.relative_to(conf_dir()).with_suffix("").as_posix().split("/", 1) for path in FILES if path.parent != conf_dir()
@@ -46,7 +47,10 @@ def values(plain: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_choice_composes_and_is_built_as_it_says(group: str, choice: str) -> None:
+def test_every_choice_composes_and_is_built_as_it_says(
+    group: str, choice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker_checks, "tracker_missing", lambda tracker: None)
     config = config_of(Request("optimize", [f"{group}={choice}", *NEEDS.get(choice, [])]))
 
     assert isinstance(config, OptimizeConfig)
@@ -114,6 +118,7 @@ def test_the_groups_that_are_promised(composer: Composer) -> None:
     assert set(groups["task"]) == embedded | real | {"recommend"}
     assert set(groups["objective"]) == {"gold", "choice", "verified", "reward", "distill"}
     assert set(groups["optimizer"]) == {"adamw", "adam", "sgd"}
+    assert set(groups["tracker"]) == {"none", "tensorboard", "wandb", "mlflow", "trackio"}
     assert set(groups["prompt"]) == {
         "step-by-step",
         "sentiment",

@@ -35,6 +35,8 @@ NOT_RUN = {
     "torchrun *": PROCESSES,
     "embedgrad optimize launch.processes=*": PROCESSES,
     "embedgrad optimize *model.quantization=*": "needs bitsandbytes; tests/core/model/test_quantized.py runs on it",
+    "embedgrad optimize *tracker=*": "needs the tracker; tests/tracking hands runs to each",
+    "tensorboard *": "starts a server",
     "vllm serve *": SERVER,
     "embedgrad evaluate * engine=vllm": SERVER,
     "embedgrad optimize * engine=vllm *": SERVER,

@@ -11,7 +11,7 @@ from typing import NoReturn
 from embedgrad_cli.cli.dry_run_flags import take_dry_run
 from embedgrad_cli.cli.help import command_help
 from embedgrad_cli.cli.hydra_job import run_hydra, run_once
-from embedgrad_cli.cli.names import MODES, PUSH, SEARCH
+from embedgrad_cli.cli.names import MODES, PUSH, QUIET, SEARCH
 from embedgrad_cli.cli.sweep import run_sweep
 from embedgrad_cli.config.arm_spec import quote_texts
 from embedgrad_cli.errors import ConfigError
@@ -59,6 +59,8 @@ def _as_settings(command: str, words: list[str]) -> list[str]:
     Raises:
         ConfigError: flags contradict each other, or one lacks its value.
     """
+    if command in ("optimize", "evaluate"):
+        words = [QUIET.get(word, word) for word in words]
     if command == "evaluate":
         if set(MODES) <= set(words):
             raise ConfigError(["--predict-only only answers and --regrade only grades: give one of them, or neither."])

@@ -132,7 +132,8 @@ class Study:
         return f"{text}\nBest in validation: {best.number}, {100 * (best.value or 0):.1f} %: {line}"
 
     def _check_settings(self, overrides: Sequence[Override]) -> None:
-        settings = sorted(str(o.input_line) for o in overrides if o.key_or_group not in WITHOUT_EFFECT)
+        keys = {str(o.input_line): o.key_or_group for o in overrides}
+        settings = sorted(line for line, key in keys.items() if not {key, key.partition(".")[0]} & {*WITHOUT_EFFECT})
         before = self.study.user_attrs.get(SETTINGS)
         if before is None:
             self.study.set_user_attr(SETTINGS, settings)

@@ -12,6 +12,7 @@ examples:
   embedgrad evaluate server=http://127.0.0.1:8000 artifact=prompt.safetensors arms=[served]
 
 flags:
+  --quiet                show nothing while it works, only the results (quiet=true)
   --predict-only         write the answers without grading them (mode=predict-only)
   --regrade              grade the answers in output_dir again, without the model (mode=regrade)
 """

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from embedgrad_cli.commands.regrade import read_digests, regrade
+from embedgrad_cli.config.arm_spec import parse_arm
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig
 from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
@@ -22,6 +23,7 @@ from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay
+from embedgrad_cli.tracking.tracked import tracked
 
 Evaluate = Callable[[RunDirectory, RunLog], float | None]
 CheckDone = Callable[[RunDigests | None, RunDirectory], None]
@@ -41,7 +43,8 @@ def run_evaluation(config: EvaluateConfig, evaluate: Evaluate, check_done: Check
             if directory.is_finished:
                 results = Results.read(directory.results)
                 check_done(results.digests, directory)
-                report.already_finished(directory.path, results)
+                with tracked(directory.path, config.tracker):  # what the tracker does not have yet
+                    report.already_finished(directory.path, results)
                 return results.primary_accuracy
             if directory.samples.exists() and not directory.answers.exists():  # --predict-only has answered everything
                 check_done(read_digests(directory), directory)
@@ -49,7 +52,8 @@ def run_evaluation(config: EvaluateConfig, evaluate: Evaluate, check_done: Check
                     return regrade(config)
                 report.answered(directory.path)
                 return None
-            return evaluate(directory, run_log)
+            with tracked(directory.path, config.tracker):
+                return evaluate(directory, run_log)
 
 
 def answer_and_report(
@@ -73,7 +77,7 @@ def answer_and_report(
     outcomes = dict[str, list[list[Outcome]]]()
     with StopRequest():
         try:
-            with TestDisplay() as display:
+            with TestDisplay([parse_arm(item).name for item in config.arms], config.quiet) as display:
                 answers = answer(AnswerLog(directory.answers), display.arm)
             if config.mode == "full":
                 outcomes = {name: grade_answers(rows, of_arm, config.task) for name, of_arm in answers.items()}

@@ -10,6 +10,7 @@ examples:
   embedgrad optimize task=math model=qwen2.5-math-1.5b --dry-run
 
 flags:
+  --quiet                show nothing while it works, only the results (quiet=true)
   --dry-run              what the run would take: rows, tokens, operations, memory; loads no weights, writes nothing.
                          With =time also how long: loads the model, times one step and one batch of answers
   --memory GB            in a dry run: of a device that need not be here (device=cuda)
@@ -50,6 +51,7 @@ from embedgrad_cli.storage.stopwatch import Stopwatch
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Splits
 from embedgrad_cli.terminal import report
+from embedgrad_cli.tracking.tracked import tracked
 from embedgrad_cli.training.checkpoint import read_digests
 from embedgrad_cli.training.trainer import Training
 
@@ -81,16 +83,18 @@ def run(
         directory = ranks.together(lambda: _open(config, ranks, stack))
         with RunLog(config.log_level, quiet=not ranks.is_first) as log:
             if directory.is_finished:
-                return _finished(config, directory) if ranks.is_first else 0.0
+                with tracked(directory.path, config.tracker, ranks.is_first):  # what the tracker does not have yet
+                    return _finished(config, directory) if ranks.is_first else 0.0
             training = ranks.together(lambda: _prepare(config, directory, overrides, ranks))
             check_same(ranks, _facts(config, training))
             if ranks.is_first:
                 directory.create()  # not before everything the user gave has been looked at
                 log.write_to(directory.log)
-            with training.engine.running():
-                training.fit(on_validation)
-                accuracy = training.test()
-            report_of_run(directory.path, config.report and ranks.is_first)
+            with tracked(directory.path, config.tracker, ranks.is_first):
+                with training.engine.running():
+                    training.fit(on_validation)
+                    accuracy = training.test()
+                report_of_run(directory.path, config.report and ranks.is_first)
             return accuracy
 
 

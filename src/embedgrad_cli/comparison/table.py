@@ -22,6 +22,7 @@ from embedgrad_cli.comparison.entries import (
     differing_settings,
     keys_of,
 )
+from embedgrad_cli.config.arm_spec import legend, short_names
 from embedgrad_cli.config.spelling import one_line
 from embedgrad_cli.evaluation.significance import show_p
 
@@ -35,6 +36,7 @@ HEADINGS = {
     "elsewhere.kl": "elsewhere",
 }
 LONGEST_CELL = 40
+UNBOUNDED = 100_000  # columns, in which a table is as wide as it wants to be
 ROWS_OF_VALIDATION = {
     "config.seed",
     *(f"config.task.{key}" for key in ("data_dir", "split.validation", "split.num_validation", "split.folds", "fold")),
@@ -102,6 +104,7 @@ def title(entry: Entry) -> str:
 def _remarks(group: Sequence[Entry], names: dict[tuple[Path, ...], str]) -> Iterable[str]:
     """What validation chose and how that fared in the test, and what else is to be known of these figures."""
     records = [entry.record for entry in group]
+    yield from legend(_arm_names(records))
     chosen = next((entry for entry in group if entry.record[CHOSEN]), None)
     if chosen:
         yield f"Validation chose {names[chosen.paths]} ({_percent(chosen.record, VALIDATION)} %): {_tested(chosen)}"
@@ -125,10 +128,9 @@ def _tested(chosen: Entry) -> str:
         return f"{said}."
     limits = () if r["seeds"] > 1 else ("comparison.ci95.low", "comparison.ci95.high")
     difference = _percent(r, "comparison.difference", limits, "+")
-    return (
-        f"{r['comparison.candidate']} {said}, {difference} points against {r['comparison.baseline']}, "
-        f"{show_p(r[P], 'p ')} (of this test alone)."
-    )
+    short = short_names(_arm_names([r]))
+    candidate, baseline = short[r["comparison.candidate"]], short[r["comparison.baseline"]]
+    return f"{candidate} {said}, {difference} points against {baseline}, {show_p(r[P], 'p ')} (of this test alone)."
 
 
 def run_names(entries: Sequence[Entry]) -> dict[tuple[Path, ...], str]:
@@ -159,17 +161,17 @@ def _text(value: Any) -> str:
 
 
 def _result_columns(every: Sequence[FlatRecord], rows: Sequence[FlatRecord]) -> list[Column]:
-    arms = [key for key in keys_of(every) if key.startswith("arms.") and key.endswith(".accuracy")]
     compared = {one[key] for one in every for key in ("comparison.baseline", "comparison.candidate") if key in one}
+    short = short_names(_arm_names(every))
     columns = []
     if any(one["seeds"] > 1 for one in every):
         columns.append(Column("seeds", [str(row["seeds"]) for row in rows]))
     if any(one.get(VALIDATION) is not None for one in every):
         columns.append(Column("validation (%)", [_validation(row) for row in rows]))
-    for key in arms:
-        name = key.removeprefix("arms.").removesuffix(".accuracy")
-        shows_interval = name in compared or len(arms) == 1
-        columns.append(Column(f"{name} (%)", [_accuracy(row, key, shows_interval) for row in rows]))
+    for name in short:
+        key = f"arms.{name}.accuracy"
+        shows_interval = name in compared or len(short) == 1
+        columns.append(Column(f"{short[name]} (%)", [_accuracy(row, key, shows_interval) for row in rows]))
     limits = ("comparison.ci95.low", "comparison.ci95.high")
     corrected = any(one.get(HOLM_P) != one.get(P) for one in every)
     columns += [
@@ -185,6 +187,11 @@ def _result_columns(every: Sequence[FlatRecord], rows: Sequence[FlatRecord]) -> 
     if any(one.get("elsewhere.kl") is not None for one in every):
         columns.append(Column("elsewhere (KL)", [_kl(row) for row in rows]))
     return columns
+
+
+def _arm_names(records: Sequence[FlatRecord]) -> list[str]:
+    arms = [key for key in keys_of(records) if key.startswith("arms.") and key.endswith(".accuracy")]
+    return [key.removeprefix("arms.").removesuffix(".accuracy") for key in arms]
 
 
 def _validation(row: FlatRecord) -> str:
@@ -232,6 +239,17 @@ def _wins_and_losses(row: FlatRecord) -> str:
     return "" if wins is None or losses is None else f"{wins}, {losses}"
 
 
+def parts(columns: Sequence[Column], fits: Callable[[Sequence[Column]], bool]) -> list[list[Column]]:
+    """The columns in as few tables as have room for them, each with the first column, which names the runs."""
+    first, *others = columns
+    found = [[first]]
+    for column in others:
+        if len(found[-1]) > 1 and not fits([*found[-1], column]):
+            found.append([first])
+        found[-1].append(column)
+    return found
+
+
 def _print_table(groups: Sequence[Sequence[Entry]]) -> None:
     from rich import box
     from rich.console import Console
@@ -240,15 +258,24 @@ def _print_table(groups: Sequence[Sequence[Entry]]) -> None:
 
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, width=100_000)  # lines are as long as they need to be
-    for section in sections(groups):
+        console = Console(file=sys.stdout, highlight=False, width=UNBOUNDED)  # lines are as long as they need to be
+
+    def table_of(columns: Sequence[Column]) -> Table:
         table = Table(box=box.ROUNDED)
-        for column in section.columns:
+        for column in columns:
             table.add_column(Text(column.heading), justify="right" if column.is_number else "left", overflow="fold")
-        for cells in zip(*(column.cells for column in section.columns), strict=True):
+        for cells in zip(*(column.cells for column in columns), strict=True):
             table.add_row(*map(Text, cells))
+        return table
+
+    def fits(columns: Sequence[Column]) -> bool:
+        unbounded = console.options.update(width=UNBOUNDED)
+        return console.measure(table_of(columns), options=unbounded).maximum <= console.width
+
+    for section in sections(groups):
         console.print(Text(section.title), soft_wrap=True)
-        console.print(table)
+        for part in parts(section.columns, fits):
+            console.print(table_of(part))
         for remark in section.remarks:
             console.print(Text(remark), soft_wrap=True)
 

@@ -20,7 +20,8 @@ WORDS = {
 }
 TEXT = "text:"
 SUFFIX = ".safetensors"
-LONGEST_NAME = 48
+LONGEST_NAME = 16  # of an arm in a table
+LABELS = ("text", "file")  # of arms with longer names
 TEXT_ITEM = re.compile(
     r"""(?<=[\[,])\s*text:\s*(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:[^'\\]|\\.)*)'|(?P<bare>[^,\]]*))"""
 )
@@ -64,9 +65,25 @@ def choose_baseline(arms: Sequence[str], baseline: str | None) -> str:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The names for tables and sentences: long ones are cut, unless two would look the same then."""
-    cut = {name: name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names}
-    return cut if len(set(cut.values())) == len(cut) else {name: name for name in names}
+    """The names for tables, bars and sentences: long ones become `text 1`, `file 2`, or `text` if it is the only one.
+
+    What a label stands for is said by `legend`.
+    """
+    long = {kind: [name for name in names if len(name) > LONGEST_NAME and _kind(name) == kind] for kind in LABELS}
+    labels = {name: name for name in names}
+    for kind, of_kind in long.items():
+        labels |= {name: kind if len(of_kind) == 1 else f"{kind} {i}" for i, name in enumerate(of_kind, start=1)}
+    return labels
+
+
+def legend(names: Sequence[str]) -> list[str]:
+    """A line for each label: what it stands for, whole, in one line."""
+    said = ((label, name) for name, label in short_names(names).items() if label != name)
+    return [f"{label}: {' '.join(name.removeprefix(TEXT).split())}" for label, name in said]
+
+
+def _kind(name: str) -> str:
+    return "file" if name.endswith(SUFFIX) and not name.startswith(TEXT) else "text"
 
 
 def quote_texts(override: str) -> str:

@@ -23,6 +23,7 @@ from embedgrad_cli.config.schema import (
     TemplateConfig,
 )
 from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_revision, check_task
+from embedgrad_cli.config.tracker_checks import check_tracker
 from embedgrad_cli.storage.gguf_files import SUFFIX, gguf_in, named_gguf
 
 ROLES = ("system", "user", "assistant")
@@ -216,6 +217,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("optimizer",), check_optimizer),
     (("objective", "task"), check_objective),
     (("objective", "train"), check_training),
+    (("tracker",), check_tracker),
     (("format",), check_format),
     (("search", "format"), check_search),
     (("data_dir", "format"), check_data_dir),

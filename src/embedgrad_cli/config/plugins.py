@@ -1,4 +1,4 @@
-"""Launchers and sweepers of Hydra that need a package of their own, and the extra that has it."""
+"""What needs a package of its own, and the extra that has it: launchers and sweepers of Hydra, engines, trackers."""
 
 from __future__ import annotations
 
@@ -31,6 +31,13 @@ def engine_missing(engine: str) -> str | None:
     return f"engine={engine} is not installed: pip install 'embedgrad[{engine}]'."
 
 
+def tracker_missing(tracker: str) -> str | None:
+    """The sentence on a tracker that is not installed."""
+    if tracker == "none" or _is_there(tracker):
+        return None
+    return f"tracker={tracker} is not installed: pip install 'embedgrad[{tracker}]'."
+
+
 def sweeper_problems(command: str, sweeper: str | None, dry_run: bool) -> list[str]:
     """What is wrong with the sweeper that a command line chose."""
     if sweeper != "optuna":
@@ -47,6 +54,7 @@ def sweeper_problems(command: str, sweeper: str | None, dry_run: bool) -> list[s
 
 def _is_there(module: str) -> bool:
     try:
-        return find_spec(module) is not None
+        spec = find_spec(module)
     except ModuleNotFoundError:  # of its parent
         return False
+    return spec is not None and spec.origin is not None  # without one it is a folder that W&B, say, left behind

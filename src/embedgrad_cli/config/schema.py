@@ -12,7 +12,7 @@ from typing import Any, Literal
 # Settings and groups of them that change no result: a resumed run may have others, no artifact records them, and two
 # runs that differ in nothing else are the same run.
 WITHOUT_EFFECT = (
-    *("output_dir", "device", "log_level", "mode", "launch", "report"),
+    *("output_dir", "device", "log_level", "mode", "launch", "report", "tracker", "quiet"),
     "engine_args.gpu_memory_utilization",
     *("requests.at_once", "requests.timeout", "requests.retries", "requests.api_key", "texts.api_key"),
 )
@@ -287,6 +287,23 @@ class TextsConfig:
 
 
 @dataclass
+class TrackerConfig:
+    """What shows a run as well. Keys to it stand in its own environment variables, never here."""
+
+    name: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = setting(
+        "what shows the run as well: its settings, curves, final table and files", right=True, default="none"
+    )
+    project: str = setting("the tracker's project, or experiment, that the run is in", default="embedgrad")
+    run: str | None = setting("what the run is called there; null: as its folder", default=None)
+    place: str | None = setting(
+        "where the tracker keeps it: a folder; of mlflow also an address; null: its choice", right=True, default=None
+    )
+    timeout: float = setting(
+        "seconds for which the tracker may fail to answer, and for its end", above=0, default=120.0
+    )
+
+
+@dataclass
 class OptimizeConfig:
     output_dir: str = setting("the run directory; the same one again resumes")
     seed: int = setting("seeds the split and the order of examples", minimum=0)
@@ -311,6 +328,10 @@ class OptimizeConfig:
         "further arguments of vllm.LLM: {gpu_memory_utilization: 0.4}", default=None
     )
     report: bool = setting("write report.html into the run directory in the end", default=True)
+    quiet: bool = setting("show nothing while it works", default=False)
+    tracker: TrackerConfig = field(
+        default_factory=TrackerConfig, metadata={"words": "what shows the run as well", "right": False}
+    )
 
 
 @dataclass
@@ -344,6 +365,10 @@ class EvaluateConfig:
     )
     texts: TextsConfig = field(default_factory=TextsConfig, metadata={"words": "where texts are asked", "right": False})
     report: bool = setting("write report.html into the run directory in the end", default=True)
+    quiet: bool = setting("show nothing while it works", default=False)
+    tracker: TrackerConfig = field(
+        default_factory=TrackerConfig, metadata={"words": "what shows the run as well", "right": False}
+    )
 
 
 @dataclass

@@ -7,14 +7,22 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from embedgrad_cli.storage.run_records import Ending
 
 if TYPE_CHECKING:
     from embedgrad_cli.parallel.ranks import Ranks
 
-Progress = Callable[[int], None]
+
+class Progress(Protocol):
+    """Is told how many more rows are done, and whether their answers were known before."""
+
+    def __call__(self, rows: int, is_known: bool = False) -> None: ...
+
+
+def unseen(rows: int, is_known: bool = False) -> None:
+    """The `Progress` that nobody watches."""
 
 
 @dataclass(frozen=True)

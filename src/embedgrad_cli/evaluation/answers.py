@@ -15,7 +15,7 @@ from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Choices, Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
-from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress, from_all
+from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress, from_all, unseen
 from embedgrad_cli.evaluation.arms import Arm, ArmSet
 from embedgrad_cli.evaluation.ranking import likeliest
 from embedgrad_cli.parallel.ranks import ALONE, Ranks
@@ -59,7 +59,7 @@ def answer_rows(
     batch_size: int,
     log: AnswerLog,
     sampling: Sampling = GREEDY,
-    progress: Progress = lambda done: None,
+    progress: Progress = unseen,
     ranks: Ranks = ALONE,
     decoder_of: MakeDecoder = Decoder,
 ) -> list[list[Answer]]:
@@ -71,7 +71,7 @@ def answer_rows(
 
     Args:
         batch_size: answers computed at once, by each rank.
-        progress: called with the number of rows done.
+        progress: called with the number of rows done, batch by batch.
 
     Returns: the answers to each row, in the order of the rows.
 
@@ -99,11 +99,12 @@ def answer_rows(
         ]
 
     for numbers in _batches(arm, task, rows_at_once * (1 if task.kind == "choice" else REFILLED)):
-        if not all(keys[i] in log for i in numbers):
+        is_known = all(keys[i] in log for i in numbers)
+        if not is_known:
             own = [numbers[i] for i in ranks.share([len(arm.examples[n].tokens) for n in numbers])]
             log.add(from_all(ranks, partial(answer, own)))
             ranks.together(stop_if_asked)
-        progress(len(numbers))
+        progress(len(numbers), is_known)
     return [log[key] for key in keys]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.core.passes.scoring import Decoder
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.evaluation.answer_log import AnswerLog
+from embedgrad_cli.evaluation.answer_log import AnswerLog, Progress, unseen
 from embedgrad_cli.evaluation.answers import MakeDecoder, answer_rows
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
@@ -26,12 +26,13 @@ def answer_and_grade(
     batch_size: int,
     ranks: Ranks = ALONE,
     decoder_of: MakeDecoder = Decoder,
+    progress: Progress = unseen,
 ) -> list[Outcome]:
     """One answer to every row (the likeliest choice, or a greedy one), graded; nothing is written.
 
     Ranks share the rows, and each row is graded by one of them: what a time limit decides, it decides for all.
     """
-    answers = answer_rows(arm, task, batch_size, AnswerLog(), ranks=ranks, decoder_of=decoder_of)
+    answers = answer_rows(arm, task, batch_size, AnswerLog(), progress=progress, ranks=ranks, decoder_of=decoder_of)
     own = ranks.share([len(one.output) for (one,) in answers])
 
     def grade() -> list[Any]:

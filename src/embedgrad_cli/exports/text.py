@@ -65,7 +65,7 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
     prompts |= {name: ArmPrompt(tuple(of_slots)) for name, of_slots in texts.items()}
     arm_set = measurement.build_arms(measurement.splits.test, prompts)
     rows = arm_set.rows
-    with TestDisplay() as display:
+    with TestDisplay(list(prompts)) as display:
         answers = measurement.answer(arm_set, display.arm)
     outcomes = {name: grade_answers(rows, of_arm, task) for name, of_arm in answers.items()}
     results = results_of(

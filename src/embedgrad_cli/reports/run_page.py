@@ -86,7 +86,7 @@ def read_run_page(path: Path) -> RunPage:
     short = short_names(list(results.arms))
     rendered = results.rendered or {}
     seed = rendered.get("seed")
-    said = (remarks.of_answers, remarks.of_change, remarks.of_meaning, remarks.of_skipped)
+    said = (remarks.of_arms, remarks.of_answers, remarks.of_change, remarks.of_meaning, remarks.of_skipped)
     return RunPage(
         title=f"{results.task} · {results.model}",
         verdicts=_verdicts(results, comparisons, short),

@@ -9,7 +9,7 @@ from statistics import median_high
 
 from embedgrad_cli.reports.charts import Chart, lines_over_steps
 from embedgrad_cli.storage.run_records import Results, StepMetrics, Timing, ValidationMetrics
-from embedgrad_cli.terminal.report import duration
+from embedgrad_cli.terminal.pace import duration
 
 # Title, and what a line of metrics.jsonl says of it.
 OF_STEPS: tuple[tuple[str, Callable[[StepMetrics], float | None]], ...] = (

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from embedgrad_cli.config.arm_spec import short_names
+from embedgrad_cli.config.arm_spec import legend, short_names
 from embedgrad_cli.evaluation.ranking import WORDS
 from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.terminal import distillation
+
+
+def of_arms(summary: Results) -> Iterator[str]:
+    """What the labels of arms with long names stand for."""
+    yield from legend(list(summary.arms))
 
 
 def of_answers(summary: Results) -> Iterator[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from embedgrad_cli.evaluation.significance import show_p, verdict
 from embedgrad_cli.storage.run_records import Breakdown, Comparison, Results, SamplesSummary, Timing
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.terminal import remarks
+from embedgrad_cli.terminal.pace import duration
 
 SHOWN_EXAMPLES = 3
 SHOWN_VALUES = 40  # of a field, in a breakdown
 ANSWER_LINES = 6  # of one answer, in the examples shown
+UNBOUNDED = 100_000  # columns, in which a table is as wide as it wants to be
 NARROWEST = 130  # where there is no terminal: tables are not squeezed into 80 columns
 
 
@@ -55,18 +58,6 @@ def took(timing: Timing) -> str:
     return f"{duration(timing.total)}: {', '.join(f'{name} {duration(value)}' for name, value in phases.items())}"
 
 
-def duration(seconds: float) -> str:
-    """In two units at most: 0.4 s, 12 s, 2 min 3 s, 1 h 5 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def already_finished(output_dir: Path, summary: Results) -> None:
     """Say that nothing is left to do, and what came out."""
     console = _console()
@@ -93,13 +84,23 @@ def _console() -> Console:
 
 
 def _print_tables(console: Console, summary: Results) -> None:
-    console.print(_arms_table(summary))
+    for table in _fitting(console, _arms_table(summary), partial(_narrow_tables, summary)):
+        console.print(table)
+    _say(console, remarks.of_arms(summary))
     samples = {name: arm.samples for name, arm in summary.arms.items() if arm.samples}
     if samples:
         console.print(_samples_table(samples))
     for field, values in (summary.breakdowns or {}).items():
-        console.print(_breakdown_table(field, values))
+        tables = _fitting(console, _breakdown_table(field, values), partial(_narrow_breakdown, field, values))
+        for table in tables:
+            console.print(table)
     _say(console, remarks.of_answers(summary))
+
+
+def _fitting(console: Console, wide: Table, narrow: Callable[[], list[Table]]) -> list[Table]:
+    """The wide table where the console has room for it, or else the narrow ones: no cell is broken into pieces."""
+    unbounded = console.options.update(width=UNBOUNDED)
+    return [wide] if console.measure(wide, options=unbounded).maximum <= console.width else narrow()
 
 
 def _say(console: Console, *sentences: Iterable[str]) -> None:
@@ -118,37 +119,68 @@ def _table(title: str, left: str, *right: str) -> Table:
 
 def _arms_table(summary: Results) -> Table:
     """One line per arm. Columns that say nothing here are left out: Holm's p of one comparison, equal extractions, …"""
-    arms = summary.arms
-    comparisons = summary.comparisons or [comparison for comparison in [summary.comparison] if comparison]
-    baseline = comparisons[0].baseline if comparisons else ""
+    comparisons, short = _comparisons(summary), short_names(list(summary.arms))
     several = len(comparisons) > 1
-    differ = any(arm.strict != arm.lenient for arm in arms.values())
-    title = f"{summary.task} · {summary.split} split, {summary.num_examples} examples · {summary.model}"
-    short = short_names(list(arms))
-    given_up = any(arm.undecided for arm in arms.values())
-    headings = ["accuracy", "95 % interval", *(["strict", "lenient"] if differ else []), "invalid"]
-    headings += ["undecided"] if given_up else []
+    headings = _arm_headings(summary)
     if comparisons:
-        headings += [f"against {short[baseline]}", "95 % interval", "wins", "losses", "p"]
+        headings += [f"against {short[comparisons[0].baseline]}", "95 % interval", "wins", "losses", "p"]
         headings += ["p (Holm)"] if several else []
-    table = _table(title, "arm", *headings)
-    for name, arm in arms.items():
-        cells = [f"{arm.accuracy:.1%}", _interval(arm.ci95)]
-        if differ:
-            cells += [f"{found.accuracy:.1%}" if found else "" for found in (arm.strict, arm.lenient)]
-        cells += ["" if arm.invalid is None else str(arm.invalid)]
-        cells += [str(arm.undecided or 0)] if given_up else []
-        for comparison in comparisons:
-            if comparison.candidate == name:
-                cells += _compared(comparison, several)
-        table.add_row(Text(short[name]), *cells)
+    table = _table(_title(summary), "arm", *headings)
+    for name in summary.arms:
+        compared = [_compared(one, several, " points") for one in comparisons if one.candidate == name]
+        table.add_row(Text(short[name]), *_arm_cells(summary, name), *chain.from_iterable(compared))
     return table
 
 
-def _compared(comparison: Comparison, several: bool) -> list[str]:
+def _narrow_tables(summary: Results) -> list[Table]:
+    """The same in two tables: what each arm achieved, and its difference from the baseline."""
+    comparisons, short = _comparisons(summary), short_names(list(summary.arms))
+    arms = _table(_title(summary), "arm", *_arm_headings(summary))
+    for name in summary.arms:
+        arms.add_row(Text(short[name]), *_arm_cells(summary, name))
+    if not comparisons:
+        return [arms]
+    several = len(comparisons) > 1
+    headings = ("points", "95 % interval", "wins", "losses", "p", *(["p (Holm)"] if several else []))
+    table = _table(f"against {short[comparisons[0].baseline]}", "arm", *headings)
+    for one in comparisons:
+        table.add_row(Text(short[one.candidate]), *_compared(one, several))
+    return [arms, table]
+
+
+def _comparisons(summary: Results) -> list[Comparison]:
+    return summary.comparisons or [comparison for comparison in [summary.comparison] if comparison]
+
+
+def _title(summary: Results) -> str:
+    return f"{summary.task} · {summary.split} split, {summary.num_examples} examples · {summary.model}"
+
+
+def _arm_headings(summary: Results) -> list[str]:
+    differ, given_up = _shows(summary)
+    headings = ["accuracy", "95 % interval", *(["strict", "lenient"] if differ else []), "invalid"]
+    return headings + (["undecided"] if given_up else [])
+
+
+def _arm_cells(summary: Results, name: str) -> list[str]:
+    arm, (differ, given_up) = summary.arms[name], _shows(summary)
+    cells = [f"{arm.accuracy:.1%}", _interval(arm.ci95)]
+    if differ:
+        cells += [f"{found.accuracy:.1%}" if found else "" for found in (arm.strict, arm.lenient)]
+    cells += ["" if arm.invalid is None else str(arm.invalid)]
+    return cells + ([str(arm.undecided or 0)] if given_up else [])
+
+
+def _shows(summary: Results) -> tuple[bool, bool]:
+    """Whether the two extractions differ, and whether some answers could not be compared."""
+    arms = summary.arms.values()
+    return any(arm.strict != arm.lenient for arm in arms), any(arm.undecided for arm in arms)
+
+
+def _compared(comparison: Comparison, several: bool, unit: str = "") -> list[str]:
     """Difference, interval, rows mended and broken, p and, of several comparisons, Holm's p."""
     low, high = (100 * limit for limit in comparison.ci95)
-    cells = [f"{100 * comparison.difference:+.1f} points", f"{low:+.1f} to {high:+.1f}"]
+    cells = [f"{100 * comparison.difference:+.1f}{unit}", f"{low:+.1f} to {high:+.1f}"]
     cells += [str(comparison.wins), str(comparison.losses), show_p(comparison.mcnemar_p)]
     return [*cells, show_p(comparison.holm_p)] if several and comparison.holm_p is not None else cells
 
@@ -174,6 +206,24 @@ def _breakdown_table(field: str, values: Mapping[str, Breakdown]) -> Table:
     for value, part in list(values.items())[:SHOWN_VALUES]:
         shown = [f"{arm.accuracy:.1%} ({_interval(arm.ci95)})" for arm in part.arms.values()]
         table.add_row(Text(value or "(none)"), str(part.num_examples), *shown)
+    return _with_rest(table, values)
+
+
+def _narrow_breakdown(field: str, values: Mapping[str, Breakdown]) -> list[Table]:
+    """The same with a line per value and arm."""
+    short = short_names(list(next(iter(values.values())).arms))
+    table = _table(f"by {field}", field, "examples")
+    for heading in ("arm", "accuracy", "95 % interval"):
+        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    for value, part in list(values.items())[:SHOWN_VALUES]:
+        for number, (name, arm) in enumerate(part.arms.items()):
+            first = (Text(value or "(none)"), str(part.num_examples)) if number == 0 else ("", "")
+            table.add_row(*first, Text(short[name]), f"{arm.accuracy:.1%}", _interval(arm.ci95))
+        table.add_section()
+    return [_with_rest(table, values)]
+
+
+def _with_rest(table: Table, values: Mapping[str, Breakdown]) -> Table:
     if len(values) > SHOWN_VALUES:
         table.caption = f"and {len(values) - SHOWN_VALUES} more in results.json"
     return table

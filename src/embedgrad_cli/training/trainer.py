@@ -43,7 +43,7 @@ from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest, stop_if_asked
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_records import Results, StepMetrics, Timing, ValidationMetrics
+from embedgrad_cli.storage.run_records import Results, StepMetrics, ValidationMetrics
 from embedgrad_cli.storage.stopwatch import Stopwatch
 from embedgrad_cli.tasks.load import Row, Splits
 from embedgrad_cli.tasks.row_filter import RowFilter
@@ -54,14 +54,13 @@ from embedgrad_cli.training.averaging import Averaging
 from embedgrad_cli.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from embedgrad_cli.training.gradient import set_gradient
 from embedgrad_cli.training.optimizer import learning_rate, make_optimizer
+from embedgrad_cli.training.phases import TEST, timing_of
 from embedgrad_cli.training.targets import Material, make_targets, tested_prompts
 from embedgrad_cli.training.token_dropout import TokenDropout
 from embedgrad_cli.training.trust_region import TrustRegion
 
 log = logging.getLogger(__name__)
 
-PHASES = ("reading", "loading", "encoding", "checking", "answering", "training", "validation", "elsewhere", "grading")
-TEST = "test "  # and the arm's name: a phase
 OnValidation = Callable[[int, float], None]
 VALIDATION = "validation"  # the arm that the prompt in training is: it changes under its name
 
@@ -89,7 +88,7 @@ class Training:
         ranks: Ranks = ALONE,
         engine: Engine = OWN,
     ) -> None:
-        self.ranks, self.engine = ranks, engine
+        self.ranks, self.is_quiet, self.engine = ranks, config.quiet or not ranks.is_first, engine
         self.config, self.model, self.splits, self.directory = config, model, splits, directory
         self.overrides, self.digests, self.seen_rows = overrides, digests, RowFilter.of(splits)
         self.stopwatch = stopwatch or Stopwatch()
@@ -131,7 +130,7 @@ class Training:
         """
         state, directory = self.state, self.directory
         progress = (self.config.train.steps, state.step, self._summary(), state.accuracy, state.best_accuracy)
-        with StopRequest(), TrainingDisplay(*progress, quiet=not self.ranks.is_first) as display:
+        with StopRequest(), TrainingDisplay(*progress, quiet=self.is_quiet) as display:
             try:
                 self._fit(display, on_validation)
             except StopAsked:
@@ -179,7 +178,7 @@ class Training:
         arm_set = self.ranks.together(lambda: self._build_arms(self.splits.test, prompts))
         log_of_answers = AnswerLog.shared(self.directory.answers, self.ranks)
         batch_size = self.config.evaluation.batch_size
-        with StopRequest(), TestDisplay(quiet=not self.ranks.is_first) as display:
+        with StopRequest(), TestDisplay(list(prompts), quiet=self.is_quiet) as display:
 
             def begin(arm: str, num_rows: int) -> Progress:
                 self.stopwatch.begin(f"{TEST}{arm}")
@@ -229,14 +228,9 @@ class Training:
             peak_memory_bytes=peak_memory(self.model.device),
             digests=self.digests,
             engine=self.engine.record,
-            timing=self._timing(),
+            timing=timing_of(self.stopwatch),
             distillation=distillation_of(arm_set.arms, outcomes) if TEACHER in arm_set.arms else None,
         )
-
-    def _timing(self) -> Timing:
-        seconds = self.stopwatch.seconds
-        of_arms = {name.removeprefix(TEST): seconds.pop(name) for name in list(seconds) if name.startswith(TEST)}
-        return Timing(**{**dict.fromkeys(PHASES, 0.0), **seconds}, test=of_arms)
 
     def _step(self, batch: Sequence[Example], display: TrainingDisplay) -> None:
         """One optimiser step. A batch that teaches nothing leaves prompt and optimiser as they are."""
@@ -300,7 +294,8 @@ class Training:
         prompt = self.averaging.of(self.prompt, self.state.average, self.state.step)
         arm = replace(self.validation.arms[VALIDATION], prompt=prompt)
         rows, batch_size = self.validation.rows, self.config.evaluation.batch_size
-        outcomes = answer_and_grade(arm, rows, self.config.task, batch_size, self.ranks, self.engine.decoder)
+        done = display.validation(len(rows))
+        outcomes = answer_and_grade(arm, rows, self.config.task, batch_size, self.ranks, self.engine.decoder, done)
         self.engine.rest()
         accuracy = sum(o.correct for o in outcomes) / len(outcomes)
         loss = loss_by_scores(arm, rows, outcomes)

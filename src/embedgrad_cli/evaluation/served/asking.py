@@ -62,7 +62,7 @@ async def _ask_arm(
     progress: Progress,
 ) -> None:
     open_rows = [i for i, row in enumerate(rows) if (row.id, arm.prompt_hashes[i]) not in answers]
-    progress(len(rows) - len(open_rows))
+    progress(len(rows) - len(open_rows), True)
     waiting = (_ask_row(client, arm, i, rows[i], config) for i in open_rows)
     running: set[asyncio.Task[list[Answer]]] = set()
     try:

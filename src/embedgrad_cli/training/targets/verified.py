@@ -110,11 +110,12 @@ class Verified:
 
     def _draw(self, number: int, arm: Arm, hashes: dict[str, str]) -> list[AnsweredRow]:
         """Let the arm answer all rows, grade the answers and keep them; what a stop left is not drawn again."""
-        settings, ranks = self.material.config.objective, self.material.ranks
+        config, ranks = self.material.config, self.material.ranks
+        settings = config.objective
         begun = self._read(lambda: self.files.unfinished(number + 1))
         done = {row.id: row for row in begun if hashes.get(row.id) == row.prompt_hash}
         title = f"round {number + 1} of {settings.rounds}"
-        display = AnsweringDisplay(title, len(arm.examples), len(done), quiet=not ranks.is_first)
+        display = AnsweringDisplay(title, len(arm.examples), len(done), quiet=config.quiet or not ranks.is_first)
         grade = partial(self._graded, number, hashes)
         for lines in self._answering(number, arm).batches(arm.examples, grade, known=done):
             graded = [AnsweredRow.parse(line, str(self.files.partial)) for line in lines]
