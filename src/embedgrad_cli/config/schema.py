@@ -248,6 +248,12 @@ class LaunchConfig:
         minimum=1,
         default=None,
     )
+    tensor_parallel: int | None = setting(
+        "processes that divide the weights of every layer; null: the model is whole", minimum=2, default=None
+    )
+    device_map: Literal["auto"] | None = setting(
+        "auto: the layers lie on all GPUs, one after the other; null: on one device", default=None
+    )
 
 
 @dataclass
@@ -336,6 +342,9 @@ class EvaluateConfig:
         default_factory=RequestsConfig, metadata={"words": "how the server is asked", "right": False}
     )
     texts: TextsConfig = field(default_factory=TextsConfig, metadata={"words": "where texts are asked", "right": False})
+    launch: LaunchConfig = field(
+        default_factory=LaunchConfig, metadata={"words": "on how many processes", "right": False}
+    )
     report: bool = setting("write report.html into the run directory in the end", default=True)
 
 

@@ -32,7 +32,8 @@ def refuse_group(what: str) -> None:
     """
     if in_group():
         error = UserError(
-            f"{what} was started in {count()} processes, and only one optimisation shares its work between them. Start "
-            "it without torchrun; for a sweep whose jobs have several processes each, give launch.processes=N."
+            f"{what} was started in {count()} processes, and only an optimisation, or an evaluation by embedgrad's "
+            "own decoding, shares its work between them. Start it without torchrun; for a sweep whose jobs have "
+            "several processes each, give launch.processes=N."
         )
         raise error if speaks() else EndedElsewhere(str(error))
