@@ -135,19 +135,21 @@ ALONE = {
 
 
 @pytest.mark.parametrize("word", ALONE)
-def test_what_one_process_does_is_refused(
-    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_one_process_does_is_refused(word: str) -> None:
     problems = check_line(Request("evaluate", [*TASK, word, "launch.processes=2"])).problems
     assert any("launch.processes: " in problem and ALONE[word] in problem for problem in problems), problems
-    assert not any(
-        "launch" in one for one in check_line(Request("evaluate", [*TASK, word, "launch.processes=1"])).problems
-    )
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1", "RANK": "0"}
+    one = check_line(Request("evaluate", [*TASK, word, "launch.processes=1"])).problems
+    assert not any("launch" in problem for problem in one)
+
+
+@pytest.mark.parametrize("word", ["engine=vllm", "server=http://127.0.0.1:9"])
+def test_what_one_process_does_is_refused_by_all(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(evaluation_checks, "engine_missing", lambda name: None)
-    for name, value in group.items():
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1", "RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    assert main(["evaluate", *TASK, word, "output_dir=run"]) == 2
+    assert main(["evaluate", *TASK, word]) == 2
     assert f"{ALONE[word]} was started in 2 processes" in capsys.readouterr().err
 
 

@@ -147,10 +147,10 @@ def test_jobs_of_a_sweep_have_folders_of_their_own(
 @pytest.mark.parametrize(
     "words",
     [
-        ["evaluate", "model=tiny", "template=system", "task=word-problems", "arms=[none]", "mode=regrade"],
+        ["evaluate", "model=tiny", "template=system", "task=word-problems", "arms=[none]", "server=http://here:9"],
         ["optimize", "--multirun", *SMALL, "optimizer.lr=0.1,0.2"],
     ],
-    ids=["regrade", "sweep"],
+    ids=["server", "sweep"],
 )
 def test_only_one_optimisation_shares_its_work(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
