@@ -19,6 +19,7 @@ from embedgrad_cli.cli.main import main
 from embedgrad_cli.commands import evaluate, optimize
 from embedgrad_cli.config import evaluation_checks
 from embedgrad_cli.config.compose import Request, check_line
+from embedgrad_cli.config.launch_checks import check_shared
 from embedgrad_cli.config.schema import EvaluateConfig
 from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.parallel.process_group import joined
@@ -127,11 +128,7 @@ def test_processes_with_other_prompts_are_refused(tmp_path: Path, trained: dict[
     assert not (tmp_path / "run").exists()
 
 
-ALONE = {
-    "engine=vllm": "engine=vllm",
-    "server=http://127.0.0.1:9": "server=URL",
-    "mode=regrade": "--regrade",
-}
+ALONE = {"engine=vllm": "engine=vllm", "server=http://127.0.0.1:9": "server=URL"}
 
 
 @pytest.mark.parametrize("word", ALONE)
@@ -142,7 +139,7 @@ def test_what_one_process_does_is_refused(word: str) -> None:
     assert not any("launch" in problem for problem in one)
 
 
-@pytest.mark.parametrize("word", ["engine=vllm", "server=http://127.0.0.1:9"])
+@pytest.mark.parametrize("word", ALONE)
 def test_what_one_process_does_is_refused_by_all(
     word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +148,13 @@ def test_what_one_process_does_is_refused_by_all(
         monkeypatch.setenv(name, value)
     assert main(["evaluate", *TASK, word]) == 2
     assert f"{ALONE[word]} was started in 2 processes" in capsys.readouterr().err
+
+
+def test_grading_again_is_the_work_of_one(trained: dict[str, Path], tmp_path: Path) -> None:
+    config = config_of("choice", tmp_path, trained, mode="regrade", launch__tensor_parallel=2)
+    assert check_shared(config) == [
+        "launch.tensor_parallel: an evaluation with --regrade is the work of one process. Leave it out."
+    ]
 
 
 @pytest.mark.slow
