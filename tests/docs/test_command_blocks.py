@@ -34,7 +34,7 @@ NOT_RUN = {
     "python scripts/sweep_page.py *": "needs finished runs; tests/scripts has some",
     "torchrun *": PROCESSES,
     "embedgrad optimize launch.processes=*": PROCESSES,
-    "embedgrad evaluate artifact=* launch.processes=*": "starts processes; tests/parallel/test_evaluations.py does",
+    "embedgrad evaluate * launch.processes=*": "starts processes; tests/parallel/test_evaluations.py does",
     "embedgrad optimize launch.tensor_parallel=*": "starts processes; tests/parallel/test_tensor_parallel.py does",
     "embedgrad optimize launch.device_map=*": "needs several GPUs; tests/core/model/test_laid_out.py has a stand-in",
     "embedgrad optimize *model.quantization=*": "needs bitsandbytes; tests/core/model/test_quantized.py runs on it",
