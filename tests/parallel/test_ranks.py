@@ -136,7 +136,7 @@ def test_settings_and_processes_have_to_agree(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", ["cuda:1", "mps", "xpu"])
 def test_one_device_is_none_for_each(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group.__new__(Group)
-    group.number, group.count, group.on_this_machine, group.place = 1, 2, 2, 1
+    group.number, group.size, group.on_this_machine, group.place = 1, 2, 2, 1
     with pytest.raises(UserError, match=name):
         group.device(name)
     assert group.device("cpu") == "cpu"

@@ -110,6 +110,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
+def test_a_divided_model_has_its_processes(started: list[tuple[Any, ...]]) -> None:
+    words = ["model=tiny", "template=system", "task=word-problems", "arms=[none]", "launch.tensor_parallel=2"]
+    assert main(["evaluate", *words]) == 0
+    assert main(["optimize", *SMALL, "launch.tensor_parallel=3"]) == 0
+    assert [number for number, _, _ in started] == [2, 3]
+
+
 def test_processes_get_the_same_line(
     tmp_path: Path, started: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,10 +147,10 @@ def test_jobs_of_a_sweep_have_folders_of_their_own(
 @pytest.mark.parametrize(
     "words",
     [
-        ["evaluate", "model=tiny", "template=system", "task=word-problems", "arms=[none]"],
+        ["evaluate", "model=tiny", "template=system", "task=word-problems", "arms=[none]", "server=http://here:9"],
         ["optimize", "--multirun", *SMALL, "optimizer.lr=0.1,0.2"],
     ],
-    ids=["evaluate", "sweep"],
+    ids=["server", "sweep"],
 )
 def test_only_one_optimisation_shares_its_work(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -153,4 +160,4 @@ def test_only_one_optimisation_shares_its_work(
     for number, code in {"0": 2, "1": 0}.items():
         monkeypatch.setenv("RANK", number)
         assert main(words) == code
-        assert ("only one optimisation" in capsys.readouterr().err) == (number == "0")
+        assert ("was started in 2 processes, and only an optimisation" in capsys.readouterr().err) == (number == "0")

@@ -16,8 +16,8 @@ from tests.commands.test_stop import assert_same, generation, metrics, steps_don
 from tests.conftest import PLACEMENTS, SEEDS, optimize_config, samples
 from tests.parallel.processes import results, run
 
-from embedgrad_cli.commands import optimize
-from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.commands import optimize, run_job
+from embedgrad_cli.config.schema import EvaluateConfig, OptimizeConfig
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.parallel import environment
@@ -87,7 +87,9 @@ def test_as_many_processes_give_the_same_bytes(
 Place = tuple[type, str, int]
 
 
-def interrupted(config: OptimizeConfig, place: Place, number: int | None, act: Callable[[], None]) -> float:
+def interrupted(
+    config: OptimizeConfig | EvaluateConfig, place: Place, number: int | None, act: Callable[[], None]
+) -> float | None:
     """Run until a rank (None: every one) comes to a method for the n-th time, and then acts."""
     owner, name, times = place
     method, calls = getattr(owner, name), []
@@ -99,7 +101,7 @@ def interrupted(config: OptimizeConfig, place: Place, number: int | None, act: C
         return method(self, *arguments, **more)
 
     setattr(owner, name, counting)
-    return optimize.run(config)
+    return run_job(config)
 
 
 def stop() -> None:

@@ -105,7 +105,8 @@ def run(
 
 def _processes(config: Config) -> int:
     """How many processes this one has to start; 0: it runs the job itself."""
-    number = getattr(getattr(config, "launch", None), "processes", None) or 1
+    launch = getattr(config, "launch", None)
+    number = (launch.tensor_parallel or launch.processes or 1) if launch else 1
     return number if number > 1 and not in_group() else 0
 
 

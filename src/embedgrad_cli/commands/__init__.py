@@ -42,8 +42,8 @@ def run_job(
     from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, OptimizeConfig
     from embedgrad_cli.parallel.environment import refuse_group
 
-    if not isinstance(config, OptimizeConfig):
-        refuse_group("this command")
+    if reason := _why_alone(config):
+        refuse_group(reason)
     try:
         match config:
             case OptimizeConfig():
@@ -68,13 +68,27 @@ def run_job(
         raise
 
 
-def run_processes(number: int, words: Sequence[str], output_dir: str) -> float:
-    """Optimise in so many processes, which run `embedgrad WORDS`. Returns: the accuracy that a sweeper maximises."""
+def _why_alone(config: OptimizeConfig | EvaluateConfig | ExportConfig) -> str | None:
+    """What cannot be shared by several processes, in words; None: it can."""
+    from embedgrad_cli.config.launch_checks import works_alone
+    from embedgrad_cli.config.schema import ExportConfig
+
+    return "this command" if isinstance(config, ExportConfig) else works_alone(config)
+
+
+def run_processes(number: int, words: Sequence[str], output_dir: str) -> float | None:
+    """Optimise or evaluate in so many processes, which run `embedgrad WORDS`.
+
+    Returns: the accuracy that a sweeper maximises; None if nothing was graded.
+    """
     from embedgrad_cli.parallel.start import start
     from embedgrad_cli.storage.run_records import Results
 
     start(number, words)
-    return Results.read(Path(output_dir) / "results.json").selection_accuracy
+    results = Path(output_dir) / "results.json"
+    if words[0] == "optimize":
+        return Results.read(results).selection_accuracy
+    return Results.read(results).primary_accuracy if results.exists() else None
 
 
 def run_forecast(config: OptimizeConfig | EvaluateConfig | ExportConfig, request: DryRun) -> None:

@@ -10,6 +10,7 @@ examples:
   embedgrad evaluate artifact=prompt.safetensors task=sst2 task.data_dir=DIR
   embedgrad evaluate artifact=prompt.safetensors seed=1 task.overlap=exclude
   embedgrad evaluate server=http://127.0.0.1:8000 artifact=prompt.safetensors arms=[served]
+  embedgrad evaluate artifact=prompt.safetensors launch.processes=2
 
 flags:
   --quiet                show nothing while it works, only the results (quiet=true)
@@ -19,9 +20,11 @@ flags:
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +32,7 @@ from embedgrad_cli.commands.evaluation_run import Answered, answer_and_report, r
 from embedgrad_cli.commands.regrade import read_digests
 from embedgrad_cli.config.arm_spec import parse_arm
 from embedgrad_cli.config.fields import as_texts, seeds_of
-from embedgrad_cli.config.schema import EvaluateConfig, TemplateConfig
+from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.passes.engine import OWN, Engine
@@ -53,6 +56,8 @@ from embedgrad_cli.evaluation.elsewhere import measure_elsewhere
 from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.evaluation.results import results_of
+from embedgrad_cli.parallel.process_group import joined
+from embedgrad_cli.parallel.ranks import Ranks, check_same
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
@@ -68,7 +73,7 @@ def run(config: EvaluateConfig) -> float | None:
     """Evaluate, or resume, or report that the evaluation in `output_dir` is finished.
 
     Returns: the accuracy of the arm `optimized`, or else of the first that is not the baseline; None if nothing was
-    graded.
+    graded. Of several processes the first one returns it, the others None.
 
     Raises:
         ArtifactError: an artifact cannot be read or is not for this model.
@@ -76,8 +81,13 @@ def run(config: EvaluateConfig) -> float | None:
         UserError: `output_dir` holds a run with other settings, or on other data or another model, or another process
             is at work in it.
         Stopped: asked to stop (Ctrl-C, SIGTERM); the answers so far are kept.
+        EndedElsewhere: in an evaluation of several processes, another one has ended it and says why.
     """
-    return run_evaluation(config, partial(_evaluate, config), partial(_check_done, config))
+    launch = config.launch
+    with joined(launch.processes, config.device, launch.tensor_parallel) as ranks:
+        output_dir, *_ = ranks.gather(lambda: config.output_dir)  # its name may be the time at which a process began
+        config = replace(config, output_dir=output_dir)
+        return run_evaluation(config, partial(_evaluate, config, ranks), partial(_check_done, config), ranks)
 
 
 @dataclass(frozen=True)
@@ -94,22 +104,40 @@ class _Evaluation:
     engine: Engine
 
 
-def _evaluate(config: EvaluateConfig, directory: RunDirectory, run_log: RunLog) -> float | None:
-    job = _prepare(config, directory)
-    directory.create(job.digests)  # not before everything the user gave has been looked at
-    run_log.write_to(directory.log)
-    if job.overlap:
-        write_json(directory.overlap, job.overlap)
-    write_json(directory.rendered, RenderedArms(arms=job.arm_set.rendered))
+def _evaluate(config: EvaluateConfig, ranks: Ranks, directory: RunDirectory, run_log: RunLog) -> float | None:
+    job = ranks.together(lambda: _prepare(config, directory, ranks))
+    check_same(ranks, _facts(job))
+    if ranks.is_first:
+        _begin(job, directory, run_log)
     generation, arm_set = config.generation, job.arm_set
     sampling = Sampling(generation.num_samples, generation.temperature, generation.top_p, generation.seed)
 
     def answer(log: AnswerLog, progress: Callable[[str, int], Progress]) -> Answered:
-        how = (arm_set, config.task, config.evaluation.batch_size, log, progress, sampling)
+        how = (arm_set, config.task, config.evaluation.batch_size, log, progress, sampling, ranks)
         with job.engine.running() as engine:
             return answer_arms(*how, decoder_of=engine.decoder)
 
-    return answer_and_report(config, directory, arm_set.rows, answer, partial(_results, job))
+    return answer_and_report(config, directory, arm_set.rows, answer, partial(_results, job), ranks)
+
+
+def _begin(job: _Evaluation, directory: RunDirectory, run_log: RunLog) -> None:
+    """Write what is known before the first answer; not before everything the user gave has been looked at."""
+    directory.create(job.digests)
+    run_log.write_to(directory.log)
+    if job.overlap:
+        write_json(directory.overlap, job.overlap)
+    write_json(directory.rendered, RenderedArms(arms=job.arm_set.rendered))
+
+
+def _facts(job: _Evaluation) -> dict[str, str]:
+    """What all processes have to have in common; the rows and prompts are in what each arm reads."""
+    settings = {key: value for key, value in asdict(job.config).items() if key not in WITHOUT_EFFECT}
+    read = {name: arm.prompt_hashes() for name, arm in job.arm_set.arms.items()}
+    return {
+        "configuration": json.dumps(settings, sort_keys=True),
+        "model, tokenizer or template": json.dumps(job.digests.to_json() if job.digests else None),
+        "set of rows or prompts": hashlib.sha256(json.dumps(read).encode()).hexdigest(),
+    }
 
 
 def _engine(config: EvaluateConfig, model: LanguageModel, arm_set: ArmSet) -> Engine:
@@ -119,7 +147,7 @@ def _engine(config: EvaluateConfig, model: LanguageModel, arm_set: ArmSet) -> En
     return VllmEngine(model, config.model, longest + config.task.max_new_tokens, config.engine_args or {})
 
 
-def _prepare(config: EvaluateConfig, directory: RunDirectory) -> _Evaluation:
+def _prepare(config: EvaluateConfig, directory: RunDirectory, ranks: Ranks) -> _Evaluation:
     """Load everything and check that it goes together, and with what a stopped run began with."""
     artifacts = _load_artifacts(config)
     config, splits = load_for(config)
@@ -129,7 +157,8 @@ def _prepare(config: EvaluateConfig, directory: RunDirectory) -> _Evaluation:
     before = read_digests(directory) if resumes else None
     has_day = config.model.chat_template_date is not None
     config = replace(config, model=dated(config.model, before))
-    model = load_model(config.model, pick_device(config.device))
+    device = pick_device(ranks.device(config.device), is_trusted=config.device != "auto")
+    model = load_model(config.model, device, config.launch)
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
     _check_artifacts(config, artifacts, model, template, has_day)
     prompts = _prompts(config, artifacts)

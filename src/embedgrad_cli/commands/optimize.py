@@ -38,7 +38,6 @@ from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.digests import dated, digests_of
-from embedgrad_cli.parallel.environment import refuse_engine_in_group
 from embedgrad_cli.parallel.process_group import joined
 from embedgrad_cli.parallel.ranks import Ranks, check_same
 from embedgrad_cli.reports.write import report_of_run
@@ -76,8 +75,8 @@ def run(
         Stopped: asked to stop (Ctrl-C, SIGTERM); what was done is kept.
         EndedElsewhere: in a run of several processes, another one has ended it and says why.
     """
-    refuse_engine_in_group(config.engine)
-    with joined(config.launch.processes, config.device) as ranks, ExitStack() as stack:
+    launch = config.launch
+    with joined(launch.processes, config.device, launch.tensor_parallel) as ranks, ExitStack() as stack:
         output_dir, *_ = ranks.gather(lambda: config.output_dir)  # its name may be the time at which a process began
         config = replace(config, output_dir=output_dir)
         directory = ranks.together(lambda: _open(config, ranks, stack))
@@ -128,7 +127,8 @@ def _prepare(
     resumes = directory.checkpoint.exists()
     before = read_digests(directory.checkpoint) if resumes else None
     told = dated(config.model, before)
-    model = load_model(told, pick_device(ranks.device(config.device), is_trusted=config.device != "auto"))
+    device = pick_device(ranks.device(config.device), is_trusted=config.device != "auto")
+    model = load_model(told, device, config.launch)
     stopwatch.begin("encoding")
     known = model.model_tokenizer
     template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)

@@ -16,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 from embedgrad_cli.config import checks
 from embedgrad_cli.config.engine_checks import check_engine
 from embedgrad_cli.config.evaluation_checks import check_arms
+from embedgrad_cli.config.launch_checks import check_shared
 from embedgrad_cli.config.schema import OBJECTIVES, EvaluateConfig, ExportConfig, OptimizeConfig
 from embedgrad_cli.config.server_checks import check_keys, check_server
 from embedgrad_cli.config.spelling import half_character, nearest_key, shown
@@ -54,7 +55,7 @@ def build(command: str, plain: Json) -> tuple[Config | None, list[str]]:
         if None not in values and not (needs_no_model and check is checks.check_model):
             sentences += check(*values)
     if schema is not ExportConfig:
-        sentences += check_engine(parts)
+        sentences += check_engine(parts) + check_shared(parts)
     if schema is EvaluateConfig and parts.arms is not None:
         sentences += check_arms(parts) + check_server(parts)
         if not (grades_only or sentences):

@@ -12,6 +12,7 @@ from typing import Any
 from embedgrad_cli import assets
 from embedgrad_cli.config.evaluation_checks import check_breakdown, check_generation
 from embedgrad_cli.config.fields import DEMONSTRATIONS_PLACE, QUERY_PLACE, as_texts, num_prompts, prompt_numbers
+from embedgrad_cli.config.launch_checks import check_launch
 from embedgrad_cli.config.objective_checks import check_objective, check_training
 from embedgrad_cli.config.schema import (
     Message,
@@ -208,6 +209,7 @@ def check_push(push: str, format: str) -> list[str]:
 CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("output_dir",), check_output_dir),
     (("device",), check_device),
+    (("launch", "model", "device"), check_launch),
     (("model",), check_model),
     (("template", "prompt", "model"), check_template),
     (("prompt",), check_demonstrations),

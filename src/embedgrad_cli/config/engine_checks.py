@@ -31,11 +31,6 @@ def check_engine(config: EvaluateConfig | OptimizeConfig) -> list[str]:
         problems.append(
             "model.quantization: vLLM loads the weights by itself, as their files have them. Leave it out, or engine."
         )
-    launch = getattr(config, "launch", None)
-    if launch is not None and (launch.processes or 1) > 1:
-        problems.append(
-            "launch.processes: the engine answers for one process, which also trains. Leave it out, or engine."
-        )
     if not problems and getattr(config, "mode", None) != "regrade" and (missing := engine_missing(config.engine)):
         problems.append(missing)
     return problems

@@ -38,6 +38,11 @@ def setting(
     return field(metadata=metadata, default=default)
 
 
+def group(schema: type, words: str) -> Any:
+    """A dataclass field for a group of settings that has defaults for all of them."""
+    return field(default_factory=schema, metadata={"words": words, "right": False})
+
+
 @dataclass
 class Message:
     """One turn of a conversation template."""
@@ -249,6 +254,12 @@ class LaunchConfig:
         minimum=1,
         default=None,
     )
+    tensor_parallel: int | None = setting(
+        "processes that divide the weights of every layer; null: the model is whole", minimum=2, default=None
+    )
+    device_map: Literal["auto"] | None = setting(
+        "auto: the layers lie on all GPUs, one after the other; null: on one device", default=None
+    )
 
 
 @dataclass
@@ -318,9 +329,7 @@ class OptimizeConfig:
     trust_region: TrustRegionConfig = setting("how far the vectors move")
     train: TrainConfig = setting("how long and how much at once")
     evaluation: EvaluationConfig = setting("validation and test")
-    launch: LaunchConfig = field(
-        default_factory=LaunchConfig, metadata={"words": "on how many processes", "right": False}
-    )
+    launch: LaunchConfig = group(LaunchConfig, "on how many processes")
     engine: Literal["vllm"] | None = setting(
         "vllm generates the answers, on the same weights; null: embedgrad's own decoding", default=None
     )
@@ -329,9 +338,7 @@ class OptimizeConfig:
     )
     report: bool = setting("write report.html into the run directory in the end", default=True)
     quiet: bool = setting("show nothing while it works", default=False)
-    tracker: TrackerConfig = field(
-        default_factory=TrackerConfig, metadata={"words": "what shows the run as well", "right": False}
-    )
+    tracker: TrackerConfig = group(TrackerConfig, "what shows the run as well")
 
 
 @dataclass
@@ -360,15 +367,12 @@ class EvaluateConfig:
         "further arguments of vllm.LLM: {gpu_memory_utilization: 0.6}", default=None
     )
     server: str | None = setting("ask this OpenAI-compatible server, https://HOST/v1, and load no model", default=None)
-    requests: RequestsConfig = field(
-        default_factory=RequestsConfig, metadata={"words": "how the server is asked", "right": False}
-    )
-    texts: TextsConfig = field(default_factory=TextsConfig, metadata={"words": "where texts are asked", "right": False})
+    requests: RequestsConfig = group(RequestsConfig, "how the server is asked")
+    texts: TextsConfig = group(TextsConfig, "where texts are asked")
+    launch: LaunchConfig = group(LaunchConfig, "on how many processes")
     report: bool = setting("write report.html into the run directory in the end", default=True)
     quiet: bool = setting("show nothing while it works", default=False)
-    tracker: TrackerConfig = field(
-        default_factory=TrackerConfig, metadata={"words": "what shows the run as well", "right": False}
-    )
+    tracker: TrackerConfig = group(TrackerConfig, "what shows the run as well")
 
 
 @dataclass

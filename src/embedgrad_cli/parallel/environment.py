@@ -31,21 +31,9 @@ def refuse_group(what: str) -> None:
         UserError: it was started in several; EndedElsewhere in all of them but the first.
     """
     if in_group():
-        _refuse(
-            f"{what} was started in {count()} processes, and only one optimisation shares its work between them. Start "
-            "it without torchrun; for a sweep whose jobs have several processes each, give launch.processes=N."
+        error = UserError(
+            f"{what} was started in {count()} processes, and only an optimisation or an evaluation, by "
+            "embedgrad's own decoding, shares its work between them. Start it without torchrun; for a sweep whose jobs "
+            "have several processes each, give launch.processes=N."
         )
-
-
-def refuse_engine_in_group(engine: str | None) -> None:
-    """As `refuse_group`, for an engine that answers for one process."""
-    if engine is not None and in_group():
-        _refuse(
-            f"engine={engine}: it answers for one process, which also trains, and this run was started in {count()}. "
-            "Leave the engine out, or start the run without torchrun."
-        )
-
-
-def _refuse(problem: str) -> None:
-    error = UserError(problem)
-    raise error if speaks() else EndedElsewhere(problem)
+        raise error if speaks() else EndedElsewhere(str(error))

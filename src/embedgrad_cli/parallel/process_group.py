@@ -16,7 +16,7 @@ from torch import Tensor
 from embedgrad_cli.errors import EmbedgradError, EndedElsewhere, UserError
 from embedgrad_cli.parallel import environment
 from embedgrad_cli.parallel.ranks import ALONE, Part, Ranks
-from embedgrad_cli.storage.interrupts import StopAsked, Stopped
+from embedgrad_cli.storage.interrupts import StopAsked, Stopped, stops_wait
 
 T = TypeVar("T")
 
@@ -33,8 +33,9 @@ class Group(Ranks):
     """The ranks that torchrun has started, once they have found each other."""
 
     def __init__(self, on_gpus: bool) -> None:
-        self.number, self.count, self.on_gpus = dist.get_rank(), dist.get_world_size(), on_gpus
-        self.on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
+        self.number, self.size, self.on_gpus = dist.get_rank(), dist.get_world_size(), on_gpus
+        self.count = self.size
+        self.on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
         self.place = int(os.environ.get("LOCAL_RANK", self.number))  # among those of this machine
 
     def together(self, work: Callable[[], T]) -> T:
@@ -48,12 +49,12 @@ class Group(Ranks):
             content = json.dumps(work()).encode()
         except (Exception, StopAsked) as error:
             code, failure = _code(error), error
-        heads = self._gather(torch.tensor([code, len(content)]))
+        heads = self.all_gathered(torch.tensor([code, len(content)]))
         self._end_if_any([int(head[0]) for head in heads], failure)
         lengths = [int(head[1]) for head in heads]
         padded = torch.zeros(max(lengths), dtype=torch.uint8)
         padded[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        contents = self._gather(padded)
+        contents = self.all_gathered(padded)
         return [json.loads(bytes(one[:n].numpy())) for one, n in zip(contents, lengths, strict=True)]
 
     def sum(self, work: Callable[[], Part], size: int) -> tuple[Tensor, list[int]]:
@@ -67,7 +68,7 @@ class Group(Ranks):
             said[0, self.number], failure = _code(error), error
         vector = torch.cat([numbers, said.flatten().to(numbers.device)])
         vector = vector.to(f"cuda:{self.place}" if self.on_gpus else "cpu")
-        with self._connected():
+        with self.connected():
             dist.all_reduce(vector)
             codes, notes = vector[size:].view(2, self.count).int().tolist()
         self._end_if_any(codes, failure)
@@ -86,7 +87,7 @@ class Group(Ranks):
             return "cpu"
         if name not in ("auto", "cuda"):
             raise UserError(
-                f"device={name} is one device, and each of the {self.count} processes of this run needs its own. Give "
+                f"device={name} is one device, and each of the {self.size} processes of this run needs its own. Give "
                 "device=cuda, where each takes the one of its number, or device=cpu."
             )
         if torch.cuda.device_count() < self.on_this_machine:
@@ -97,18 +98,27 @@ class Group(Ranks):
         torch.cuda.set_device(self.place)
         return f"cuda:{self.place}"
 
-    def _gather(self, tensor: Tensor) -> list[Tensor]:
-        gathered = [torch.empty_like(tensor) for _ in range(self.count)]
-        with self._connected():
+    def all_gathered(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors of all ranks, of one shape, on the CPU."""
+        gathered = [torch.empty_like(tensor) for _ in range(self.size)]
+        with self.connected():
             dist.all_gather(gathered, tensor)
         return gathered
 
     @contextmanager
-    def _connected(self) -> Iterator[None]:
+    def connected(self) -> Iterator[None]:
+        """Within it ranks send to each other.
+
+        Raises: what `lost` gives, where a rank has gone.
+        """
         try:
             yield
         except RuntimeError as error:  # of which PyTorch's are: the connection to a rank was closed
-            raise self.alike(EmbedgradError(_LOST)) from error
+            raise self.lost() from error
+
+    def lost(self) -> Exception:
+        """The error of a rank that another one has left without a word."""
+        return self.alike(EmbedgradError(_LOST))
 
     def _end_if_any(self, codes: list[int], failure: BaseException | None) -> None:
         """Where a rank has failed, or was asked to stop, all of them end here."""
@@ -122,32 +132,40 @@ class Group(Ranks):
 
 
 @contextmanager
-def joined(processes: int | None, device: str) -> Iterator[Ranks]:
+def joined(processes: int | None, device: str, tensor_parallel: int | None = None) -> Iterator[Ranks]:
     """The ranks of this run: those that torchrun has started, or this process alone.
 
     Args:
         processes: how many the settings name; None: as many as there are.
         device: as the settings name it.
+        tensor_parallel: how many divide the model; None: it is whole in each of them.
 
     Raises:
         UserError: they are not as many.
     """
-    there = environment.count() if environment.in_group() else 1
-    if processes not in (None, there):
+    there, named = environment.count() if environment.in_group() else 1, tensor_parallel or processes
+    if named not in (None, there):
+        key = "tensor_parallel" if tensor_parallel else "processes"
         raise UserError(
-            f"launch.processes={processes}, but this run has {there}. `embedgrad optimize` starts as many by itself; "
-            "where torchrun does, leave launch.processes out. In Python, start the command."
+            f"launch.{key}={named}, but this run has {there}. The command `embedgrad` starts as many by itself; where "
+            f"torchrun does, its --nproc-per-node says how many. In Python, start the command."
         )
     if there == 1:
         yield ALONE
         return
     on_gpus = device.partition(":")[0] in ("auto", "cuda") and torch.cuda.is_available()
-    if dist.is_initialized():  # by the script that runs this, or the context around this one
+    is_ours = not dist.is_initialized()  # else the script that runs this has, or the context around this one
+    if is_ours:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
+    if tensor_parallel is None:
         yield Group(on_gpus)
-        return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
-    yield Group(on_gpus)
-    dist.destroy_process_group()  # not after an error: ranks that do not come would be waited for
+    else:
+        from embedgrad_cli.parallel.divided import Divided
+
+        with stops_wait():
+            yield Divided(on_gpus)
+    if is_ours:
+        dist.destroy_process_group()  # not after an error: ranks that do not come would be waited for
 
 
 def _code(error: BaseException) -> int:

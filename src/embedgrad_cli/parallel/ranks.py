@@ -31,12 +31,13 @@ class Part:
 class Ranks:
     """The processes of a run, from the point of view of one of them. Here it is the only one, and all that is its own.
 
-    number, count: which one this is, from 0, and how many there are; on_this_machine: how many of them share it.
+    number, count: which one this is, from 0, and how many share rows; on_this_machine: how many of them it has.
     """
 
     number = 0
     count = 1
     on_this_machine = 1
+    joins_first = False  # where the first one asks the model alone: with a part of it, no other way is there
 
     @property
     def is_first(self) -> bool:
@@ -68,6 +69,10 @@ class Ranks:
         """What the work gives on every rank, by their numbers: anything that JSON can write. Raises: as `together`."""
         return [work()]
 
+    def each(self, work: Callable[[], Any]) -> list[Any]:
+        """As `gather`, of ranks that do the same work too."""
+        return self.gather(work)
+
     def sum(self, work: Callable[[], Part], size: int) -> tuple[Tensor, list[int]]:
         """The sum of all parts, `[size]`, the same to the last bit on every rank, and their notes.
 
@@ -97,7 +102,7 @@ def check_same(ranks: Ranks, facts: Mapping[str, str]) -> None:
     Raises:
         UserError: a rank works on something else than the first one.
     """
-    first, *others = ranks.gather(lambda: dict(facts))
+    first, *others = ranks.each(lambda: dict(facts))
     for number, one in enumerate(others, 1):
         for name, value in first.items():
             if one[name] != value:

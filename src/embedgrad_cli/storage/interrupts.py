@@ -50,6 +50,7 @@ class StopRequest:
     """
 
     _active: StopRequest | None = None
+    waits = False
 
     def __init__(self) -> None:
         self.requested = False
@@ -91,8 +92,26 @@ def stop_if_asked() -> None:
     Raises:
         StopAsked: a signal has come.
     """
-    if StopRequest._active is not None and StopRequest._active.requested:
+    if is_stop_asked() and not StopRequest.waits:
         raise StopAsked
+
+
+def is_stop_asked() -> bool:
+    """Whether a signal has come within a `StopRequest`."""
+    return StopRequest._active is not None and StopRequest._active.requested
+
+
+@contextmanager
+def stops_wait() -> Iterator[None]:
+    """Within it no safe point stops: where processes work in step, all of them have to stop at the same one.
+
+    `is_stop_asked` says what they tell each other.
+    """
+    StopRequest.waits = True
+    try:
+        yield
+    finally:
+        StopRequest.waits = False
 
 
 @contextmanager

@@ -188,10 +188,11 @@ class Training:
                 how = (arm_set, task, batch_size, log_of_answers, begin)
                 answers = answer_arms(*how, ranks=self.ranks, decoder_of=self.engine.decoder)
                 self.engine.rest()
+                self.stopwatch.begin("elsewhere")
+                if self.ranks.is_first or self.ranks.joins_first:
+                    elsewhere = measure_elsewhere(optimized, self.model, self.template, seeds, self.shares_trunk)
                 if not self.ranks.is_first:  # it has all answers, grades them and writes
                     return self.state.validation.accuracy
-                self.stopwatch.begin("elsewhere")
-                elsewhere = measure_elsewhere(optimized, self.model, self.template, seeds, self.shares_trunk)
                 self.stopwatch.begin("grading")
                 outcomes = {name: grade_answers(arm_set.rows, of_arm, task) for name, of_arm in answers.items()}
             except StopAsked:
@@ -278,11 +279,11 @@ class Training:
         return torch.stack([loss, norm])
 
     def _training_forward(self) -> Forward:
-        settings = self.config.train
-        device = self.model.device
+        settings, device = self.config.train, self.model.device
         budget = int(SHARE_OF_FREE_MEMORY * free_memory(device)) if settings.cache_queries == "auto" else 0
         if device.type == "cpu":  # whose memory all have in common
             budget //= self.ranks.on_this_machine
+        budget = min(self.ranks.gather(lambda: budget))
         queries = QueryCache(budget) if budget else None
         checkpoints = settings.checkpoint_activations
         examples = self.encoded.examples

@@ -19,14 +19,17 @@ from transformers import PreTrainedModel
 @contextmanager
 def checkpointed_layers(network: nn.Module) -> Iterator[None]:
     """Within it, every decoder layer keeps its input alone and runs again in the backward pass."""
-    layers = decoder_layers(network)
+    layers: list[Any] = list(decoder_layers(network))
+    hooked = [vars(layer).get("forward") for layer in layers]  # by accelerate, say
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, before in zip(layers, hooked, strict=True):
             del layer.forward  # the class's own shows again
+            if before is not None:
+                layer.forward = before
 
 
 def decoder_layers(network: Any) -> list[nn.Module]:

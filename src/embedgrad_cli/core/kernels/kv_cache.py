@@ -63,7 +63,8 @@ class KeyValues:
         return KeyValues([(k[:count], v[:count]) for k, v in self.layers], self.mask[:count], self.shared_prefix)
 
     def select(self, rows: Tensor) -> KeyValues:
-        return KeyValues([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows], self.shared_prefix)
+        layers = [(k[rows.to(k.device)], v[rows.to(v.device)]) for k, v in self.layers]  # each where its layer is
+        return KeyValues(layers, self.mask[rows], self.shared_prefix)
 
     def compact(self) -> KeyValues:
         """Every row's real tokens moved to the left, and no wider than the longest row needs."""
@@ -72,7 +73,7 @@ class KeyValues:
 
         def moved(tensor: Tensor) -> Tensor:
             index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
-            return tensor.gather(2, index)
+            return tensor.gather(2, index.to(tensor.device))
 
         layers = [(moved(k), moved(v)) for k, v in self.layers]
         return KeyValues(layers, self.mask.gather(1, order), self.shared_prefix)

@@ -30,10 +30,14 @@ class OutOfMemory(EmbedgradError):
 
 
 class RowsThatFit:
-    """Runs work on as many rows at once as fit: on half of them whenever memory runs out. What fits is remembered."""
+    """Runs work on as many rows at once as fit: on half of them whenever memory runs out. What fits is remembered.
 
-    def __init__(self) -> None:
+    Args: may_halve: False lets the error through, as where other processes go on with all of them.
+    """
+
+    def __init__(self, may_halve: bool = True) -> None:
         self.most: int | None = None
+        self.may_halve = may_halve
 
     def run(self, work: Callable[[Sequence[Row]], Sequence[Result]], rows: Sequence[Row]) -> list[Result]:
         """The results of `work`, which gives one for each row, in the order of the rows.
@@ -48,7 +52,7 @@ class RowsThatFit:
                 done += work(part)
                 continue
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not (is_out_of_memory(error) and self.may_halve):
                     raise
             self.halve(len(part))  # out here the error and with it the tensors of the failed pass are gone
         return done

@@ -32,7 +32,7 @@ def mlp_only_at(network: nn.Module, positions: Tensor) -> Iterator[None]:
         if len(args) != 1 or kwargs:  # an MLP that takes more than the hidden states keeps all positions
             return args, kwargs
         shapes.append(args[0].shape)
-        return (args[0].flatten(0, 1)[positions].unsqueeze(0),), kwargs
+        return (args[0].flatten(0, 1)[positions.to(args[0].device)].unsqueeze(0),), kwargs
 
     def scatter(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if not shapes:
@@ -55,7 +55,9 @@ def mlp_only_at(network: nn.Module, positions: Tensor) -> Iterator[None]:
 def logits_only_at(network: Any, positions: Tensor) -> Iterator[None]:
     """Let only some positions of the flattened batch reach the output layer."""
     layer = network.get_output_embeddings()
-    handle = layer.register_forward_pre_hook(lambda _, args: (args[0].flatten(0, 1)[positions].unsqueeze(0),))
+    handle = layer.register_forward_pre_hook(
+        lambda _, args: (args[0].flatten(0, 1)[positions.to(args[0].device)].unsqueeze(0),)
+    )
     try:
         yield
     finally:
@@ -65,4 +67,4 @@ def logits_only_at(network: Any, positions: Tensor) -> Iterator[None]:
 def _scatter(output: Tensor, positions: Tensor, shape: Any) -> Tensor:
     """`[1, len(positions), hidden_size]` → `shape`, zero elsewhere."""
     flat = output.new_zeros(shape[0] * shape[1], shape[2])
-    return flat.index_copy(0, positions, output.squeeze(0)).view(shape)
+    return flat.index_copy(0, positions.to(output.device), output.squeeze(0)).view(shape)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from embedgrad_cli.core.kernels.activation_checkpointing import body_of, decoder_layers
+from embedgrad_cli.core.kernels.float32_weights import Division, all_in_float32
 from embedgrad_cli.core.kernels.packed_linear import float32_copy
 
 MOST_LAYERS = 8
@@ -31,10 +32,15 @@ def stand_in_of(network: Any) -> Iterator[Any]:
         if not _runs(network):
             stack.close()  # all layers are back
         in_float32 = network.get_input_embeddings().weight.dtype == torch.float32
-        stand_in = network if in_float32 else float32_copy(network)
-        if not in_float32:
+        if in_float32:
+            yield network
+        elif any(Division.of(weight) for weight in network.parameters()):  # a copy's modules would use its weights
+            stack.enter_context(all_in_float32(network))
+            yield network
+        else:
+            stand_in = float32_copy(network)
             stack.close()
-        yield stand_in
+            yield stand_in
 
 
 @torch.no_grad()

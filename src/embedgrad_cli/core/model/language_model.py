@@ -13,11 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.config.schema import LaunchConfig, ModelConfig
 from embedgrad_cli.core.kernels.memory import OutOfMemory, is_out_of_memory
 from embedgrad_cli.core.kernels.packed_linear import is_plain
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
 from embedgrad_cli.core.model.device_check import why_unfit
+from embedgrad_cli.core.model.laid_out import check_laid_out, lies_on_several, loading_over_devices
 from embedgrad_cli.core.model.pinned_template import original_of, pinned_day
 from embedgrad_cli.core.model.precision import settle_precision, settle_precision_on_gpu
 from embedgrad_cli.core.model.quantized import named, quantization_of, quantized_loading, settle_quantized
@@ -65,6 +66,7 @@ class LanguageModel:
             `prepare_attention` said when it was given the network.
         gguf: the GGUF file that it was unpacked from, if it was.
         quantization: how its weights are quantised, if they are.
+        is_divided: each process of the run has a part of every layer, so all of them have to ask it the same.
     """
 
     network: Any
@@ -75,6 +77,7 @@ class LanguageModel:
     reads_trunk_in_place: bool = False
     gguf: GgufRecord | None = None
     quantization: QuantizationRecord | None = None
+    is_divided: bool = False
 
     @property
     def model_tokenizer(self) -> ModelTokenizer:
@@ -127,9 +130,10 @@ class LanguageModel:
 
         Looked at in numbers, because no config says it for all models: on a few tokens, with what goes into the layer
         enlarged, so that a cap shows. Where weights have no numbers (the meta device), logits must be its very output.
+        Where layers are on several devices, what goes into it and comes out of it is moved around the network alone.
         """
         layer = self.network.get_output_embeddings()
-        if not isinstance(layer, torch.nn.Linear) or not is_plain(layer.weight):
+        if not isinstance(layer, torch.nn.Linear) or not is_plain(layer.weight) or lies_on_several(self.network):
             return False
         seen, given = list[Tensor](), list[Tensor]()
 
@@ -226,14 +230,19 @@ def _first_that_computes() -> str:
     return "cpu"
 
 
-def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
+def load_model(config: ModelConfig, device: torch.device, launch: LaunchConfig | None = None) -> LanguageModel:
     """Load a model and tokenizer from a hub id, a local folder or a GGUF file, freeze it, and prepare its attention.
+
+    Args:
+        device: where it lies as a whole, or this process's part of it.
+        launch: says whether it lies on several devices, or is divided between processes; None: neither.
 
     Raises:
         ModelError: it cannot be found, read, or is not a causal LM with a fast tokenizer; or it is quantised in a way
-            that no gradient comes back through, or whose library is not installed.
+            that no gradient comes back through, or whose library is not installed; or it cannot be laid out so.
         OutOfMemory: its weights do not fit on the device.
     """
+    launch = launch or LaunchConfig()
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with loading(config):
@@ -243,27 +252,40 @@ def load_model(config: ModelConfig, device: torch.device) -> LanguageModel:
         quantization = quantization_of(config, shape)
         settings = {"dtype": config.dtype, "attn_implementation": attention_of(config, shape)}
         settings |= quantized_loading(config, quantization, device)
+        settings |= loading_over_devices(config, launch, shape, quantization)
         # Safetensors only: a pickled checkpoint can run code while it is read.
         with named(config, quantization):
             network = from_pretrained(AutoModelForCausalLM, config, use_safetensors=True, **settings)
     network.requires_grad_(False).eval()
-    takes_precision = config.dtype == "auto" and quantization is None
+    check_laid_out(network, config, device, launch)
+    is_divided, on_several = launch.tensor_parallel is not None, lies_on_several(network)
+    is_laid_out = is_divided or on_several
+    takes_precision = config.dtype == "auto" and quantization is None and not is_laid_out
     if takes_precision and device.type == "cuda":
         settle_precision_on_gpu(network)
-    _move(network, device, config)
+    if not is_laid_out:
+        _move(network, device, config)
     if quantization is not None:
         settle_quantized(network, config, quantization)
     elif takes_precision and device.type == "cpu":
         settle_precision(network)
-    reads_trunk_in_place = prepare_attention(network)
+    reads_trunk_in_place = not on_several and prepare_attention(network)
     kind = "chat" if known.is_chat else "plain"
     revision = _commit(config)
     source = f"{config.path}@{revision}" if revision else config.path
     packed = f", quantised as {quantization.name}" if quantization else ""
-    log.info("model %s: %s on %s%s, %s template", source, network.dtype, device, packed, kind)
-    gguf = gguf_record(config.path)
+    where = f"{device}, divided" if is_divided else "several devices" if on_several else str(device)
+    log.info("model %s: %s on %s%s, %s template", source, network.dtype, where, packed, kind)
     return LanguageModel(
-        network, known.tokenizer, config.path, revision, known.is_chat, reads_trunk_in_place, gguf, quantization
+        network,
+        known.tokenizer,
+        config.path,
+        revision,
+        known.is_chat,
+        reads_trunk_in_place,
+        gguf_record(config.path),
+        quantization,
+        is_divided,
     )
 
 

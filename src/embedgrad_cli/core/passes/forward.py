@@ -98,7 +98,7 @@ class Forward:
         self.checkpoint_activations = checkpoint_activations
         self.trunk = examples[0].tokens[: trunk_length(examples)] if shares_trunk and examples else ()
         self.max_micro_batch: int | None = None
-        self.rows_that_fit = RowsThatFit()
+        self.rows_that_fit = RowsThatFit(may_halve=not model.is_divided)
         self.loss_scale = LOSS_SCALE if model.dtype == torch.float16 else 1.0
 
     def accumulate_gradient(
@@ -126,7 +126,7 @@ class Forward:
                 loss = self._accumulate(batch, prompt, size, num_terms or self.objective.num_terms(batch))
                 break
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or self.model.is_divided:  # the others have not come to this
                     raise
             # Out here the error and with it the tensors of the failed pass are gone.
             if self.queries is not None and self.queries.give_back():
