@@ -14,7 +14,7 @@ from tests.parallel.test_whole_runs import Place, assert_equal_but_for_rounding,
 
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.schema import ObjectiveConfig, OptimizeConfig
-from embedgrad_cli.parallel.process_group import joined
+from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.storage.training_answers import AnsweredRow, TrainingAnswers
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.graders import Extraction, Grade, LastNumber

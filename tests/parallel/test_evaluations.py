@@ -22,7 +22,7 @@ from embedgrad_cli.config.compose import Request, check_line
 from embedgrad_cli.config.launch_checks import check_shared
 from embedgrad_cli.config.schema import EvaluateConfig
 from embedgrad_cli.evaluation.answer_log import AnswerLog
-from embedgrad_cli.parallel.process_group import joined
+from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.storage.run_records import Results
 
 KINDS = ["choice", "drawn"]

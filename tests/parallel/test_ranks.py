@@ -9,7 +9,8 @@ import torch
 from tests.parallel.processes import results, run
 
 from embedgrad_cli.errors import EndedElsewhere, UserError
-from embedgrad_cli.parallel.process_group import Group, joined
+from embedgrad_cli.parallel.join import joined
+from embedgrad_cli.parallel.process_group import Group
 from embedgrad_cli.parallel.ranks import ALONE, Part, Ranks, check_same
 from embedgrad_cli.storage.interrupts import StopAsked
 

@@ -21,7 +21,7 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.errors import ModelError
 from embedgrad_cli.evaluation.answer_log import AnswerLog
-from embedgrad_cli.parallel.process_group import joined
+from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.parallel.ranks import Ranks
 from embedgrad_cli.training.gradient import set_gradient
 

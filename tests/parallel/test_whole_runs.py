@@ -21,7 +21,7 @@ from embedgrad_cli.config.schema import EvaluateConfig, OptimizeConfig
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.parallel import environment
-from embedgrad_cli.parallel.process_group import joined
+from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.storage.interrupts import StopRequest
 
 pytestmark = pytest.mark.slow

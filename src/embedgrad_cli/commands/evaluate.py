@@ -56,7 +56,7 @@ from embedgrad_cli.evaluation.elsewhere import measure_elsewhere
 from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.evaluation.results import results_of
-from embedgrad_cli.parallel.process_group import joined
+from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.parallel.ranks import Ranks, check_same
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.logs import RunLog

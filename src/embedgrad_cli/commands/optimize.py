@@ -38,7 +38,7 @@ from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.digests import dated, digests_of
-from embedgrad_cli.parallel.process_group import joined
+from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.parallel.ranks import Ranks, check_same
 from embedgrad_cli.reports.write import report_of_run
 from embedgrad_cli.storage.logs import RunLog

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -14,14 +13,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from embedgrad_cli.errors import EmbedgradError, EndedElsewhere, UserError
-from embedgrad_cli.parallel import environment
-from embedgrad_cli.parallel.ranks import ALONE, Part, Ranks
-from embedgrad_cli.storage.interrupts import StopAsked, Stopped, stops_wait
+from embedgrad_cli.parallel.ranks import Part, Ranks
+from embedgrad_cli.storage.interrupts import StopAsked, Stopped
 
 T = TypeVar("T")
 
-# Ranks wait for the slowest one's part: a download, or a batch of long answers. A rank that has died is known at once.
-PATIENCE = timedelta(hours=6)
 STOP = Stopped.exit_code
 _LOST = (
     "another process of this run has ended without a word; it may have been killed, for its memory as a rule. The run "
@@ -129,43 +125,6 @@ class Group(Ranks):
             raise EndedElsewhere(f"process {failed[0]} of the run has failed") from failure
         if STOP in codes:
             raise StopAsked
-
-
-@contextmanager
-def joined(processes: int | None, device: str, tensor_parallel: int | None = None) -> Iterator[Ranks]:
-    """The ranks of this run: those that torchrun has started, or this process alone.
-
-    Args:
-        processes: how many the settings name; None: as many as there are.
-        device: as the settings name it.
-        tensor_parallel: how many divide the model; None: it is whole in each of them.
-
-    Raises:
-        UserError: they are not as many.
-    """
-    there, named = environment.count() if environment.in_group() else 1, tensor_parallel or processes
-    if named not in (None, there):
-        key = "tensor_parallel" if tensor_parallel else "processes"
-        raise UserError(
-            f"launch.{key}={named}, but this run has {there}. The command `embedgrad` starts as many by itself; where "
-            f"torchrun does, its --nproc-per-node says how many. In Python, start the command."
-        )
-    if there == 1:
-        yield ALONE
-        return
-    on_gpus = device.partition(":")[0] in ("auto", "cuda") and torch.cuda.is_available()
-    is_ours = not dist.is_initialized()  # else the script that runs this has, or the context around this one
-    if is_ours:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
-    if tensor_parallel is None:
-        yield Group(on_gpus)
-    else:
-        from embedgrad_cli.parallel.divided import Divided
-
-        with stops_wait():
-            yield Divided(on_gpus)
-    if is_ours:
-        dist.destroy_process_group()  # not after an error: ranks that do not come would be waited for
 
 
 def _code(error: BaseException) -> int:
