@@ -16,7 +16,7 @@ from tests.commands.apples import apples_config
 from tests.conftest import samples
 from tests.vllm_stand_in import LLM, ModelRegistry, stand_in
 
-from embedgrad_cli.commands import optimize
+from embedgrad_cli.commands import optimize, run_job
 from embedgrad_cli.config import plugins
 from embedgrad_cli.config.compose import Request, check_line
 from embedgrad_cli.config.schema import EvaluateConfig, OptimizeConfig
@@ -180,8 +180,8 @@ def test_a_model_that_vllm_does_not_know(config: Make, monkeypatch: pytest.Monke
 def test_processes_of_torchrun(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="engine=vllm: it answers for one process"):
-        optimize.run(config("run", engine="vllm"))
+    with pytest.raises(UserError, match="an optimisation with engine=vllm was started in 2 processes"):
+        run_job(config("run", engine="vllm"))
 
 
 def test_vllm_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

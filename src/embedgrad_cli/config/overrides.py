@@ -134,7 +134,8 @@ class OverrideChecker:
                 return f"is not KEY=VALUE. Did you mean {group}={line}?"
         key, equals, value = line.partition("=")
         if not equals:
-            close = nearest(line, [choice for group in self.default_groups for choice in self.groups[group]])
+            choices = [choice for group in self.default_groups for choice in self.groups[group]]
+            close = nearest(line, [choice for choice in choices if choice != "none"])  # which nobody means by a word
             owner = next((group for group in self.default_groups if close in self.groups[group]), None)
             return "is not KEY=VALUE." + (f" Did you mean {owner}={close}?" if owner else " Put no spaces around =.")
         if self._known(key.lstrip("+~")):
