@@ -4,18 +4,19 @@ Work goes on in parts. Each process, a rank, does its own part and hands it to `
 meet. A rank that fails or is asked to stop in its part still comes to the meeting and says so: so all of them stop at
 the same place, and none waits for one that has gone.
 
-Nothing is pickled: numbers are sent as tensors, and all else as JSON.
+Nothing is pickled: numbers are sent as tensors, and all else as JSON. Nothing heavy is imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedgrad_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
