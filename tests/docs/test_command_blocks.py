@@ -59,6 +59,7 @@ NOT_RUN = {
     "embedgrad optimize task=bbh task.name=navigate": HUB,
     "embedgrad optimize task=causal-judgement prompt=causal-judgement": HUB,
     "embedgrad optimize --multirun task=causal-judgement task.split.folds=*": HUB,
+    "embedgrad optimize --multirun experiment=causal-judgement *": HUB,
     "embedgrad optimize task=gsm8k": HUB,
     "embedgrad optimize task=gsm8k model=local model.path=DIR": HUB,
     "embedgrad optimize task=math model=*": HUB,
