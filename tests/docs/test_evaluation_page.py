@@ -16,4 +16,5 @@ def test_answers_that_were_graded_later_and_again(workplace: Workplace) -> None:
             workplace.run(snippet)
     results = json.loads((workplace.folder / "outputs/later/results.json").read_text())
     assert results["comparison"]["baseline"] == "none"
-    assert "text:First, think; then answer." in workplace.command("embedgrad compare outputs --mixed")
+    compared = workplace.command("embedgrad compare outputs --mixed")
+    assert "text 1" in compared and "First, think; then answer." in compared, "a label, and the text in the legend"
