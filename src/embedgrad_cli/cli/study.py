@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from embedgrad_cli.cli.job_outcome import JobOutcome, Pruned
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import UserError
+from embedgrad_cli.storage.run_directory import is_among
 from embedgrad_cli.storage.run_records import Results
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Study:
 
     def _check_settings(self, overrides: Sequence[Override]) -> None:
         keys = {str(o.input_line): o.key_or_group for o in overrides}
-        settings = sorted(line for line, key in keys.items() if not {key, key.partition(".")[0]} & {*WITHOUT_EFFECT})
+        settings = sorted(line for line, key in keys.items() if not is_among(key, WITHOUT_EFFECT))
         before = self.study.user_attrs.get(SETTINGS)
         if before is None:
             self.study.set_user_attr(SETTINGS, settings)

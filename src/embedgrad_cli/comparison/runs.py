@@ -20,7 +20,7 @@ from embedgrad_cli.config.spelling import natural
 from embedgrad_cli.errors import CompareError, UserError
 from embedgrad_cli.evaluation.significance import paired_difference_of_counts, wilson_interval
 from embedgrad_cli.storage.record import Json
-from embedgrad_cli.storage.run_directory import flatten, read_settings
+from embedgrad_cli.storage.run_directory import flatten, is_among, read_settings
 from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Elsewhere, Results, Validation
 
 SHOWN_RUNS = 4
@@ -141,11 +141,7 @@ def _contradiction(results: Results) -> str | None:
 def _flat_config(config: Json) -> Json:
     template = config.get("template")
     as_one = {**config, "template": _in_one_line(template)} if isinstance(template, dict) else config
-    flat = {
-        key: _readable(value)
-        for key, value in flatten(as_one).items()
-        if key not in WITHOUT_EFFECT and key.partition(".")[0] not in WITHOUT_EFFECT
-    }
+    flat = {key: _readable(value) for key, value in flatten(as_one).items() if not is_among(key, WITHOUT_EFFECT)}
     unused = WITHOUT_EFFECT_UNDER.get(str(flat.get("trust_region.kind")), ())
     # What a version did not know is what null says today.
     return {key: value for key, value in flat.items() if key not in unused and value is not None}

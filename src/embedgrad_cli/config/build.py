@@ -218,8 +218,8 @@ CONVERTER = make_converter(text=_to_text, texts=_to_texts, check=_check_range)
 
 def _expand_home(config: Config) -> None:
     """The shell leaves `task.data_dir=~/data` as it is, so `~` is replaced here."""
-    paths = [("model", "path"), ("task", "data_dir"), ("", "data_dir"), ("", "artifact"), ("", "output_dir")]
-    paths += [("tracker", "place")]
+    paths = [("model", "path"), ("task", "data_dir"), ("tracker", "place")]
+    paths += [("", name) for name in ("data_dir", "artifact", "output_dir")]
     for part, name in paths:
         owner = getattr(config, part, None) if part else config
         value = getattr(owner, name, None)

@@ -105,7 +105,7 @@ class RunDirectory:
         changed = [
             f"{key}={new.get(key)} (was {old.get(key)})"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and key not in self._free and key.partition(".")[0] not in self._free
+            if old.get(key) != new.get(key) and not is_among(key, self._free)
         ]
         if changed:
             more = len(changed) - SHOWN_SETTINGS
@@ -114,6 +114,11 @@ class RunDirectory:
                 f"output_dir={self.path} holds a run with other settings: {shown}. Use another "
                 "output_dir, or the same settings to resume; nothing was written."
             )
+
+
+def is_among(key: str, settings: Sequence[str]) -> bool:
+    """Whether a setting, by its dotted key, is one of these, or in one of these groups."""
+    return key in settings or key.partition(".")[0] in settings
 
 
 def read_settings(file: Path) -> Json:

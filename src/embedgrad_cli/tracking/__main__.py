@@ -22,6 +22,7 @@ from typing import TextIO
 from filelock import FileLock
 
 from embedgrad_cli.config.schema import TrackerConfig
+from embedgrad_cli.errors import first_line
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.tracker_record import TrackerRecord
 from embedgrad_cli.tracking import find_tracker
@@ -65,12 +66,14 @@ class Follower:
                 return None
             self.record = self._begin()
             where = self.record.where
-        while points := new_points(self.metrics, self.record.step, self.record.validated)[:AT_ONCE]:
-            last = points[-1]
+        points = new_points(self.metrics, self.record.step, self.record.validated)
+        for start in range(0, len(points), AT_ONCE):
+            some = points[start : start + AT_ONCE]
+            last = some[-1]
             # Written down first: what is lost with this process is missing there, and never there twice.
             self._keep(replace(self.record, step=last.step, validated=bool(last.order % 2)))
             with self._limit():
-                self._known().log(points)
+                self._known().log(some)
         return where
 
     def end(self, how: str) -> None:
@@ -162,8 +165,7 @@ def main(directory: Path, orders: TextIO, answers: TextIO) -> int:
                 say(where=where)
         follower.end(how)
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        say(failure=without_secrets(f"{type(error).__name__}: {lines[0] if lines else ''}"))
+        say(failure=without_secrets(f"{type(error).__name__}: {first_line(error)}"))
         return 1
     return 0
 

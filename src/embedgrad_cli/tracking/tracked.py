@@ -45,7 +45,7 @@ class _Process:
     """The process of `tracking.__main__`, and a thread that listens to it."""
 
     def __init__(self, directory: Path, settings: TrackerConfig) -> None:
-        self.settings, self.where = settings, ""
+        self.settings = settings
         self._process: subprocess.Popen[str] | None = None
         self._has_warned = False
         # -P: what lies in the folder where the command is given is not imported.
@@ -95,8 +95,7 @@ class _Process:
             if "failure" in words:
                 self._warn(words["failure"])
             else:
-                self.where = words["where"]
-                log.info("tracker=%s shows the run: %s", self.settings.name, self.where)
+                log.info("tracker=%s shows the run: %s", self.settings.name, words["where"])
         code = self._process.wait()
         if code == -getattr(signal, "SIGALRM", 0):
             self._warn(f"it did not answer for {self.settings.timeout:g} seconds")

@@ -242,9 +242,9 @@ def load_model(config: ModelConfig, device: torch.device, launch: LaunchConfig |
             that no gradient comes back through, or whose library is not installed; or it cannot be laid out so.
         OutOfMemory: its weights do not fit on the device.
     """
-    launch = launch or LaunchConfig()
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    launch = launch or LaunchConfig()
     with loading(config):
         known = load_tokenizer(config)
         _check_files(config)
@@ -344,9 +344,8 @@ def load_outline(config: ModelConfig) -> tuple[LanguageModel, Path]:
         local = replace(config, path=str(folder), revision=None)
         known = load_tokenizer(local)
         shape = from_pretrained(AutoConfig, local)
-        quantization = quantization_of(
-            replace(local, quantization=None), shape
-        )  # as the files are, whatever loads them
+        as_stored = replace(local, quantization=None)  # whatever loads it
+        quantization = quantization_of(as_stored, shape)
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(shape, trust_remote_code=config.trust_remote_code)
         if (folder / "generation_config.json").is_file():
