@@ -9,11 +9,11 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from docs_site.docstrings import as_markdown
+from docs_site.settings import WORDS
 from embedgrad_cli.storage.record import Record
 
 MODULES = ("run_records", "training_answers", "artifact_metadata")  # of `storage`
 PAIR = "two numbers"
-WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
 
 
 def records(*names: str) -> str:
