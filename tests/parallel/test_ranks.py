@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import pytest
 import torch
+import torch.distributed as dist
 from tests.parallel.processes import results, run
 
-from embedgrad_cli.errors import EndedElsewhere, UserError
+from embedgrad_cli.errors import EmbedgradError, EndedElsewhere, UserError
 from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.parallel.process_group import Group
 from embedgrad_cli.parallel.ranks import ALONE, Part, Ranks, check_same
@@ -121,6 +123,17 @@ def test_ranks_that_work_on_different_things_are_refused() -> None:
     assert (first.error, first.exit_code, second.error) == ("UserError", 2, "EndedElsewhere")
     assert "process 1" in first.message
     assert "checkpoint" in first.message
+
+
+def is_still_joined() -> bool:
+    with suppress(EmbedgradError):
+        differ()
+    return dist.is_initialized()
+
+
+@pytest.mark.slow
+def test_an_error_leaves_no_thread_of_the_group() -> None:
+    assert results(2, is_still_joined) == [False, False], "the interpreter's end may abort on one (SIGABRT)"
 
 
 def test_settings_and_processes_have_to_agree(monkeypatch: pytest.MonkeyPatch) -> None:

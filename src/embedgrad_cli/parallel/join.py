@@ -46,10 +46,16 @@ def joined(processes: int | None, device: str, tensor_parallel: int | None = Non
     is_ours = not dist.is_initialized()  # else the script that runs this has, or the context around this one
     if is_ours:
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
-    if tensor_parallel is None:
-        yield Group(on_gpus)
-    else:
-        with stops_wait():
-            yield Divided(on_gpus)
-    if is_ours:
-        dist.destroy_process_group()  # not after an error: ranks that do not come would be waited for
+    done = False
+    try:
+        if tensor_parallel is None:
+            yield Group(on_gpus)
+        else:
+            with stops_wait():
+                yield Divided(on_gpus)
+        done = True
+    finally:
+        # Gloo's threads are joined before the interpreter ends, or it aborts now and then where another rank has gone
+        # first. After an error NCCL would wait for ranks that do not come.
+        if is_ours and (done or not on_gpus):
+            dist.destroy_process_group()
