@@ -155,7 +155,7 @@ else
 endif
 
 bench-growth: setup
-	$(BIN)/python scripts/bench_growth.py $(MODEL) $(GROWTH) --json $(BENCH)/growth.json --plot docs/growth.svg
+	$(BIN)/python scripts/bench_growth.py $(MODEL) $(GROWTH) --json $(BENCH)/growth.json --plot docs/pictures/growth.svg
 
 # make train-tiny SST2=DIR, with train.tsv and validation.tsv
 train-tiny: setup

@@ -29,5 +29,5 @@ def save(figure: Figure, file: Path) -> None:
 
 
 def file_name(*words: str) -> str:
-    """A picture's name: "results-a-model-sst2.svg"."""
-    return re.sub(r"\W+", "-", "-".join(words).lower()) + ".svg"
+    """A picture's name beside its page: "pictures/results-a-model-sst2.svg"."""
+    return "pictures/" + re.sub(r"\W+", "-", "-".join(words).lower()) + ".svg"

@@ -206,8 +206,8 @@ def test_learning_curves_are_a_figure_and_a_table(work: Work) -> None:
     page = work.page()
     assert "| embedgrad | 0.0 % | 50.0 % | 100.0 % |" in page
     assert "| PEFT prompt tuning, TEXT | 0.0 % (0.0 % to 0.0 %) | not run | 100.0 % |" in page
-    (figure,) = (work.folder / "docs").glob("*.svg")
-    assert f"]({figure.name})" in page
+    (figure,) = (work.folder / "docs/pictures").glob("*.svg")
+    assert f"](pictures/{figure.name})" in page
     assert "training rows" in figure.read_text()
     before = figure.read_bytes()
     assert work.page() == page

@@ -115,7 +115,7 @@ def test_a_prompt_may_hold_any_sign(tmp_path: Path) -> None:
     for number, text in enumerate(("Say a|b for $5 or $6.", "Think.")):
         add(tmp_path / "runs" / str(number), 0.8 - 0.1 * number, prompt__text=text)
     assert "| Say a\\|b for $5 or $6. | 0 |" in page_of(tmp_path)
-    (picture,) = (tmp_path / "docs").glob("*-settings.svg")
+    (picture,) = (tmp_path / "docs/pictures").glob("*-settings.svg")
     assert "Say a|b for $5 or $6." in picture.read_text()
 
 
@@ -148,9 +148,9 @@ def test_pictures_are_text_and_the_same_twice(tmp_path: Path) -> None:
     for number in range(8):
         add(tmp_path / "runs" / str(number), 0.8, optimizer__lr=0.1 + number)
     page = page_of(tmp_path)
-    pictures = {file.name: file.read_bytes() for file in (tmp_path / "docs").glob("*.svg")}
-    assert [f"]({name})" in page for name in pictures] == [True, True]
+    pictures = {file.name: file.read_bytes() for file in (tmp_path / "docs/pictures").glob("*.svg")}
+    assert [f"](pictures/{name})" in page for name in pictures] == [True, True]
     assert all(b"lr 7.1" in content for content in pictures.values()), "of eight settings none is left out"
     assert b"<dc:date>" not in b"".join(pictures.values())
     assert page_of(tmp_path) == page
-    assert {file.name: file.read_bytes() for file in (tmp_path / "docs").glob("*.svg")} == pictures
+    assert {file.name: file.read_bytes() for file in (tmp_path / "docs/pictures").glob("*.svg")} == pictures
