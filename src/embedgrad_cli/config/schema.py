@@ -76,7 +76,7 @@ class ModelConfig:
 
 @dataclass
 class TemplateConfig:
-    messages: list[Message] = setting("the conversation, for models with a chat template")
+    messages: list[Message] = setting("the conversation, for models with a chat template; template=system gives one")
     text: str = setting("the plain text, for models without one")
 
 
