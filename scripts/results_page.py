@@ -21,7 +21,9 @@ from methods.records import read_work
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, nargs="+", metavar="WORK_DIR", help="folders of compare_methods.py --out")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page; its pictures go into `pictures/` beside it")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the page; pictures go to pictures/ beside it"
+    )
     parser.add_argument("--note", default="", metavar="TEXT", help="what else is to be known of how the cells were run")
     args = parser.parse_args(arguments)
     finished = [one for folder in args.work for one in read_work(folder)]

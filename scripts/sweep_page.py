@@ -35,7 +35,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--titles", type=title, nargs="+", default=[], metavar="NAME=TITLE", help="of models, by their folder's name"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page; its pictures go into `pictures/` beside it")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the page; pictures go to pictures/ beside it"
+    )
     args = parser.parse_args(arguments)
     sections, left_out = read_sections(args.folders, dict(args.titles))
     if not sections:
