@@ -7,8 +7,8 @@ QUANTIZED := .venv-quantized
 TRACKERS := .venv-trackers
 SERVING := .venv-serving
 
-.PHONY: setup demo real lab compare-methods test test-fast test-real test-report test-quantized test-trackers test-lm-eval
-.PHONY: test-serving test-serving-real lint docs
+.PHONY: setup demo real lab compare-methods lint docs
+.PHONY: test test-fast test-long test-real test-report test-quantized test-trackers test-lm-eval test-serving test-serving-real
 .PHONY: bench bench-step bench-parts bench-evaluation bench-trainer bench-growth train-tiny clean
 
 setup: .venv/.installed
@@ -45,12 +45,18 @@ compare-methods: setup
 # One process per core; a file's tests stay together, because they share what is costly to make.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
+HERE := not real and not browser and not trackers
+
 test: setup
-	$(PYTEST)
+	$(PYTEST) -m '$(HERE) and not long'
+
+# Whole runs by several processes, the commands of the documentation, the scripts that measure: what `make test` leaves out.
+test-long: setup
+	$(PYTEST) -m '$(HERE) and long'
 
 # Every room, without the tests that train, install or start programs.
 test-fast: setup
-	$(PYTEST) -q -m 'not slow'
+	$(PYTEST) -q -m '$(HERE) and not slow and not long'
 
 # Twenty steps on the same real model; skipped, with the reason, where it cannot be fetched.
 test-real: setup

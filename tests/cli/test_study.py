@@ -177,6 +177,7 @@ def test_hopeless_trials_are_pruned_by_validation(prune: bool, tmp_path: Path, m
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_one_killed(tmp_path: Path) -> None:
     """The journal is whole; no trial is lost; the one that was killed is finished by the other process."""
     line = [*LINE, *SHORT, "optimizer.lr=tag(log,interval(0.01,1))", "hydra.sweeper.n_trials=5", "output_dir=study"]

@@ -146,6 +146,7 @@ def test_a_range_without_a_search_is_refused(tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_joblib_killed_twice_is_finished_by_the_same_command(tmp_path: Path) -> None:
     """Once with its workers, once without: those end by themselves. The runs are those of one process."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
@@ -172,6 +173,7 @@ def test_joblib_killed_twice_is_finished_by_the_same_command(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_job_that_is_requeued_goes_on(tmp_path: Path) -> None:
     """By the signal with which Slurm's pre-emption, or the end of the time, reaches a job of submitit."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra slurm")

@@ -91,6 +91,7 @@ PARSED = {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("source", dict.fromkeys(snippet.source for snippet in RUN))
 def test_what_a_file_shows_runs(source: str, workplace: Workplace, hub: None) -> None:
     """In its order, because later commands read what earlier ones wrote."""

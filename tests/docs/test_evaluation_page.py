@@ -10,6 +10,7 @@ from tests.docs.workplace import Workplace
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_answers_that_were_graded_later_and_again(workplace: Workplace) -> None:
     for snippet in snippets("docs/evaluation.md"):
         if "Qwen/" not in snippet.text:  # of the hub

@@ -44,6 +44,7 @@ def typed(command: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_file_that_it_names_is_there(followed: Path) -> None:
     text = (ROOT / PAGE).read_text(encoding="utf-8")
     named = set(re.findall(r"outputs/[\w/.]+\w", text))
@@ -52,6 +53,7 @@ def test_every_file_that_it_names_is_there(followed: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_figures_are_what_it_shows(followed: Path) -> None:
     """Within two points: another processor rounds otherwise."""
     shown = [ROW.findall(text) for language, text in fences(PAGE) if language == "" and ROW.search(text)]
@@ -62,5 +64,6 @@ def test_the_figures_are_what_it_shows(followed: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_served_prompt_answers(followed: Path) -> None:
     assert (followed / "printed").read_text().splitlines()[-1] == "negative"

@@ -22,7 +22,7 @@ from embedgrad_cli.training.targets.distilled import Distilled
 from embedgrad_cli.training.targets.rollouts import Rollouts
 from embedgrad_cli.training.targets.verified import Verified
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 HERE = __name__
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "verified": {"samples": 3, "temperature": 1.0, "keep": 2, "rounds": 2, "unsolved": "gold"},

@@ -69,6 +69,7 @@ def assert_equal_but_for_rounding(a: Path, b: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("count", [2, 3])
 def test_several_processes_give_the_evaluation_of_one(
     count: int, alone: Path, tmp_path: Path, trained: dict[str, Path]
@@ -81,6 +82,7 @@ def test_several_processes_give_the_evaluation_of_one(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_as_many_processes_give_the_same_bytes(tmp_path: Path, trained: dict[str, Path]) -> None:
     for folder in ("first", "second"):
         results(2, evaluate_all, str(tmp_path / folder), trained)
@@ -91,6 +93,7 @@ def test_as_many_processes_give_the_same_bytes(tmp_path: Path, trained: dict[str
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", [0, 1])
 def test_stopped_and_resumed_in_another_number(
     number: int, alone: Path, tmp_path: Path, trained: dict[str, Path]
@@ -105,6 +108,7 @@ def test_stopped_and_resumed_in_another_number(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_predicted_by_several_and_graded_by_one(alone: Path, tmp_path: Path, trained: dict[str, Path]) -> None:
     config = config_of("drawn", tmp_path / "run", trained, mode="predict-only")
     assert results(2, evaluate.run, config) == [None, None]
@@ -121,6 +125,7 @@ def other_prompts(config: EvaluateConfig) -> float | None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_processes_with_other_prompts_are_refused(tmp_path: Path, trained: dict[str, Path]) -> None:
     first, second = run(2, other_prompts, config_of("choice", tmp_path / "run", trained))
     assert (first.error, first.exit_code, second.error) == ("UserError", 2, "EndedElsewhere")
@@ -158,6 +163,7 @@ def test_grading_again_is_the_work_of_one(trained: dict[str, Path], tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_starts_its_processes(tmp_path: Path, alone: Path) -> None:
     words = ["evaluate", *TASK, "task.split.num_test=4", "launch.processes=2", "output_dir=run"]
     line = [sys.executable, "-m", "embedgrad_cli", *words]

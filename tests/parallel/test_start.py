@@ -45,6 +45,7 @@ def begun(folder: Path, words: list[str]) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_of_two_processes_says_everything_once(tmp_path: Path) -> None:
     words = [*SMALL, "launch.processes=2", "output_dir=run"]
     done = subprocess.run(command(*words), capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -67,6 +68,7 @@ def test_a_run_of_two_processes_says_everything_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stop_is_handed_on_and_kept(tmp_path: Path) -> None:
     with begun(tmp_path, [*LONG, "launch.processes=2", "output_dir=run"]) as process:
         process.send_signal(signal.SIGTERM)
@@ -77,6 +79,7 @@ def test_a_stop_is_handed_on_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
     with begun(tmp_path, [*LONG, "launch.processes=2", "output_dir=run"]) as process:
         (second,) = [child for child in children(process.pid) if rank(child) == "RANK=1"]
@@ -88,6 +91,7 @@ def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_starts_it_too(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = [*torchrun, "-m", "embedgrad_cli", "optimize"]

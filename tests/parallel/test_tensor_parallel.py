@@ -25,7 +25,7 @@ from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.parallel.ranks import Ranks
 from embedgrad_cli.training.gradient import set_gradient
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 CPU, TWO = torch.device("cpu"), LaunchConfig(tensor_parallel=2)
 FAMILIES = ["qwen2", "qwen3", "llama", "gemma"]
 REFUSED = {"gpt2": "no plan", "mixtral": "parts that were not tried", "gemma2": "heads"}

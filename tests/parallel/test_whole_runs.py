@@ -24,7 +24,7 @@ from embedgrad_cli.parallel import environment
 from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.storage.interrupts import StopRequest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 ROUNDING = 1e-5  # what three steps of Adam make of float32's
 
 

@@ -25,6 +25,7 @@ from methods.problem import Problem
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_both_sides_do_the_same_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     counts = [f"task.split.num_{split}=8" for split in ("train", "validation", "test")]
     steps = ["train.steps=2", "train.eval_every=2", "train.batch_size=4", "task.max_new_tokens=4"]

@@ -34,6 +34,7 @@ def test_a_window_that_is_forgotten_shows(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_writes_a_table_and_survives_a_family_that_dies(tmp_path: Path) -> None:
     command = [sys.executable, "scripts/check_families.py", "--only", "gpt2", "--markdown", str(tmp_path / "table.md")]
     ended = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)

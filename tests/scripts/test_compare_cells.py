@@ -117,6 +117,7 @@ def test_no_cell_is_begun_after_the_time_and_a_failure_stops_none(problem: Probl
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_part_in_its_own_process_says_what_one_here_says(problem: Problem, tmp_path: Path) -> None:
     ours = EmbedGrad("embedgrad", "embedgrad", (0.1,))
     (here,) = finish(Cell(problem, ours, tmp_path / "here"))
@@ -131,6 +132,7 @@ def test_a_part_in_its_own_process_says_what_one_here_says(problem: Problem, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_table_of_two_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(compare_methods, "in_own_process", in_place)
     sizes = ["--examples", "4", "8", "--test", "12", "--steps", "1", "--batch-size", "4"]
