@@ -1,12 +1,14 @@
 """Seconds and verdicts of one evaluation in process, by `engine=vllm`, and by servers.
 
     python scripts/time_engines.py --serving-python .venv-serving/bin/python [--rows 500] [--out outputs/engines]
+    python scripts/time_engines.py --serving-python .venv-serving/bin/python --rows 100 task=gsm8k task.data_dir=DIR \\
+        task.stop=[] model=local model.path=DIR model.dtype=float32 train.steps=4
 
-A prompt is optimised on the embedded model and `word-problems`; then `none`, `seed` and `optimized` answer so many test
-rows by each route, one after the other, all in the environment of `--serving-python`. A server of the model as it is
-answers for the texts, one of the exported folder (`format=model`) for `optimized`. Each difference from the answers of
-this process is printed with the gap between the two tokens' logits. Writes DIR/time_engines.json; ends with 1 if a
-difference is not a tie.
+A prompt is optimised, by default on the embedded model and `word-problems`; more words are overrides of that run. Then
+`none`, `seed` and `optimized` answer so many test rows by each route, one after the other, all in the environment of
+`--serving-python`. A server of the model as it is answers for the texts, one of the exported folder (`format=model`)
+for `optimized`. Each difference from the answers of this process is printed with the gap between the two tokens'
+logits. Writes DIR/time_engines.json; ends with 1 if a difference is not a tie.
 
 `answering` are the seconds of the answers alone, `in all` those of every process of the route, vLLM's start included.
 """
@@ -24,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -56,7 +59,7 @@ def main(given: Sequence[str] | None = None) -> int:
     shutil.rmtree(args.out, ignore_errors=True)
     run, python = args.out / "run", args.serving_python
     short = ["train.steps=15", "task.split.num_validation=50", f"task.split.num_test={args.rows}", "device=cpu"]
-    call(["optimize", "template=system", *short, f"output_dir={run}"])
+    call(["optimize", "template=system", *short, *args.overrides, f"output_dir={run}"])
     call(export(run, "model"))
     references = {arm: reference_of(run, arm) for arm in ARMS}
     routes = []
@@ -92,7 +95,7 @@ def by_servers(run: Path, python: Path, references: dict[str, Reference]) -> Rou
     """`embedgrad evaluate server=URL`, 8 requests in flight."""
     began, answering, found = time.monotonic(), 0.0, list[Comparison]()
     served = {
-        Path(assets.resolve("embedded:tiny")): {"none": "none", "seed": "seed"},
+        base_model(run): {"none": "none", "seed": "seed"},
         run / "model": {"served": "optimized"},
     }
     for number, (model, arms) in enumerate(served.items()):
@@ -107,6 +110,10 @@ def by_servers(run: Path, python: Path, references: dict[str, Reference]) -> Rou
             for name, arm in arms.items()
         ]
     return Route("server", answering, time.monotonic() - began, found)
+
+
+def base_model(run: Path) -> Path:
+    return Path(assets.resolve(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["path"]))
 
 
 def report(routes: list[Route], out: Path) -> None:
@@ -131,6 +138,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--serving-python", type=Path, required=True, help="the python of an environment with vLLM")
     parser.add_argument("--rows", type=int, default=500, help="test rows")
     parser.add_argument("--out", type=Path, default=Path("outputs/engines"))
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of the run that optimises")
     args = parser.parse_args(given)
     args.serving_python, args.out = args.serving_python.absolute(), args.out.absolute()
     return args

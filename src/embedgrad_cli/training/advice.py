@@ -15,8 +15,8 @@ def advice_after(best: Validation, last_step: int, config: OptimizeConfig) -> st
     """
     settings, rate = config.train, config.optimizer.lr
     slower = f"a smaller rate (optimizer.lr={rate / 3:.2g})"
-    if settings.eval_every > 1:
-        slower += f", more validations (train.eval_every={max(settings.eval_every // 5, 1)})"
+    if (more_often := max(settings.eval_every // 5, 1)) < min(settings.eval_every, last_step):
+        slower += f", more validations (train.eval_every={more_often})"
     if not last_step or best.accuracy == 1.0:
         return None
     if best.step == 0:
