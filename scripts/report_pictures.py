@@ -87,6 +87,7 @@ def show(part: Any) -> None:
 
 def write_within(file: Path, content: bytes, largest: int) -> None:
     check_size(file, len(content), largest)
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, content)
     print(file)
 
