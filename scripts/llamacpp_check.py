@@ -3,8 +3,14 @@
     python scripts/llamacpp_check.py --server FILE [--placements system] [--examples N]
     python scripts/llamacpp_check.py --server FILE --model PATH --placements system --examples 50 train.batch_size=8 …
 
-FILE is the program llama-server (`make test-llamacpp` builds one). As in serve_check.py, the model is the embedded one
-or another, written in float32, and further words are settings of `embedgrad optimize`, which makes the prompts.
+FILE is the program llama-server (`make test-llamacpp` builds one). The model, the embedded one or another, is first
+written in float32: with weights of half precision llama.cpp computes in half precision too. Further words are settings
+of `embedgrad optimize`, which makes the prompts.
+
+`--templates DIR` takes a folder of chat templates (`*.jinja`), as models are shipped with. Each gets a prompt put into
+it in the ways of the export, and llama.cpp has to render conversations as transformers does.
+
+`--quantize TYPE …` has llama-quantize, which lies beside the server, make smaller files, and shows what they answer.
 
 Prints for each prompt how many conversations have the tokens of training, and how many answers are those of embedgrad's
 own decoding; transformers answers with the folder of `format=model` beside it. Writes DIR/llamacpp_check.json, and ends
@@ -18,6 +24,7 @@ import argparse
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -26,22 +33,22 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from embedgrad_cli import assets
 from embedgrad_cli.storage.files import write_json
 from serve_check import CONFIG_DIR, PLACEMENTS, call, console, export, in_float32, show
 from serving import llamacpp, routes
 from serving.compare import Comparison, Reference, compare
 from serving.reference import reference_of
+from serving.shipped_templates import compare_templates
 
 
 def main() -> int:
     args = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave by way of the servers' clean-up
     shutil.rmtree(args.out, ignore_errors=True)
-    model = Path(assets.resolve("embedded:tiny")) if args.model is None else in_float32(args.model, args.out / "base")
-    place = [] if args.model is None else ["model=local", f"model.path={model}"]
-    settings = [f"train.steps={args.steps}", f"task.split.num_test={args.examples}", *place, *args.settings]
-    comparisons, others = list[Comparison](), dict[str, int]()
+    model = in_float32(args.model, args.out / "base")
+    settings = [f"train.steps={args.steps}", f"task.split.num_test={args.examples}", *args.settings]
+    settings = ["model=local", f"model.path={model}", *settings]
+    comparisons, quantised, others = list[Comparison](), list[Comparison](), dict[str, int]()
     for placement in args.placements:
         folder = args.out / placement
         run = [f"template={placement}", "task.split.num_validation=50", "device=cpu", *settings]
@@ -53,16 +60,36 @@ def main() -> int:
         comparisons.append(compare("transformers + model", placement, found, reference))
         with llamacpp.llama_server(args.server, folder / "gguf/model.gguf", folder / "llama-server.log") as url:
             others[placement] = other_conversations(url, folder, reference)
-            tokens = routes.max_new_tokens(folder)
-            found = [llamacpp.chat(url, query, tokens) for query in reference.queries]
-        comparisons.append(compare("llama.cpp chat + gguf", placement, found, reference))
+            comparisons.append(answered("llama.cpp chat + gguf", url, folder, reference))
+        quantised += [after_quantisation(kind, args.server, folder, reference) for kind in args.quantize]
     console.print(llamacpp.version_of(args.server))
+    if args.templates is not None:
+        others |= check_templates(args.templates, args.server, args.out / args.placements[0])
     show(comparisons)
-    for placement, count in others.items():
-        console.print(f"{placement}: {count} of {args.examples} conversations have other tokens than in training")
-    routes_json = [{**asdict(one), "equal": one.equal} for one in comparisons]
+    for one in quantised:
+        console.print(
+            f"{one.route}, {one.prompt}: {one.equal} of {one.total} equal, {one.correct} correct", markup=False
+        )
+    for what, count in others.items():
+        console.print(f"{what}: {count} conversations are rendered, or split into tokens, otherwise", markup=False)
+    routes_json = [{**asdict(one), "equal": one.equal} for one in (*comparisons, *quantised)]
     write_json(args.out / "llamacpp_check.json", {"routes": routes_json, "other_conversations": others})
     return 0 if all(one.is_explained for one in comparisons) and not any(others.values()) else 1
+
+
+def answered(route: str, url: str, folder: Path, reference: Reference) -> Comparison:
+    tokens = routes.max_new_tokens(folder)
+    found = [llamacpp.chat(url, query, tokens) for query in reference.queries]
+    return compare(route, folder.name, found, reference)
+
+
+def after_quantisation(kind: str, server: Path, folder: Path, reference: Reference) -> Comparison:
+    """The answers of the file with weights of fewer bits, which may be others; the prompt's vectors stay the same."""
+    source, target = folder / "gguf/model.gguf", folder / f"{kind}.gguf"
+    command = [server.with_name("llama-quantize"), "--token-embedding-type", "f32", source, target, kind]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    with llamacpp.llama_server(server, target, folder / f"llama-server-{kind}.log") as url:
+        return answered(f"llama.cpp chat + gguf, {kind}", url, folder, reference)
 
 
 def other_conversations(url: str, folder: Path, reference: Reference) -> int:
@@ -87,13 +114,29 @@ def other_conversations(url: str, folder: Path, reference: Reference) -> int:
     return count
 
 
+def check_templates(templates: Path, server: Path, folder: Path) -> dict[str, int]:
+    """Print what became of each template. Returns: of those that both render, how many conversations differ."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder / "model")
+    differing = dict[str, int]()
+    for name, alike, by_one, count in compare_templates(
+        templates, server, folder / "gguf/model.gguf", tokenizer, folder
+    ):
+        console.print(f"{name}: {alike} alike, {by_one} by one of both alone, {count} different", markup=False)
+        differing |= {name: count} if count else {}
+    return differing
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", type=Path, required=True, help="llama.cpp's program llama-server")
-    parser.add_argument("--model", help="instead of the embedded one: a folder, a GGUF file, or a hub id")
+    parser.add_argument("--model", default="embedded:tiny", help="a folder, a GGUF file, or a hub id")
     parser.add_argument("--placements", nargs="+", choices=PLACEMENTS, default=PLACEMENTS)
     parser.add_argument("--examples", type=int, default=100, help="test rows per placement")
     parser.add_argument("--steps", type=int, default=15, help="optimiser steps")
+    parser.add_argument("--quantize", nargs="+", default=[], help="also with weights of these types, as Q8_0")
+    parser.add_argument("--templates", type=Path, help="a folder of chat templates to render")
     parser.add_argument("--out", type=Path, default=Path("outputs/llamacpp"))
     parser.add_argument("settings", nargs="*", help="of embedgrad optimize, as task=reviews prompt=sentiment")
     args = parser.parse_args()

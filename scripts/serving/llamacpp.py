@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,10 @@ from typing import Any
 from serving.server import free_port, running, wait_for
 
 Messages = Sequence[Mapping[str, str]]
+
+
+class RequestRefused(Exception):
+    """The server answers with an error."""
 
 
 @contextmanager
@@ -43,6 +48,13 @@ def rendered(url: str, messages: Messages) -> str:
     return str(_post(f"{url}/apply-template", {"messages": list(messages)})["prompt"])
 
 
+def special_texts(url: str) -> dict[str, str]:
+    """The texts of the tokens that chat templates know as `bos_token` and `eos_token`."""
+    with urllib.request.urlopen(f"{url}/props", timeout=60) as answer:
+        properties = json.load(answer)
+    return {name: properties[name] for name in ("bos_token", "eos_token")}
+
+
 def tokens_of(url: str, messages: Messages) -> list[int]:
     """Token ids of a conversation, as the chat API has them: what begins a text is added, special tokens are read."""
     request = {"content": rendered(url, messages), "add_special": True, "parse_special": True}
@@ -63,5 +75,8 @@ def chat(url: str, query: str, max_tokens: int) -> list[int]:
 
 def _post(url: str, body: Mapping[str, Any]) -> Any:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=600) as answer:
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(request, timeout=600) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise RequestRefused(error.read().decode(errors="replace")) from error
