@@ -115,16 +115,19 @@ def other_conversations(url: str, folder: Path, reference: Reference) -> int:
 
 
 def check_templates(templates: Path, server: Path, folder: Path) -> dict[str, int]:
-    """Print what became of each template. Returns: of those that both render, how many conversations differ."""
+    """Print what became of each template.
+
+    Returns: how many conversations with a prompt in them differ.
+    """
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder / "model")
     differing = dict[str, int]()
-    for name, alike, by_one, count in compare_templates(
-        templates, server, folder / "gguf/model.gguf", tokenizer, folder
-    ):
-        console.print(f"{name}: {alike} alike, {by_one} by one of both alone, {count} different", markup=False)
-        differing |= {name: count} if count else {}
+    for one in compare_templates(templates, server, folder / "gguf/model.gguf", tokenizer, folder):
+        what = f"{one.name}, {one.placement}"
+        console.print(f"{what}: {one.alike} alike, {one.different} different, {one.refused} refused", markup=False)
+        if one.different and one.placement != "no prompt":
+            differing[what] = one.different
     return differing
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from embedgrad_cli.exports.chat_template import carrying
+from embedgrad_cli.exports.chat_template import carrying, told_nothing
 from embedgrad_cli.exports.slot_text import Turn
 from serving.llamacpp import Messages, RequestRefused, llama_server, rendered, special_texts
 
 PROMPT = "<|embedgrad_0|><|embedgrad_1|>"
 PLACEMENTS: dict[str, Sequence[Turn]] = {
+    "no prompt": [],
     "system": [Turn("system", (PROMPT,)), Turn("user", (None,))],
-    "before the query": [Turn("user", (PROMPT + "\n", None))],
-    "around it": [Turn("user", (PROMPT, "\n", None, "\n", PROMPT))],
+    "around the query": [Turn("user", (PROMPT, "\n", None, "\n", PROMPT))],
 }
 ASKED, ANSWERED = {"role": "user", "content": 'Is "7 < 12"?\nSay <b>yes</b>.'}, {"role": "assistant", "content": "yes"}
 CONVERSATIONS: Sequence[Messages] = [
@@ -26,25 +27,46 @@ CONVERSATIONS: Sequence[Messages] = [
 ]
 
 
-def compare_templates(
-    templates: Path, server: Path, gguf: Path, tokenizer: Any, work: Path
-) -> Iterator[tuple[str, int, int, int]]:
-    """Yields: of each template and placement a name, and how many conversations both render alike, only one of both
-    renders, and both render differently. What neither does (a second system turn in Gemma's) is left out."""
+@dataclass(frozen=True)
+class Renderings:
+    """One template with a prompt in it: what became of the sample conversations.
+
+    `refused` are those that at least one of both does not render, as Gemma's template takes no system turn.
+    """
+
+    name: str
+    placement: str
+    alike: int
+    different: int
+    refused: int
+
+
+def compare_templates(templates: Path, server: Path, gguf: Path, tokenizer: Any, work: Path) -> Iterator[Renderings]:
+    """The templates in a folder as they are, and with a prompt in them. Those that trl trains with are left out."""
     for file in sorted(templates.glob("*.jinja")):
+        if file.stem.endswith("_training"):
+            continue
         for placement, turns in PLACEMENTS.items():
-            template = str(carrying(file.read_text(encoding="utf-8"), turns))
+            template = file.read_text(encoding="utf-8")
+            if turns:
+                template = str(told_nothing(carrying(template, turns)))
             carrier = work / "chat_template.jinja"
             carrier.write_text(template, encoding="utf-8")
-            name = f"{file.stem}, {placement}"
-            with llama_server(server, gguf, work / "templates.log", "--chat-template-file", str(carrier)) as url:
-                found = [_by_llamacpp(url, messages) for messages in CONVERSATIONS]
-                marks = special_texts(url)
+            found, marks = _by_server(server, gguf, work, carrier)
             expected = [_by_transformers(tokenizer, template, messages, marks) for messages in CONVERSATIONS]
-            pairs = [pair for pair in zip(expected, found, strict=True) if pair != (None, None)]
+            pairs = [pair for pair in zip(expected, found, strict=True) if None not in pair]
             alike = sum(one == other for one, other in pairs)
-            by_one = sum(None in pair for pair in pairs)
-            yield name, alike, by_one, len(pairs) - alike - by_one
+            refused = len(CONVERSATIONS) - len(pairs)
+            yield Renderings(file.stem, placement, alike, len(pairs) - alike, refused)
+
+
+def _by_server(server: Path, gguf: Path, work: Path, carrier: Path) -> tuple[list[str | None], dict[str, str]]:
+    """What llama.cpp renders, and its special tokens. It does not start with a template that never works."""
+    try:
+        with llama_server(server, gguf, work / "templates.log", "--chat-template-file", str(carrier)) as url:
+            return [_by_llamacpp(url, messages) for messages in CONVERSATIONS], special_texts(url)
+    except RuntimeError:
+        return [None] * len(CONVERSATIONS), {}
 
 
 def _by_transformers(tokenizer: Any, template: str, messages: Messages, marks: Mapping[str, str]) -> str | None:

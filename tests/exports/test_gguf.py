@@ -175,3 +175,20 @@ def test_without_the_package(case: Case, tmp_path: Path, monkeypatch: pytest.Mon
 def test_without_room(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, 1000))  # type: ignore[attr-defined]
     assert_refused(case.export("gguf", tmp_path / "out"), tmp_path, capsys.readouterr().err, "output_dir")
+
+
+def test_a_template_hears_nothing_of_thinking_but_what_it_was_told_in_training(tmp_path: Path) -> None:
+    """llama.cpp's server says `enable_thinking` to every template, and a rendering would be another one then."""
+    thinks = "{% if enable_thinking is defined %}{{ 'think' if enable_thinking else 'answer' }}{% endif %}"
+    rendered = {}
+    for told in (None, {"enable_thinking": False}):
+        folder = tmp_path / ("told" if told else "untold")
+        folder.mkdir()
+        tokenizer = make_tokenizer()
+        tokenizer.chat_template = thinks + tokenizer.chat_template
+        assert make_case(folder, tokenizer=tokenizer, told=told).export("gguf", folder / "out") == 0
+        tokenizer.chat_template = content(GGUFReader(folder / "out/model.gguf"), "chat_template")
+        messages = [{"role": "user", "content": "x"}]
+        rendered[told is None] = tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=True)
+    assert rendered[True].startswith("<|im_start|>")
+    assert rendered[False].startswith("answer<|im_start|>")

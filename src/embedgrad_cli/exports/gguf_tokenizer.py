@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.exports.artifact_source import Source
+from embedgrad_cli.exports.chat_template import told_nothing
 from embedgrad_cli.storage.record import Json
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def vocabulary_of(source: Source, tokenizer: Any, pre_tokenizer: str, num_rows: 
         tokenizer.pad_token_id,
         # llama.cpp puts this token in front of a conversation too, unless the chat template has written it.
         begins and rendered.startswith(tokenizer.bos_token),
-        tokenizer.chat_template,
+        told_nothing(tokenizer.chat_template),
     )
 
 
