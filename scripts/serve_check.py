@@ -161,6 +161,12 @@ def with_embeddings(out: Path, references: References, url: str, with_recipes: b
 
 
 def report(comparisons: Sequence[Comparison], out: Path) -> None:
+    show(comparisons)
+    write_json(out / "serve_check.json", {"routes": [{**asdict(one), "equal": one.equal} for one in comparisons]})
+
+
+def show(comparisons: Sequence[Comparison]) -> None:
+    """A table, every difference, and what ties do not explain."""
     table = Table("route", "prompt", "equal token ids", "correct", "in results.json")
     for one in comparisons:
         table.add_row(
@@ -180,7 +186,6 @@ def report(comparisons: Sequence[Comparison], out: Path) -> None:
             )
         if not one.is_explained:
             console.print(f"{one.route}, {one.prompt}: ties do not explain this", markup=False)
-    write_json(out / "serve_check.json", {"routes": [{**asdict(one), "equal": one.equal} for one in comparisons]})
 
 
 def arguments() -> argparse.Namespace:

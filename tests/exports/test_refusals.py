@@ -17,7 +17,7 @@ from tests.exports.conftest import Case
 
 from embedgrad_cli.cli.main import main
 
-FORMATS = ["model", "peft", "embeds"]
+FORMATS = ["model", "gguf", "peft", "embeds"]
 
 
 def assert_refused(code: int, folder: Path, errors: str, named: str) -> None:
@@ -126,7 +126,7 @@ def test_an_artifact_of_a_newer_format(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("room", "format"), [(1_000, "embeds"), (1_000, "peft"), (60_000, "model")])
+@pytest.mark.parametrize(("room", "format"), [(1_000, "embeds"), (1_000, "peft"), (60_000, "model"), (60_000, "gguf")])
 def test_files_that_cannot_be_written_in_full(format: str, room: int, case: Case, tmp_path: Path) -> None:
     """The system itself stops every file at so many bytes, which Python and Rust report in their own ways."""
     program = (

@@ -20,6 +20,7 @@ from embedgrad_cli.config.schema import ExportConfig
 from embedgrad_cli.core.prompt.artifact import Artifact, load_artifact
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.exports import writer_of
+from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_lock import lock_export
 
 
@@ -33,7 +34,7 @@ def run(config: ExportConfig) -> None:
     """
     artifact = load_artifact(Path(config.artifact))
     output_dir = Path(config.output_dir)
-    with lock_export(output_dir):
+    with RunLog(config.log_level), lock_export(output_dir):  # what is warned of reaches the user
         written = _write(artifact, config, output_dir)
     print(f"wrote {output_dir}: {written}")
 

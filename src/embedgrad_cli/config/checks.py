@@ -29,7 +29,7 @@ from embedgrad_cli.storage.gguf_files import SUFFIX, gguf_in, named_gguf
 
 ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
-FORMATS = ("model", "peft", "embeds", "text", "hub")
+FORMATS = ("model", "gguf", "peft", "embeds", "text", "hub")
 # Names that a chat template has from elsewhere; what is fixed in front of it would hide them.
 GIVEN_TO_TEMPLATES = (
     *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template"),

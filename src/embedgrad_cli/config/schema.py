@@ -391,7 +391,7 @@ class ExportConfig:
     seed: int = setting("text: seeds the search", minimum=0)
     device: str = setting("auto, cpu, cuda, cuda:1, mps")
     artifact: str = setting("the prompt.safetensors to export")
-    format: str = setting("model, peft, embeds, text or hub")
+    format: str = setting("model, gguf, peft, embeds, text or hub")
     model: ModelConfig = setting("the model the artifact was made for")
     weights: Literal["link", "copy"] = setting("model: unchanged weight files are hard links, or copies")
     data_dir: str | None = setting("text: folder of the task's data; null: where the artifact says")

@@ -23,6 +23,10 @@ def writer_of(format: str) -> Writer:
             from embedgrad_cli.exports import model
 
             return model.write
+        case "gguf":
+            from embedgrad_cli.exports import gguf
+
+            return gguf.write
         case "peft":
             from embedgrad_cli.exports import peft
 

@@ -53,6 +53,10 @@ UP_TO_ANSWER = """{%- set embedgrad_whole -%}
 {%- if add_generation_prompt -%}{%- set embedgrad_whole = embedgrad_whole ~ PREFIX -%}{%- endif -%}
 {{- embedgrad_whole[:-LENGTH] if embedgrad_whole.endswith(BLANK) else embedgrad_whole -}}"""
 
+# An undefined name makes the argument undefined; what it was told in training is set after this, and counts.
+UNTOLD = "{%- set THINKING = embedgrad_untold -%}"
+THINKING = "enable_thinking"
+
 ONE_TURN = """\
 {#- Written by embedgrad: a plain text with the optimised prompt and a place for one query. -#}
 {%- if messages | length != 1 or messages[0].role != 'user' -%}
@@ -91,6 +95,16 @@ def up_to_answer(templates: Templates, prompt_template: PromptTemplate) -> Templ
     body = UP_TO_ANSWER if blank else UP_TO_ANSWER.replace(cut, "")
     body = body.replace("LENGTH", str(len(blank))).replace("BLANK", _literal(blank)).replace("PREFIX", _literal(prefix))
     return each(templates, lambda template: body.replace("ORIGINAL", template.removesuffix("\n")))
+
+
+def told_nothing(templates: Templates) -> Templates:
+    """Templates that do not hear whether to think, unless they were told in training.
+
+    llama.cpp's server tells every template to think of its own accord, and some write other conversations then
+    (Gemma 4's).
+    """
+    front = UNTOLD.replace("THINKING", THINKING)
+    return each(templates, lambda template: front + template if THINKING in template else template)
 
 
 def plain(begin: str, turn: Turn) -> str:

@@ -148,7 +148,7 @@ def write_weights(source: Source, ids: Sequence[int], folder: Path, link: bool) 
 
     Returns: how many were linked or copied, and how many written.
     """
-    changed = _changed_tensors(source, ids)
+    changed = changed_tensors(source, ids)
     linked = 0
     for file in source.checkpoint.files:
         tensors = stored_tensors(file)
@@ -169,7 +169,7 @@ def never_answered(source: Source, ids: Sequence[int]) -> list[int]:
     return sorted({*ids, *range(source.table.shape[0], max(ids) + 1)})
 
 
-def _changed_tensors(source: Source, ids: Sequence[int]) -> dict[str, list[ChangedTensor]]:
+def changed_tensors(source: Source, ids: Sequence[int]) -> dict[str, list[ChangedTensor]]:
     """What takes the place of stored tensors, by their names."""
     placed, table, dtype = source.placed, source.table, NAMES[table_dtype(source)]
     silent = never_answered(source, ids)
