@@ -1,4 +1,4 @@
-"""A limit on how long something may compute that others have written: a regular expression, a chat template."""
+"""Limits on what others have written and this process computes: regular expressions, chat templates."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -43,3 +44,26 @@ def at_most(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before or signal.SIG_DFL)
+
+
+@contextmanager
+def with_memory(more: int) -> Iterator[None]:
+    """Within it this process may take so many more bytes of address space. Only Linux says how many it has.
+
+    Raises:
+        MemoryError: within the context, by what asks for more.
+    """
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (ImportError, OSError):
+        yield
+        return
+    before, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [limit for limit in (before, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([pages * resource.getpagesize() + more, *limits]), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, hard))
