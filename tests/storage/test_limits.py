@@ -34,6 +34,17 @@ def test_what_ends_in_time_is_never_interrupted() -> None:
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
 
 
+def test_a_limit_within_another_leaves_it() -> None:
+    def both() -> None:
+        with at_most(0.5):
+            with at_most(5):
+                compute(0.1)
+            compute(2)
+
+    with pytest.raises(TookTooLong, match=r"0\.5 seconds"):
+        both()
+
+
 def test_waiting_is_not_computing() -> None:
     with at_most(0.1):
         time.sleep(0.3)
