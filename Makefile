@@ -8,7 +8,7 @@ TRACKERS := .venv-trackers
 SERVING := .venv-serving
 
 .PHONY: setup demo real lab compare-methods test test-fast test-real test-report test-quantized test-trackers test-lm-eval
-.PHONY: test-serving test-serving-real lint docs
+.PHONY: test-serving test-serving-real lint docs fuzz
 .PHONY: bench bench-step bench-parts bench-evaluation bench-trainer bench-growth train-tiny clean
 
 setup: .venv/.installed
@@ -131,6 +131,11 @@ $(SERVING)/.installed: constraints-serving.txt
 	$(PYTHON) -m venv $(SERVING)
 	$(SERVING)/bin/pip install --quiet --no-deps -r constraints-serving.txt
 	touch $@
+
+# Thousands of broken and hostile inputs, in under an hour on one core; the seeds of what was found stand in the file.
+# make fuzz FUZZ='--only tables --tries 100 --seed 7'
+fuzz: setup
+	$(BIN)/python scripts/fuzz_inputs.py --out outputs/fuzz.json $(FUZZ)
 
 lint: setup
 	$(BIN)/ruff check .

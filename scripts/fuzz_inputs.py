@@ -2,10 +2,10 @@
 
     python scripts/fuzz_inputs.py [--only KIND …] [--tries N] [--seed N] [--out FILE]
 
-Each is used by a command, in this process. Whatever it is, the exit code is 0, or 2 with a paragraph that names the file
-or the setting; nothing is a traceback, commands the terminal, hangs, takes gigabytes, or writes over what was there. The
-exit code is 1 if anything is else: it is shown in its smallest form, and `--only KIND --seed N --tries 1` with the seed
-of its round finds it again.
+Each is used by a command, in this process. Whatever it is, the exit code is 0, or 2 with a paragraph that names the
+file or the setting; nothing is a traceback, commands the terminal, hangs, takes gigabytes, or writes over what was
+there. The exit code is 1 if anything is else: it is shown in its smallest form, and `--only KIND --seed N --tries 100`,
+with the seed of its round, finds it again.
 """
 
 from __future__ import annotations

@@ -29,12 +29,14 @@ HEADS = [
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "{{ 9**9**9 }}",
     "{{ 'x' * 10000000000 }}", "{{ range(10**9)|list }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
-    "\ufeff", "\x00", "\x1b[2J", "{{ '\\ud83d' }}", "{{ '\\x00' }}", "{% raw %}", "{# ", "{{ lipsum() }}", "{% generation %}",
+    "\ufeff", "\x00", "\x1b[2J", "{{ '\\ud83d' }}", "{{ '\\x00' }}", "{% raw %}", "{# ", "{{ lipsum() }}",
+    "{% generation %}",
     "{% set ns = namespace(f=false) %}", "{{ messages|map(attribute='content')|join('') }}", "{{ raise_exception(1) }}",
 ]  # fmt: skip
 TAILS = [
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n", "", "{% endif %}",
-    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}", "{{ ' ' * 3 }}", "\ue010",
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}", "{{ ' ' * 3 }}",
+    "\ue010",
     "{% if not add_generation_prompt %}{{ messages[-1].content }}{% endif %}", "<|im_end|>", "\ue000prompt\ue001",
 ]  # fmt: skip
 PLACEMENTS = ["system", "before-query", "after-query"]

@@ -12,11 +12,13 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 RAW = "@raw:"  # a text that begins so stands in JSON as it is, without quotation marks
 TEXTS = [
-    "", " ", "\x00", "\x1b[2J\x1b]0;title\x07", "\x9b2J", "\r\n", "\u2028", "\u202e", "\ufeff", "\ud83d", "😀", "e\u0301",
-    "null", "nan", "NaN", "-0", "0x10", "1_000", "1e999", "1e3", "true", "~", "-", "#", "[[[[", "{", "'\"", "\\", "%s%n",
-    "../../etc/passwd", "/etc/passwd", "~root", "embedded:../x", "https://example.org/x", "a" * 50_000, "é\n" * 500,
-    "${oc.env:HOME}", "${task}", "${x", "${task.query}", "${now:%Y}", "{query}", "{prompt.9}", "{a.__class__}", "{}", "{",
-    "<script>alert(1)</script>", "</script>", "(a+)+$", "[", "(?P<", "\\boxed{", "---", "&a", "*a", "!!python/object:os.system",
+    "", " ", "\x00", "\x1b[2J\x1b]0;title\x07", "\x9b2J", "\r\n", "\u2028", "\u202e", "\ufeff", "\ud83d", "😀",
+    "e\u0301", "null", "nan", "NaN", "-0", "0x10", "1_000", "1e999", "1e3", "true", "~", "-", "#", "[[[[", "{",
+    "'\"", "\\", "%s%n", "../../etc/passwd", "/etc/passwd", "~root", "embedded:../x", "https://example.org/x",
+    "a" * 50_000, "é\n" * 500, "{}",
+    "${oc.env:HOME}", "${task}", "${x", "${task.query}", "${now:%Y}", "{query}", "{prompt.9}", "{a.__class__}",
+    "<script>alert(1)</script>", "</script>", "(a+)+$", "[", "(?P<", "\\boxed{", "---", "&a", "*a",
+    "!!python/object:os.system",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Override lines and YAML files of the user's own: types, ranges, interpolations, cycles, anchors, control characters."""
+"""Override lines and YAML files of the user's own: types, ranges, interpolations, cycles, anchors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ COMMANDS = ("optimize", "optimize", "evaluate", "export")
 SHAPES = [
     "{k}={v}", "{k}={v}", "{k}={v}", "+{k}={v}", "++{k}={v}", "~{k}", "{k}", "={v}", "{k}==", "{k}=[{v},{v}]",
     "{k}={{{k}: {v}}}", "{k}={v},{v}", "{k}=range(0,{v})", "{k}=interval(0,1)", "{k}=choice({v})", "{k}=${{{k}}}",
-    "{k}=${{oc.decode:{v}}}", "{k}=${{oc.env:NONE}}", "{k}=glob(*)", "{k}.{k}={v}", "{k}.0={v}", "{k}@x={v}", "{k}='{v}'",
-    '{k}="{v}"', "{k}=\\{v}", "hydra.{k}={v}", "--{k}={v}", "--{k}", "-{v}", "{v}",
+    "{k}=${{oc.decode:{v}}}", "{k}=${{oc.env:NONE}}", "{k}=glob(*)", "{k}.{k}={v}", "{k}.0={v}", "{k}@x={v}",
+    "{k}='{v}'", '{k}="{v}"', "{k}=\\{v}", "hydra.{k}={v}", "--{k}={v}", "--{k}", "-{v}", "{v}",
 ]  # fmt: skip
 YAMLS = [
     "a: &a [*a]\nname: mine\n",

@@ -32,7 +32,10 @@ SPLIT = ["task.split.validation=null", "task.split.test=null", "task.split.num_v
 
 def cases() -> SearchStrategy[Case]:
     """Files of one task or the other, some of them with broken rows left out."""
-    tasks = [(ROWS, _task([*CHOICE, *SPLIT])), (NUMBERS, _task([*NUMBER, *SPLIT]))]
+    tasks: list[tuple[list[dict[str, Any]], TaskConfig]] = [
+        (ROWS, _task([*CHOICE, *SPLIT])),
+        (NUMBERS, _task([*NUMBER, *SPLIT])),
+    ]
     return st.sampled_from(tasks).flatmap(lambda task: _cases(*task))
 
 

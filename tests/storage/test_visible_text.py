@@ -18,7 +18,7 @@ from embedgrad_cli.cli.main import main
 from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact
 from embedgrad_cli.storage.console import Console
 from embedgrad_cli.storage.logs import RunLog
-from embedgrad_cli.storage.visible_text import visible
+from embedgrad_cli.storage.visible_text import shortened, visible
 
 OLD_RUN = Path(__file__).parent / "old_run"
 Capture = pytest.CaptureFixture[str]
@@ -36,6 +36,16 @@ def test_every_control_character_is_shown_and_nothing_else_is_changed() -> None:
     assert commands_in(visible(controls)) == set()
     assert visible("naïve\tcafé\n中文 😀 \u202f") == "naïve\tcafé\n中文 😀 \u202f"
     assert json.loads(visible(json.dumps({"a": NASTY}, ensure_ascii=False))) == {"a": NASTY}, "JSON stays JSON"
+
+
+def test_a_message_keeps_where_and_how_to_mend(capsys: Capture) -> None:
+    assert shortened("short\n" + "x" * 3000) == "short\n" + "x" * 3000
+    assert main(["optimize", f"train.steps={'x' * 100_000}", "prompt.tex=1"]) == 2
+    said = capsys.readouterr().err
+    assert len(said) < 5000
+    assert "train.steps: 'xxx" in said
+    assert "is not a whole number" in said
+    assert "prompt.text" in said
 
 
 def test_the_console_keeps_its_own_colours() -> None:
