@@ -22,6 +22,7 @@ SHAPES = [
     "{k}=${{oc.decode:{v}}}", "{k}=${{oc.env:NONE}}", "{k}=glob(*)", "{k}.{k}={v}", "{k}.0={v}", "{k}@x={v}",
     "{k}='{v}'", '{k}="{v}"', "{k}=\\{v}", "hydra.{k}={v}", "--{k}={v}", "--{k}", "-{v}", "{v}",
 ]  # fmt: skip
+RIGHT = ["seed=3", "device=cpu", "log_level=debug", "task=reviews", "prompt=sentiment", "model=tiny"]
 YAMLS = [
     "a: &a [*a]\nname: mine\n",
     "x: &x {y: *x}\n",
@@ -65,7 +66,7 @@ def lines() -> SearchStrategy[Case]:
     choices = st.sampled_from([choice for known in groups.values() for choice in known])
     scalars = texts | st.sampled_from(NUMBERS).map(str) | choices | st.sampled_from(["null", "[]", "{}", "???", "1e3"])
     one = st.builds(lambda shape, key, value: shape.format(k=key, v=value), st.sampled_from(SHAPES), names, scalars)
-    some = st.lists(one, min_size=1, max_size=4)
+    some = st.lists(one | st.sampled_from(RIGHT), min_size=1, max_size=4)
     return st.builds(_line, st.sampled_from(COMMANDS), some, st.booleans())
 
 
