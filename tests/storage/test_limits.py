@@ -45,6 +45,17 @@ def test_a_limit_within_another_leaves_it() -> None:
         both()
 
 
+def test_what_becomes_of_an_interruption_is_the_interruption() -> None:
+    def library() -> None:
+        try:
+            compute(5)
+        finally:
+            raise KeyError("interrupted in the middle")
+
+    with pytest.raises(TookTooLong), at_most(0.1):
+        library()
+
+
 def test_waiting_is_not_computing() -> None:
     with at_most(0.1):
         time.sleep(0.3)

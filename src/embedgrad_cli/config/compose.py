@@ -42,8 +42,9 @@ from embedgrad_cli.storage.run_directory import read_settings
 VERSION_BASE = "1.3"
 SECONDS, BYTES = 20.0, 1 << 30  # for composing; it takes a quarter of a second and a few MiB
 ENDLESS = (
-    "the configs do not compose: a value is nested too deeply, holds itself (&a [*a], ${key} under its own key), or "
-    "repeats itself too often. Write it out, without anchors (&), repetitions (*) and ${…}."
+    "the configs do not compose: a value is nested too deeply, holds itself (&a [*a], ${key} under its own key, a "
+    "file in its own defaults list), or repeats itself too often. Write it out, without anchors (&), "
+    "repetitions (*) and ${…}."
 )
 FROM_ARTIFACT = ("model", "template", "prompt", "task")
 NEVER_FROM_ARTIFACT = ("task.overlap",)  # what is refused is not the artifact's to say
@@ -131,29 +132,36 @@ class Composer:
         Raises:
             ConfigError: a YAML file or an override does not compose.
         """
-        try:
-            with self._limited():
-                return self.loader.load_configuration(config_name, overrides, RunMode.RUN)
-        except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-            raise ConfigError([_plain_words(error)]) from error
+        with self._limited():
+            return self.loader.load_configuration(config_name, overrides, RunMode.RUN)
 
     @contextmanager
     def _limited(self) -> Iterator[None]:
-        """YAML can write without an end in a few lines: a value within itself, a list of lists of the same list.
+        """Composing within it ends, though YAML can write without an end in a few lines.
 
         Raises:
-            ConfigError: what is computed within the context has none; it names the file.
+            ConfigError: what does not compose, or has no end; it names the file.
         """
-        with _ending() as ended:
-            yield
+        try:
+            with _ending() as ended:
+                yield
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError([self._named(_plain_words(error))]) from error
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise ConfigError([_plain_words(error)]) from error
         if not ended:
-            where = next((f"{file}: " for file in self._own_files() if not _ends(file)), "")
-            raise ConfigError([f"{where}{ENDLESS}"])
+            raise ConfigError([self._named(ENDLESS)])
 
-    def _own_files(self) -> Iterator[Path]:
-        """The YAML files of the user's own folder."""
+    def _named(self, problem: str) -> str:
+        """A problem with the first of the user's own files that may be its cause: libraries do not always name it."""
         folders = [Path(s.path) for s in self.loader.get_sources() if s.provider == "command-line"]
-        return (file for folder in folders for file in sorted(folder.rglob("*.yaml")))
+        for file in (file for folder in folders for file in sorted(folder.rglob("*.yaml"))):
+            content = _content_of(file)
+            if content is None or (problem == ENDLESS and "defaults" in content):
+                return problem if str(file) in problem else f"{file}: {problem}"
+            if content == ENDLESS:
+                return f"{file}: {ENDLESS}"
+        return problem
 
 
 def config_of(request: Request) -> Config:
@@ -286,11 +294,14 @@ def _ending() -> Iterator[list[None]]:
         ended.append(None)
 
 
-def _ends(file: Path) -> bool:
-    """Whether a YAML file can be made into settings, as far as its size is concerned."""
-    with _ending() as ended, suppress(OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
-        OmegaConf.load(file)
-    return bool(ended)
+def _content_of(file: Path) -> Any:
+    """What a YAML file holds: None where it cannot be read, `ENDLESS` where that has no end."""
+    with _ending() as ended:
+        try:
+            return OmegaConf.load(file)
+        except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
+            return None
+    return None if ended else ENDLESS
 
 
 def _plain_words(error: Exception) -> str:

@@ -28,11 +28,11 @@ def at_most(seconds: float) -> Iterator[None]:
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    running = True
+    running, over = True, TookTooLong(f"it computed for more than {seconds:g} seconds")
 
     def end(*_: Any) -> None:
         if running:
-            raise TookTooLong(f"it computed for more than {seconds:g} seconds")
+            raise over
 
     before = signal.signal(signal.SIGVTALRM, end)
     remaining, _ = signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
@@ -41,6 +41,10 @@ def at_most(seconds: float) -> Iterator[None]:
             yield
         finally:
             running = False
+    except Exception:
+        if over.__traceback__ is not None:  # it was raised, and a library made something else of it
+            raise over from None
+        raise
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, remaining)  # of a limit around this one
         signal.signal(signal.SIGVTALRM, before or signal.SIG_DFL)
