@@ -54,22 +54,22 @@ def edited(draw: DrawFn, tree: Any, value: SearchStrategy[Any] = values, most: i
     for _ in range(draw(st.integers(1, most))):
         every = places(tree)
         if not every:
-            return draw(value)
+            return copy.deepcopy(draw(value))
         *path, key = draw(st.sampled_from(every))
         parent = tree
         for part in path:
             parent = parent[part]
         match draw(st.sampled_from(["value", "value", "remove", "rename", "add", "part"])):
             case "value":
-                parent[key] = draw(value)
+                parent[key] = copy.deepcopy(draw(value))  # or a later edit would change what is drawn from
             case "remove":
                 del parent[key]
             case "rename" if isinstance(parent, dict):
                 parent[draw(texts)] = parent.pop(key)
             case "add" if isinstance(parent, dict):
-                parent[draw(texts)] = draw(value)
+                parent[draw(texts)] = copy.deepcopy(draw(value))
             case "add":
-                parent.append(draw(value))
+                parent.append(copy.deepcopy(draw(value)))
             case "part":
                 other = tree
                 for part in draw(st.sampled_from(every)):

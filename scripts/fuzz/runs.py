@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,7 @@ USES = [
 
 def make_base(folder: Path) -> Path:
     """A run and an evaluation of it, each finished. Returns: their folder."""
-    from contextlib import chdir
-
-    with chdir(folder):
+    with chdir(folder), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         for words in (OPTIMIZE, EVALUATE):
             if code := main(list(words)):
                 raise SystemExit(f"exit code {code}: {' '.join(words)}")

@@ -96,17 +96,24 @@ def _table(draw: DrawFn, records: list[dict[str, Any]], separator: str) -> bytes
 
 
 def _parquet(records: list[dict[str, Any]]) -> bytes:
-    """Columns of whatever type Arrow finds for them; as JSON where it finds none."""
+    """Columns of whatever type Arrow finds for them; as JSON where it finds none that Parquet has."""
     import pyarrow
-    import pyarrow.parquet
 
     columns = {}
     for name in dict.fromkeys(key for record in records for key in record):
-        column = [record.get(name) for record in records]
+        column, plain = [record.get(name) for record in records], name.encode(errors="replace").decode()
         try:
-            columns[name.encode(errors="replace").decode()] = pyarrow.array(column)
+            columns[plain] = pyarrow.array(column)
+            _written({plain: columns[plain]})
         except (pyarrow.ArrowException, OverflowError, UnicodeError, ValueError):
-            columns[name.encode(errors="replace").decode()] = pyarrow.array([json.dumps(one) for one in column])
+            columns[plain] = pyarrow.array([json.dumps(one) for one in column])
+    return _written(columns)
+
+
+def _written(columns: dict[str, Any]) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
     stream = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), stream)
     return stream.getvalue()
