@@ -11,6 +11,7 @@ import re
 import resource
 import signal
 import time
+import traceback
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Case:
         call: instead of a command line, a function of the folder.
         names: one of these stands in every message: the file or the key that is wrong.
         runs: False: the command line is only checked, and no job runs.
+        broken: the file that is shown; empty: all of them.
     """
 
     files: Mapping[str, bytes]
@@ -46,9 +48,10 @@ class Case:
     call: Callable[[Path], object] | None = field(default=None, repr=False)
     names: tuple[str, ...] = ("",)
     runs: bool = True
+    broken: str = ""
 
     def __repr__(self) -> str:
-        files = {name: content[:300] for name, content in self.files.items()}
+        files = {name: content[:3000] for name, content in self.files.items() if self.broken in ("", name)}
         return f"{' '.join(self.words) or 'call'} with {files!r}"
 
 
@@ -74,7 +77,8 @@ def try_case(case: Case, folder: Path) -> Outcome:
         try:
             code, said = _run(case, folder)
         except BaseException as error:  # what a user would see as a traceback
-            fault = f"{type(error).__name__}: {error}"
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            fault = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
     seconds = time.process_time() - started
     fault = fault or _what_is_wrong(case, code, said)
     if seconds > SECONDS:

@@ -28,17 +28,19 @@ EVALUATE = (
     "--quiet",
     "output_dir=evaluation",
 )
-FILES = ("run/checkpoint.safetensors", "run/results.json", "run/config.yaml", "run/samples.jsonl", "run/metrics.jsonl")
+CHECKPOINT, RESULTS, CONFIG = "run/checkpoint.safetensors", "run/results.json", "run/config.yaml"
+SAMPLES, METRICS = "run/samples.jsonl", "run/metrics.jsonl"
 EVALUATED = ("evaluation/results.json", "evaluation/config.yaml", "evaluation/samples.jsonl")
+# What uses a run, and which of its files that reads.
 USES = [
-    ("compare", "run", "evaluation"),
-    ("compare", "run", "--format", "json"),
-    ("report", "run"),
-    ("report", "run", "evaluation", "output=all.html"),
-    ("evaluate", "--regrade", "output_dir=evaluation", "report=false", "--quiet"),
-    EVALUATE,
-    OPTIMIZE,
-    OPTIMIZE,
+    (("compare", "run", "evaluation"), (RESULTS, CONFIG, METRICS, *EVALUATED)),
+    (("compare", "run", "--format", "json"), (RESULTS, CONFIG)),
+    (("report", "run"), (RESULTS, CONFIG, SAMPLES, METRICS)),
+    (("report", "run", "evaluation", "output=all.html"), (RESULTS, CONFIG, *EVALUATED)),
+    (("evaluate", "--regrade", "output_dir=evaluation", "report=false", "--quiet"), EVALUATED),
+    (EVALUATE, EVALUATED[:2]),
+    (OPTIMIZE, (CHECKPOINT, CHECKPOINT, CHECKPOINT, CONFIG, METRICS)),
+    (OPTIMIZE, (RESULTS, CONFIG)),
 ]
 
 
@@ -54,20 +56,16 @@ def make_base(folder: Path) -> Path:
 def cases(base: Path) -> SearchStrategy[Case]:
     """Cases of the folder that `make_base` made."""
     files = {str(file.relative_to(base)): file.read_bytes() for file in sorted(base.rglob("*")) if file.is_file()}
-    return st.sampled_from(USES).flatmap(lambda words: _cases(files, words))
+    return st.sampled_from(USES).flatmap(lambda use: _cases(files, *use))
 
 
 @st.composite
-def _cases(draw: DrawFn, files: dict[str, bytes], words: tuple[str, ...]) -> Case:
-    files = dict(files)
-    name = draw(st.sampled_from(FILES if words[0] == "optimize" else (*FILES, *EVALUATED)))
-    if words[0] == "optimize":
-        name = draw(st.sampled_from([name, FILES[0]]))
-        if draw(st.integers(0, 3)):
-            files.pop("run/results.json")  # the run goes on from its checkpoint
-    if name in files:
-        files[name] = draw(_broken(name, files))
-    return Case(files, words, names=(Path(name).name, "output_dir="))
+def _cases(draw: DrawFn, files: dict[str, bytes], words: tuple[str, ...], read: tuple[str, ...]) -> Case:
+    files, name = dict(files), draw(st.sampled_from(read))
+    files[name] = draw(_broken(name, files))
+    if name in (CHECKPOINT, METRICS) and words is OPTIMIZE:
+        del files[RESULTS]  # the run goes on
+    return Case(files, words, names=(Path(name).name, "output_dir=", "task.", "model."), broken=name)
 
 
 @st.composite
