@@ -85,14 +85,14 @@ class RunDirectory:
         """Drop lines after `step`, or from its validation on: a resumed run writes them again."""
         if self.metrics.exists():
             rows = []
-            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            for line in self.metrics.read_bytes().splitlines():
                 try:
-                    rows.append(json.loads(line))
-                except ValueError:  # the last line of a run that was killed while it wrote
+                    row = json.loads(line)
+                    if (int(row["step"]), "loss" not in row) <= (step, with_validation):
+                        rows.append(row)
+                except (ValueError, TypeError, KeyError, RecursionError):  # the last line of a run that was killed
                     break
-            write_json_lines(
-                self.metrics, [row for row in rows if (row["step"], "loss" not in row) <= (step, with_validation)]
-            )
+            write_json_lines(self.metrics, rows)
 
     def _unusable(self, why: str) -> UserError:
         return UserError(
