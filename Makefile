@@ -10,7 +10,7 @@ LLAMACPP := .venv-llamacpp
 
 .PHONY: setup demo real lab compare-methods lint docs
 .PHONY: test test-fast test-long test-real test-report test-quantized test-trackers test-lm-eval test-serving test-serving-real
-.PHONY: test-llamacpp test-llamacpp-real
+.PHONY: test-llamacpp test-llamacpp-real fuzz
 .PHONY: bench bench-step bench-parts bench-evaluation bench-trainer bench-growth train-tiny clean
 
 setup: .venv/.installed
@@ -160,6 +160,11 @@ $(LLAMACPP)/.installed: constraints-llamacpp.txt | .venv/.installed
 	  -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF
 	cmake --build $(LLAMACPP)/build --target llama-server llama-quantize --parallel
 	touch $@
+
+# Thousands of broken and hostile inputs, in under an hour on one core; the seeds of what was found stand in the file.
+# make fuzz FUZZ='--only tables --tries 100 --seed 7'
+fuzz: setup
+	$(BIN)/python scripts/fuzz_inputs.py --out outputs/fuzz.json $(FUZZ)
 
 lint: setup
 	$(BIN)/ruff check .

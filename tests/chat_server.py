@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -94,6 +95,13 @@ def status(code: int, headers: dict[str, str] | None = None) -> Reply:
 
 def content(data: Any) -> Reply:
     return lambda handler, _: handler.send(200, data)
+
+
+def bomb(megabytes: int) -> Reply:
+    """As many megabytes of zeros, packed into a thousandth of them."""
+    packer = zlib.compressobj(9, wbits=31)
+    packed = b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(megabytes)), packer.flush()])
+    return lambda handler, _: handler.send(200, packed, {"Content-Encoding": "gzip"})
 
 
 def cut(handler: Handler, _: dict[str, Any]) -> None:

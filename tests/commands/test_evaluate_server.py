@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.chat_server import ChatServer, Reply, chat_server, content, cut, endless, status
+from tests.chat_server import ChatServer, Reply, bomb, chat_server, content, cut, endless, status
 from tests.conftest import evaluate_config, optimize_config, samples
 from tests.stops import stop_at_batch
 
@@ -154,9 +154,26 @@ def test_what_passes_is_tried_again(make: Make, chat: ChatServer, tmp_path: Path
         (content({"error": {"message": "no such model"}}), "no such model"),
         (endless(0), "more than 16 MiB"),
         (endless(0.01), "within 0.3 s"),
+        (bomb(1024), "more than 16 MiB"),
+        (lambda handler, _: handler.send(200, b"{}", {"Content-Encoding": "gzip"}), "DecodingError"),
         (cut, 'Received (13 bytes): {"choices": ['),
     ],
-    ids=["400", "500", "redirect", "html", "deep", "empty", "no choice", "number", "error", "huge", "slow", "cut"],
+    ids=[
+        "400",
+        "500",
+        "redirect",
+        "html",
+        "deep",
+        "empty",
+        "no choice",
+        "number",
+        "error",
+        "huge",
+        "slow",
+        "bomb",
+        "no gzip",
+        "cut",
+    ],
 )
 def test_what_stays_wrong_is_one_paragraph(make: Make, chat: ChatServer, fault: Reply, said: str) -> None:
     chat.always = fault

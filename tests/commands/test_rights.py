@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import shutil
 from pathlib import Path
 
+import numpy
 import pytest
+import torch
 import yaml
 from tests.artifacts import edited
 from tests.conftest import make_tokenizer
 
 import embedgrad_cli
+from embedgrad_cli import assets
 from embedgrad_cli.cli.main import main
 from embedgrad_cli.config.build import COMMANDS, settings
 from embedgrad_cli.config.checks import FORMATS
@@ -85,6 +90,60 @@ def test_an_artifact_runs_no_code(
     assert not marker.exists()
     if words[0] in ("evaluate", "export"):
         assert "model.trust_remote_code=true" in capsys.readouterr().err
+
+
+class Trap:
+    """What touches a file once it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.marker,)
+
+
+def pickles(marker: Path) -> dict[str, bytes]:
+    """A pickle bare, as torch writes it, and as numpy does."""
+    as_torch, as_numpy = io.BytesIO(), io.BytesIO()
+    torch.save(Trap(marker), as_torch)
+    numpy.save(as_numpy, numpy.array([Trap(marker)]), allow_pickle=True)
+    return {"bare": pickle.dumps(Trap(marker)), "torch": as_torch.getvalue(), "numpy": as_numpy.getvalue()}
+
+
+@pytest.mark.parametrize("kind", ["bare", "torch", "numpy"])
+def test_nothing_is_unpickled(
+    kind: str, marker: Path, tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, run, model, data = pickles(marker)[kind], tmp_path / "run", tmp_path / "model", tmp_path / "data"
+    shutil.copytree(OLD_RUN, run)
+    shutil.copytree(model_folder, model)
+    shutil.copytree(Path(assets.resolve("embedded:reviews")), data)
+    for name in ("checkpoint.safetensors", "teacher.safetensors", "digests.json"):
+        (run / name).write_bytes(content)
+    for name in ("pytorch_model.bin", "optimizer.pt", "training_args.bin", "vocab.json", "added_tokens.json"):
+        (model / name).write_bytes(content)
+    (model / "model.safetensors").unlink()
+    (tmp_path / "a.safetensors").write_bytes(content)
+    out, given = f"output_dir={tmp_path}/out", [f"model.path='{model}'", "task=reviews", "prompt=sentiment"]
+    small = ["task.split.num_train=4", "train.steps=1", "train.batch_size=2"]
+    lines = [
+        ["inspect", f"{tmp_path}/a.safetensors"],
+        ["evaluate", f"artifact={tmp_path}/a.safetensors", out],
+        ["optimize", "model=local", *given, out],
+        ["optimize", "task=reviews", f"task.data_dir='{data}'", "prompt=sentiment", *small, out],
+        ["compare", str(run)],
+        ["report", str(run), f"output={tmp_path}/report.html"],
+    ]
+    (data / "train.jsonl").write_bytes(content)
+    for line in lines:
+        assert main(line) in (0, 2), line
+    shutil.copy(model_folder / "model.safetensors", model)
+    assert main(["optimize", "model=local", *given, *small, out]) in (0, 2)
+    assert not marker.exists()
+    assert "Traceback" not in capsys.readouterr().err
+    if kind == "bare":
+        pickle.loads(content)
+        assert marker.exists(), "the trap works"
 
 
 def test_python_runs_no_code(artifact: Path, marker: Path) -> None:

@@ -26,6 +26,8 @@ def test_bad_artifacts_are_told_apart(tmp_path: Path) -> None:
     write_header(tmp_path / "short", plain_metadata(), data=2)
     write_header(tmp_path / "other", None)
     write_header(tmp_path / "damaged", "{")
+    write_header(tmp_path / "deep metadata", "[" * 100_000)
+    (tmp_path / "deep").write_bytes((100_000).to_bytes(8, "little") + b'{"a":' + b"[" * 99_995)
     write_header(tmp_path / "newer", {"format_version": 99})
     expected = {
         "cut": "truncated",
@@ -35,6 +37,8 @@ def test_bad_artifacts_are_told_apart(tmp_path: Path) -> None:
         "other": "not an embedgrad artifact",
         "damaged": "damaged",
         "newer": "Upgrade",
+        "deep": "not a safetensors file",
+        "deep metadata": "damaged",
         "missing": "no such file",
         ".": "it is a folder",
     }

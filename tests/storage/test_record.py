@@ -28,3 +28,13 @@ def test_a_wrong_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "file.jsonl").write_text('{"text": "a"}\n{"words": "b"}\n')
     with pytest.raises(UserError, match=r"file\.jsonl, line 2"):
         Words.read_lines(tmp_path / "file.jsonl")
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "9" * 5000, "", "\x00", '{"text": "\\ud8"}'])
+def test_what_json_cannot_read_is_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "file.jsonl").write_text(f'{{"text": "a"}}\n{line}\n')
+    with pytest.raises(UserError, match=r"file\.jsonl, line 2"):
+        Words.read_lines(tmp_path / "file.jsonl")
+    (tmp_path / "file.json").write_text(line)
+    with pytest.raises(UserError, match=r"file\.json"):
+        Words.read(tmp_path / "file.json")

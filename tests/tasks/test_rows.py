@@ -10,6 +10,7 @@ import pytest
 from tests.tasks.make_task import HELD_OUT, make_task, words_task, write_lines, write_reviews
 
 from embedgrad_cli.errors import ConfigError, DataError
+from embedgrad_cli.tasks import rows
 from embedgrad_cli.tasks.load import Row, load
 
 FREE = {"labels": None, "choices": None, "kind": "generation"}
@@ -132,3 +133,15 @@ def test_numbers_in_json_keep_their_spelling_as_choices(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text(json.dumps([{"text": f"t{n}", "label": n % 2} for n in range(6)]))
     splits = load(make_task(tmp_path, split=HELD_OUT, labels=None, choices=["0", "1"]), 0)
     assert {row.answer for row in splits.test} <= {"0", "1"}
+
+
+@pytest.mark.parametrize("name", ["remove", "target_pattern", "choices_pattern"])
+def test_a_pattern_without_end_ends(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a second, not in the 2^60 steps that it takes; row by row it would still be hours, so it is no broken row."""
+    monkeypatch.setattr(rows, "SECONDS", 0.2)
+    endless = "a" * 60 + "b"
+    records = [{"text": "fine", "label": "yes"}, {"text": endless, "label": f"yes {endless}"}]
+    with pytest.raises(DataError) as error:
+        rows_of(tmp_path, records, **FREE, **{name: "(a+)+$|yes"}, broken="skip")
+    for words in ("train.jsonl, line 2: ", f"task.{name}="):
+        assert words in str(error.value)

@@ -15,6 +15,7 @@ from embedgrad_cli.cli.names import MODES, PUSH, QUIET, SEARCH
 from embedgrad_cli.cli.sweep import run_sweep
 from embedgrad_cli.config.arm_spec import quote_texts
 from embedgrad_cli.errors import ConfigError
+from embedgrad_cli.storage.visible_text import visible
 
 
 def run_line(command: str, words: list[str]) -> int:
@@ -41,7 +42,7 @@ def run_line(command: str, words: list[str]) -> int:
     if problems:
         raise ConfigError(problems)
     for notice in line.notices:
-        print(f"embedgrad: {notice}", file=sys.stderr)
+        print(visible(f"embedgrad: {notice}"), file=sys.stderr)
     if only_shows:
         # Hydra's parser wants all flags before all overrides.
         flags = [word for word in words if word not in args.overrides]

@@ -17,6 +17,7 @@ from embedgrad_cli.config.spelling import nearest
 from embedgrad_cli.errors import ConfigError, EmbedgradError, EndedElsewhere
 from embedgrad_cli.parallel.environment import speaks
 from embedgrad_cli.storage.interrupts import sigterm_interrupts
+from embedgrad_cli.storage.visible_text import shortened, visible
 
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except EmbedgradError as error:
         if speaks() or not isinstance(error, ConfigError):  # which every process of a run has seen by itself
-            print(f"embedgrad: {_message(error)}", file=sys.stderr)
+            print(visible(shortened(f"embedgrad: {_message(error)}")), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         if speaks():
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if (of_library := library_error(error)) is None:
             raise
-        print(f"embedgrad: {of_library}", file=sys.stderr)
+        print(visible(shortened(f"embedgrad: {of_library}")), file=sys.stderr)
         return of_library.exit_code
 
 

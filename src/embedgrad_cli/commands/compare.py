@@ -36,6 +36,7 @@ from embedgrad_cli.comparison.runs import Run, few, name_templates, pool_folds, 
 from embedgrad_cli.comparison.table import FORMATS, HEADINGS, heading, title
 from embedgrad_cli.config.spelling import natural, nearest
 from embedgrad_cli.errors import CompareError, UserError
+from embedgrad_cli.storage.visible_text import visible
 
 CANDIDATE = "candidate"  # sorts by the test accuracy of each run's own candidate
 
@@ -102,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
     if key.startswith(("arms.", "comparison.")) or key == CANDIDATE:
         print(f"embedgrad: sorted by a test figure ({name}): do not choose by it.", file=sys.stderr)
     for notice in _template_additions(runs):
-        print(f"embedgrad: {notice}", file=sys.stderr)
+        print(visible(f"embedgrad: {notice}"), file=sys.stderr)
     FORMATS[args.format]([_sorted(judged(group), key, descending) for group in groups])
     return 0
 

@@ -22,6 +22,7 @@ from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.prompt.inspection import inspect
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.storage.artifact_header import read_header
+from embedgrad_cli.storage.visible_text import visible
 
 if TYPE_CHECKING:
     from embedgrad_cli.core.prompt.artifact import Artifact
@@ -63,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         _verify(artifact, args.file, args.verify)
     report = inspect(artifact, args.file, args.verify)
     if args.format == "json":
-        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        print(visible(json.dumps(report.to_json(), indent=2, ensure_ascii=False)))
     else:
         from embedgrad_cli.commands.inspect_table import print_report
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +14,7 @@ from embedgrad_cli.core.prompt.artifact import identity
 from embedgrad_cli.core.prompt.inspection import Inspection
 from embedgrad_cli.evaluation.significance import verdict
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TemplateRecord
+from embedgrad_cli.storage.console import Console
 
 ORDER = ("none", "seed", "optimized")
 NO_MEANING = "Nearest tokens are not meanings: vectors close to a text may do something else than the text."

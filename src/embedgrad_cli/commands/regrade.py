@@ -14,6 +14,7 @@ from embedgrad_cli.evaluation.ranking import likeliest
 from embedgrad_cli.evaluation.results import results_of, row_hash, sample_lines
 from embedgrad_cli.reports.write import report_of_run
 from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
+from embedgrad_cli.storage.record import MEND
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory, read_settings
 from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results, Sample
@@ -41,7 +42,7 @@ def regrade(config: EvaluateConfig) -> float:
     _, splits = load_for(config)
     every = getattr(splits, config.split)
     rows = _answered_rows(lines, every, directory)
-    answers = _by_arm(_ranked(lines, config, directory), rows)
+    answers = _by_arm(_ranked(lines, config, directory), rows, directory.samples)
     outcomes = {name: grade_answers(rows, of_arm, config.task) for name, of_arm in answers.items()}
     before = Results.read(directory.results) if directory.is_finished else None
     digests = before.digests if before else read_digests(directory)
@@ -133,11 +134,24 @@ def _answered_rows(lines: Sequence[Sample], rows: Sequence[Row], directory: RunD
     return [known[name] for name in hashes]
 
 
-def _by_arm(lines: Sequence[Sample], rows: Sequence[Row]) -> dict[str, list[list[Answer]]]:
+def _by_arm(lines: Sequence[Sample], rows: Sequence[Row], file: Path) -> dict[str, list[list[Answer]]]:
+    """The answers of every arm, `[rows][samples]`.
+
+    Raises:
+        UserError: an arm has not answered every row.
+    """
     found: dict[tuple[str, str], list[Answer]] = {}
     for line in lines:
         of_choices = (line.scores, line.choice_tokens, line.with_end)
         answered = (line.output, line.tokens, line.seconds, *of_choices, line.ending)
         answer = Answer(line.id, line.prompt_hash, line.sample, *answered)
         found.setdefault((line.arm, line.id), []).append(answer)
-    return {name: [found[name, row.id] for row in rows] for name in dict.fromkeys(arm for arm, _ in found)}
+    names = dict.fromkeys(arm for arm, _ in found)
+    missing = [(name, row.id) for name in names for row in rows if (name, row.id) not in found]
+    if missing:
+        arm, row_id = missing[0]
+        raise UserError(
+            f"{file} has no answer of the arm {arm!r} to the row {row_id}, and {len(missing) - 1} more are missing. "
+            f"{MEND}"
+        )
+    return {name: [found[name, row.id] for row in rows] for name in names}

@@ -25,6 +25,7 @@ from embedgrad_cli.comparison.entries import (
 from embedgrad_cli.config.arm_spec import legend, short_names
 from embedgrad_cli.config.spelling import one_line
 from embedgrad_cli.evaluation.significance import show_p
+from embedgrad_cli.storage.visible_text import visible
 
 HEADINGS = {
     VALIDATION: "validation",
@@ -252,9 +253,10 @@ def parts(columns: Sequence[Column], fits: Callable[[Sequence[Column]], bool]) -
 
 def _print_table(groups: Sequence[Sequence[Entry]]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from embedgrad_cli.storage.console import Console
 
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
@@ -285,9 +287,11 @@ def _print_markdown(groups: Sequence[Sequence[Entry]]) -> None:
         rules = ["---:" if column.is_number else "---" for column in section.columns]
         cells = zip(*(column.cells for column in section.columns), strict=True)
         lines = [[column.heading for column in section.columns], rules, *map(list, cells)]
-        print(("\n" if number else "") + section.title + "\n")
-        print("\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines))
-        print("".join(f"\n{remark}\n" for remark in section.remarks), end="")
+        print(("\n" if number else "") + visible(section.title) + "\n")
+        print(
+            visible("\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines))
+        )
+        print(visible("".join(f"\n{remark}\n" for remark in section.remarks)), end="")
 
 
 def _shown_records(groups: Sequence[Sequence[Entry]]) -> list[FlatRecord]:
@@ -303,11 +307,15 @@ def _print_csv(groups: Sequence[Sequence[Entry]]) -> None:
     writer = csv.DictWriter(sys.stdout, list(records[0]), lineterminator="\n")
     writer.writeheader()
     for one in records:
-        writer.writerow({key: one_line(value) if isinstance(value, list) else value for key, value in one.items()})
+        writer.writerow({key: _csv_cell(value) for key, value in one.items()})
+
+
+def _csv_cell(value: Any) -> Any:
+    return visible(one_line(value) if isinstance(value, list) else value) if isinstance(value, list | str) else value
 
 
 def _print_json(groups: Sequence[Sequence[Entry]]) -> None:
-    print(json.dumps(_shown_records(groups), indent=2, ensure_ascii=False))
+    print(visible(json.dumps(_shown_records(groups), indent=2, ensure_ascii=False)))
 
 
 FORMATS: dict[str, Callable[[Sequence[Sequence[Entry]]], None]] = {

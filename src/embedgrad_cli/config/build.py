@@ -174,7 +174,10 @@ def _sentence(problem: Problem, schema: type) -> str:
 def _group(key: str, schema: Any) -> Any:
     """The dataclass that has the last name of a key."""
     for name in ITEM.sub("", key).split(".")[:-1]:
-        schema = _dataclass_in(get_type_hints(schema)[name])
+        inner = _dataclass_in(get_type_hints(schema).get(name))
+        if inner is None:  # a point is a part of the key's last name: 1e3 in YAML is the key 1000.0
+            break
+        schema = inner
     return schema
 
 

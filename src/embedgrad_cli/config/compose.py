@@ -6,7 +6,8 @@ gathers everything that is wrong. What it composed and built is what runs; of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,10 +35,17 @@ from embedgrad_cli.config.recorded import Recorded
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ArtifactError, ConfigError, UserError
 from embedgrad_cli.storage.artifact_header import read_header
+from embedgrad_cli.storage.limits import TookTooLong, at_most, with_memory
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.run_directory import read_settings
 
 VERSION_BASE = "1.3"
+SECONDS, BYTES = 20.0, 1 << 30  # for composing; it takes a quarter of a second and a few MiB
+ENDLESS = (
+    "the configs do not compose: a value is nested too deeply, holds itself (&a [*a], ${key} under its own key, a "
+    "file in its own defaults list), or repeats itself too often. Write it out, without anchors (&), "
+    "repetitions (*) and ${…}."
+)
 FROM_ARTIFACT = ("model", "template", "prompt", "task")
 NEVER_FROM_ARTIFACT = ("task.overlap",)  # what is refused is not the artifact's to say
 
@@ -114,7 +122,8 @@ class Composer:
 
     def default_groups(self, config_name: str) -> list[str]:
         """The groups that a command's defaults list names, in its order."""
-        known = self.loader.compute_defaults_list(config_name, [], RunMode.RUN).overrides.known_choices
+        with self._limited():
+            known = self.loader.compute_defaults_list(config_name, [], RunMode.RUN).overrides.known_choices
         return [name for name in reversed(known) if not name.startswith("hydra/")]
 
     def compose(self, config_name: str, overrides: list[str]) -> DictConfig:
@@ -123,10 +132,36 @@ class Composer:
         Raises:
             ConfigError: a YAML file or an override does not compose.
         """
-        try:
+        with self._limited():
             return self.loader.load_configuration(config_name, overrides, RunMode.RUN)
-        except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Composing within it ends, though YAML can write without an end in a few lines.
+
+        Raises:
+            ConfigError: what does not compose, or has no end; it names the file.
+        """
+        try:
+            with _ending() as ended:
+                yield
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError([self._named(_plain_words(error))]) from error
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise ConfigError([_plain_words(error)]) from error
+        if not ended:
+            raise ConfigError([self._named(ENDLESS)])
+
+    def _named(self, problem: str) -> str:
+        """A problem with the first of the user's own files that may be its cause: libraries do not always name it."""
+        folders = [Path(s.path) for s in self.loader.get_sources() if s.provider == "command-line"]
+        for file in (file for folder in folders for file in sorted(folder.rglob("*.yaml"))):
+            content = _content_of(file)
+            if content is None or (problem == ENDLESS and "defaults" in content):
+                return problem if str(file) in problem else f"{file}: {problem}"
+            if content == ENDLESS:
+                return f"{file}: {ENDLESS}"
+        return problem
 
 
 def config_of(request: Request) -> Config:
@@ -192,13 +227,17 @@ class _Built(NamedTuple):
 
 
 def _try_build(command: str, cfg: DictConfig, hydra: DictConfig) -> _Built:
+    plain: Any = None
     try:
-        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        with _ending():
+            plain = OmegaConf.to_container(cfg, resolve=True)
     except InterpolationToMissingValueError as error:  # a setting that others are made of
         key = str(error).splitlines()[0].rpartition(" ")[2]
         return _Built(None, [f"{key}: {NO_VALUE}, and other settings are made of it. Give {key}=…."])
     except OmegaConfBaseException as error:
         return _Built(None, [_plain_words(error)])
+    if plain is None:
+        return _Built(None, [ENDLESS])
     if plain.get("mode") == "regrade":
         return _try_regrade(plain, hydra)
     named = _artifacts(plain)
@@ -244,6 +283,25 @@ def _try_regrade(plain: Json, hydra: DictConfig) -> _Built:
 def _build_recorded(command: str, recorded: Recorded, merged: Json, notices: Sequence[str] = ()) -> _Built:
     config, problems = build(command, merged)
     return _Built(config, recorded.explain(problems, merged), notices)
+
+
+@contextmanager
+def _ending() -> Iterator[list[None]]:
+    """Within it what has no end is given up, without an error. Yields: what holds an item once all has ended."""
+    ended: list[None] = []
+    with suppress(RecursionError, TookTooLong, MemoryError), at_most(SECONDS), with_memory(BYTES):
+        yield ended
+        ended.append(None)
+
+
+def _content_of(file: Path) -> Any:
+    """What a YAML file holds: None where it cannot be read, `ENDLESS` where that has no end."""
+    with _ending() as ended:
+        try:
+            return OmegaConf.load(file)
+        except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
+            return None
+    return None if ended else ENDLESS
 
 
 def _plain_words(error: Exception) -> str:

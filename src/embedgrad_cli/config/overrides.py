@@ -46,7 +46,7 @@ class OverrideChecker:
         for line in lines:
             try:
                 override = parser.parse_override(line)
-            except HydraException:
+            except (HydraException, RecursionError):
                 self.problems.append(f"{line!r} {self._grammar_hint(line)}")
                 continue
             found, first = self._check_override(override)

@@ -99,9 +99,9 @@ class AnswerLog:
         for line in path.read_bytes().splitlines(keepends=True):
             try:
                 answers = [Answer(**fields) for fields in json.loads(line)]
-            except (ValueError, TypeError):
+                self._answers[answers[0].id, answers[0].prompt_hash] = answers
+            except (ValueError, TypeError, IndexError, RecursionError):
                 break
-            self._answers[answers[0].id, answers[0].prompt_hash] = answers
             whole += len(line)
         os.truncate(path, whole)
 

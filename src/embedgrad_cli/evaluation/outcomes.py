@@ -51,7 +51,8 @@ def grade_answers(rows: Sequence[Row], answers: Sequence[Sequence[Answer]], task
     ]
     if undecided := sum(outcome.counted.undecided for of_row in graded for outcome in of_row):
         log.warning(
-            "%d answers could not be compared with the gold answer (over %g seconds of algebra); none counts as right",
+            "%d answers could not be compared with the gold answer (over %g seconds of reading or of algebra); none "
+            "counts as right",
             undecided,
             graders.COMPUTING_SECONDS,
         )

@@ -44,8 +44,8 @@ def read_course(file: Path) -> Course:
         UserError: a line is not what `optimize` writes.
     """
     course = Course([], [])
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.exists() else (), start=1):
-        place = f"{file}, line {number}"
+    for number, raw in enumerate(file.read_bytes().splitlines() if file.exists() else (), start=1):
+        line, place = raw.decode(errors="replace"), f"{file}, line {number}"
         if '"validation_accuracy"' in line:
             course.validations.append(ValidationMetrics.parse(line, place))
         else:

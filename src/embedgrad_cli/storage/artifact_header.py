@@ -37,7 +37,7 @@ def read_header(path: str | Path) -> ArtifactMetadata:
     try:
         metadata = json.loads(text)
         version = metadata["format_version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise _error(
             file, "its metadata under the key 'embedgrad' is damaged. Copy it again, or optimise again."
         ) from None
@@ -73,7 +73,7 @@ def _read_safetensors_header(file: Path) -> tuple[Json, int, int]:
         well_formed = isinstance(header, dict) and all(
             isinstance(entry["data_offsets"][1], int) for key, entry in header.items() if key != "__metadata__"
         )
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         well_formed = False
     if not well_formed:
         raise _error(file, "it is not a safetensors file. Give the prompt.safetensors of an `embedgrad optimize` run.")

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import yaml
 
@@ -14,6 +15,8 @@ from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.record import Json, Record
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where libyaml is there: ten times as fast
+
+MOST_VALUES = 1_000_000  # in a YAML file
 
 
 def stays_below(name: str) -> bool:
@@ -61,12 +64,25 @@ def read_yaml(path: Path) -> Json:
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), LOADER)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise UserError(f"{path} cannot be read: {why}. Copy it again, or repeat what wrote it.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no mapping of keys to values. Copy it again, or repeat what wrote it.")
+    if not _has_end(content):
+        raise UserError(f"{path} holds a value within itself, or too many. Copy it again, or repeat what wrote it.")
     return content
+
+
+def _has_end(content: Json) -> bool:
+    """Whether a tree can be walked: YAML can write a value within itself, or a billion of them in ten lines."""
+    waiting: list[Any] = [content]
+    for _ in range(MOST_VALUES):
+        if not waiting:
+            return True
+        value = waiting.pop()
+        waiting.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+    return False
 
 
 def write_yaml(path: Path, content: Json) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from embedgrad_cli.errors import EmbedgradError
+from embedgrad_cli.storage.visible_text import VisibleFormatter
 
 PACKAGE = "embedgrad_cli"
 
@@ -32,7 +33,7 @@ class RunLog:
     def __enter__(self) -> Self:
         self._to_user = logging.StreamHandler()
         self._to_user.setLevel("WARNING")
-        self._to_user.setFormatter(logging.Formatter("embedgrad: %(message)s"))
+        self._to_user.setFormatter(VisibleFormatter("embedgrad: %(message)s"))
         if not self._quiet:
             self._add(self._to_user)
         self._add(self._collected)
@@ -51,7 +52,7 @@ class RunLog:
     def write_to(self, path: Path) -> None:
         """Write what was collected, and everything from now on, to a file."""
         file = logging.FileHandler(path, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        file.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._collected.setTarget(file)
         self._collected.flush()
         self._logger.removeHandler(self._collected)

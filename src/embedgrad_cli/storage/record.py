@@ -71,7 +71,7 @@ class Record:
         """
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{place} cannot be read: {error}. {MEND}") from None
         return cls.from_json(content, place)
 

@@ -85,14 +85,14 @@ class RunDirectory:
         """Drop lines after `step`, or from its validation on: a resumed run writes them again."""
         if self.metrics.exists():
             rows = []
-            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            for line in self.metrics.read_bytes().splitlines():
                 try:
-                    rows.append(json.loads(line))
-                except ValueError:  # the last line of a run that was killed while it wrote
+                    row = json.loads(line)
+                    if (int(row["step"]), "loss" not in row) <= (step, with_validation):
+                        rows.append(row)
+                except (ValueError, TypeError, KeyError, RecursionError):  # the last line of a run that was killed
                     break
-            write_json_lines(
-                self.metrics, [row for row in rows if (row["step"], "loss" not in row) <= (step, with_validation)]
-            )
+            write_json_lines(self.metrics, rows)
 
     def _unusable(self, why: str) -> UserError:
         return UserError(
@@ -128,14 +128,19 @@ def read_settings(file: Path) -> Json:
         UserError: the file cannot be read.
     """
     settings = read_yaml(file)
-    if isinstance(settings.get("task"), dict):
-        settings["task"].setdefault("score", "sum")
+    _default(settings, "task", "score", "sum")
     if "optimizer" in settings:  # an optimisation's
         settings.setdefault("objective", {"name": "gold", "choice_weight": 1.0, "gold_weight": 0.0})
     if "generation" in settings:  # an evaluation's
-        settings["generation"].setdefault("seed", settings["seed"])
-        settings["task"].setdefault("overlap", "error")
+        _default(settings, "generation", "seed", settings.get("seed"))
+        _default(settings, "task", "overlap", "error")
     return settings
+
+
+def _default(settings: Json, group: str, key: str, value: Any) -> None:
+    """What a group has that lacks a key; whether there is a group, and it is one, is looked at by whoever reads it."""
+    if isinstance(settings.get(group), dict):
+        settings[group].setdefault(key, value)
 
 
 def flatten(tree: Any, prefix: str = "") -> Json:

@@ -9,10 +9,13 @@ from typing import Any
 
 from embedgrad_cli.config.fields import DATA_FIELD
 from embedgrad_cli.config.schema import TaskConfig
-from embedgrad_cli.errors import ConfigError, EmbedgradError
+from embedgrad_cli.errors import ConfigError, DataError, EmbedgradError
+from embedgrad_cli.storage.limits import TookTooLong, at_most
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.defects import Defects, Source
 from embedgrad_cli.tasks.row_template import RowTemplate, as_text, value_at
+
+SECONDS = 10.0  # of computing, for one row; the usual one takes a few microseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,30 @@ class RowMaker:
         made = []
         for number, record in source.read(defects):
             try:
-                made.append(self._row(f"{source.stem}:{number}", record))
+                with at_most(SECONDS):
+                    made.append(self._row(f"{source.stem}:{number}", record))
             except EmbedgradError:
                 raise
+            except TookTooLong:
+                raise self._endless(source, number) from None
             except Exception as error:  # whatever one row's content raises is that row's, a grader's errors included
                 defects.add_raised(source, number, error)
         return made
+
+    def _endless(self, source: Source, number: int) -> DataError:
+        """Raised at once: every row may take as long."""
+        patterns = {
+            "remove": self.remove,
+            "target_pattern": self.target_pattern,
+            "choices_pattern": self.labels.pattern,
+        }
+        given = " and ".join(f"task.{name}={pattern.pattern!r}" for name, pattern in patterns.items() if pattern)
+        of = given or f"the grader {self.grader_name}"
+        return DataError(
+            f"{source.label}, {source.unit} {number + 1}: {of} did not end in {SECONDS:g} seconds of computing. A "
+            "pattern such as (a+)+$ tries every way to divide a text: write it without a repetition in a repetition. "
+            "Or shorten this row."
+        )
 
     def check_kept(self, defects: Defects) -> None:
         """After all rows: a field of `task.keep` that none of them had is a defect."""

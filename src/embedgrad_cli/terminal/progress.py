@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Self
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from embedgrad_cli.config.arm_spec import legend, short_names
 from embedgrad_cli.evaluation.answer_log import Progress as RowsDone
+from embedgrad_cli.storage.console import Console
 from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
 from embedgrad_cli.terminal.pace import Minutes, Pace
 

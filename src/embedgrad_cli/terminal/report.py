@@ -9,7 +9,6 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +16,7 @@ from rich.text import Text
 from embedgrad_cli.config.arm_spec import short_names
 from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.significance import show_p, verdict
+from embedgrad_cli.storage.console import Console
 from embedgrad_cli.storage.run_records import Breakdown, Comparison, Results, SamplesSummary, Timing
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.terminal import remarks

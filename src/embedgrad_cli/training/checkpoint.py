@@ -15,6 +15,7 @@ from torch import Tensor
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.files import write_atomically
+from embedgrad_cli.storage.record import Record
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_records import Validation
 
@@ -61,6 +62,19 @@ class TrainingState:
         return True
 
 
+@dataclass(frozen=True, kw_only=True)
+class Standing(Record):
+    """What of a `TrainingState` stands in a checkpoint as JSON; see there."""
+
+    step: int
+    best_accuracy: float | None = None
+    best_loss: float | None = None
+    best_step: int = 0
+    validations_since_best: int = 0
+    validation_due: bool = False
+    accuracy: float | None = None
+
+
 def save_checkpoint(
     path: Path,
     state: TrainingState,
@@ -105,10 +119,10 @@ def load_checkpoint(path: Path, prompt: SoftPrompt, optimizer: torch.optim.Optim
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
             numbers = json.loads(file.metadata()[STATE])
             numbers.pop(DIGESTS, None)
-        if tensors["vectors"].shape != prompt.vectors.shape:
-            raise ValueError(f"its prompt is {list(tensors['vectors'].shape)}, not {list(prompt.vectors.shape)}")
+        _check(tensors, prompt)
     except Exception as error:
         raise _unusable(path, error) from error
+    standing = Standing.from_json(numbers, f"the checkpoint {path}", ArtifactError)
     with torch.no_grad():
         prompt.vectors.copy_(tensors["vectors"])
     moments = {k.removeprefix("optimizer."): t for k, t in tensors.items() if k.startswith("optimizer.")}
@@ -116,7 +130,17 @@ def load_checkpoint(path: Path, prompt: SoftPrompt, optimizer: torch.optim.Optim
         optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: moments}})
     device = prompt.vectors.device
     average = tensors["average"].to(device) if "average" in tensors else None
-    return TrainingState(best_vectors=tensors["best_vectors"].to(device), average=average, **numbers)
+    return TrainingState(best_vectors=tensors["best_vectors"].to(device), average=average, **vars(standing))
+
+
+def _check(tensors: dict[str, Tensor], prompt: SoftPrompt) -> None:
+    """Raise ValueError where a tensor is not of the prompt's shape; numbers of the optimiser have none."""
+    shape = prompt.vectors.shape
+    for key in ("vectors", "best_vectors", *tensors):
+        if tensors[key].shape != shape and not (key.startswith("optimizer.") and tensors[key].ndim == 0):
+            raise ValueError(f"{key} is {list(tensors[key].shape)}, and the prompt {list(shape)}")
+        if tensors[key].is_complex() or tensors[key].dtype == torch.bool:
+            raise ValueError(f"{key} holds {tensors[key].dtype}, not numbers")
 
 
 def _unusable(path: Path, error: Exception) -> ArtifactError:

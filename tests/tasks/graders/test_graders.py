@@ -8,6 +8,7 @@ import pytest
 
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.tasks import graders
+from embedgrad_cli.tasks.graders import base
 
 
 def verdict(one: graders.Extraction) -> bool | None:
@@ -247,3 +248,11 @@ def test_a_sign_is_not_punctuation() -> None:
 def test_unknown_grader_lists_those_there_are() -> None:
     with pytest.raises(ConfigError, match="There are: last-number, boxed, label"):
         graders.get("guess")
+
+
+@pytest.mark.parametrize("name", ["last-number", "boxed"])
+def test_an_endless_output_is_undecided(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may answer with megabytes, and looking through numbers takes the square of their number."""
+    monkeypatch.setattr(base, "READING_SECONDS", 0.2)
+    grade = graders.get(name).judge("1", "1 " * 100_000)
+    assert all(one.undecided and not one.correct for one in (grade.strict, grade.lenient))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.core.model.chat_rendering import Refused, apply_template, refuse_powers
 from embedgrad_cli.core.model.pinned_template import pin
 from embedgrad_cli.core.model.unpacked_gguf import place_of
 from embedgrad_cli.errors import ModelError, first_line
@@ -44,15 +45,25 @@ def find_turn_end(tokenizer: Any, is_chat: bool) -> TurnEnd:
     (its markers may be plain text to this tokenizer), it is the tokenizer's own end of text.
     """
     if is_chat:
-        answer = "\ue010"
-        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
-        after = tokenizer.apply_chat_template(messages, tokenize=False).partition(answer)[2]
+        after = _after_answer(tokenizer)
         encoded = tokenizer(after, add_special_tokens=False, return_offsets_mapping=True)
         marks = _marking_tokens(tokenizer)
         for token, (begin, _) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
             if token in marks:
                 return TurnEnd(after[:begin], token)
     return TurnEnd("", tokenizer.eos_token_id)
+
+
+def _after_answer(tokenizer: Any) -> str:
+    """What a chat template writes behind an answer; nothing where it refuses answers."""
+    answer = "\ue010"
+    turns = [{"role": role, "content": text} for role, text in (("system", "!"), ("user", "?"), ("assistant", answer))]
+    for messages in (turns[1:], turns):  # some refuse a conversation without a system turn, others one with it
+        try:
+            return apply_template(tokenizer, messages).partition(answer)[2]
+        except Refused:
+            pass
+    return ""
 
 
 def _marking_tokens(tokenizer: Any) -> set[int]:
@@ -69,7 +80,7 @@ def load_tokenizer(config: ModelConfig) -> ModelTokenizer:
 
     Raises:
         ModelError: it cannot be found or read, is not a fast one, has no chat template where one is asked for, or one
-            that does not read what it is to be told.
+            that does not read what it is to be told or computes powers.
     """
     from transformers import AutoTokenizer
 
@@ -88,6 +99,7 @@ def load_tokenizer(config: ModelConfig) -> ModelTokenizer:
     is_chat = has_template if config.template == "auto" else config.template == "chat"
     if is_chat:
         day = date.fromisoformat(config.chat_template_date) if config.chat_template_date else today()
+        refuse_powers(tokenizer.chat_template)
         tokenizer.chat_template = pin(tokenizer.chat_template, config.chat_template_kwargs, day)
     return ModelTokenizer(tokenizer, is_chat)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from embedgrad_cli.config.fields import PLACE, QUERY, QUERY_PLACE, SLOT, prompt_number
 from embedgrad_cli.config.schema import Message, TemplateConfig
+from embedgrad_cli.core.model.chat_rendering import Refused, apply_template
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.errors import TemplateError
 
@@ -37,8 +38,8 @@ def render_turns(
         filled = [Message(m.role, PLACE.sub(lambda field: value(field[1]), m.content)) for m in template.messages]
         messages = _insert_turns(turns, filled, _query_at(template))
         try:
-            return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except Exception as error:
+            return apply_template(tokenizer, messages, add_generation_prompt=True)
+        except Refused as error:
             roles = ", ".join(m["role"] for m in messages)
             raise TemplateError(
                 f"the model's chat template refuses messages with the roles {roles}: {error}. Turns of user and "

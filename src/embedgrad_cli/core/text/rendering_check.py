@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from embedgrad_cli.config.fields import PLACE
+from embedgrad_cli.core.model.chat_rendering import Refused, apply_template
 from embedgrad_cli.errors import TemplateError
 
 Messages = list[dict[str, str]]
@@ -38,8 +39,8 @@ def render_chat(messages: Messages, tokenizer: Any) -> str:
         TemplateError: the chat template refuses it.
     """
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as error:
+        return apply_template(tokenizer, messages, add_generation_prompt=True)
+    except Refused as error:
         raise TemplateError(
             f"the model's chat template refuses messages with the roles {_roles(messages)}: {error}. "
             f"{what_works(tokenizer)}"
@@ -93,8 +94,8 @@ def answer_prefix(messages: Messages, rendered: str, tokenizer: Any) -> str:
     """
     answered = [*messages, {"role": "assistant", "content": ANSWER}]
     try:
-        whole = tokenizer.apply_chat_template(answered, tokenize=False)
-    except Exception:  # the template's own refusal
+        whole = apply_template(tokenizer, answered)
+    except Refused:
         return ""
     if not whole.startswith(rendered) or whole.count(ANSWER) != 1:
         return ""
@@ -119,10 +120,9 @@ def _keeps(tokenizer: Any, turns: Iterable[tuple[str, str]], prompt: str, query:
     filled = [{**m, "content": MARKED.sub(lambda match: texts[match[1]], m["content"])} for m in marked]
     try:
         with_marks, with_texts = (
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            for messages in (marked, filled)
+            apply_template(tokenizer, messages, add_generation_prompt=True) for messages in (marked, filled)
         )
-    except Exception:  # the template's own refusal
+    except Refused:
         return False
     return _fault(marked, with_marks) is None and MARKED.sub(lambda match: texts[match[1]], with_marks) == with_texts
 

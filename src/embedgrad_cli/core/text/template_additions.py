@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from embedgrad_cli.core.model.chat_rendering import Refused, apply_template
 from embedgrad_cli.core.text.template import PromptTemplate
 
 TAG = re.compile(r"<+[^<>\s]+>+|\[/?[A-Z_]+\]")
@@ -51,8 +52,8 @@ def _before_messages(roles: list[str], tokenizer: Any) -> list[str]:
     marks = [chr(FIRST_MARK + number) for number in range(len(roles))]
     messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
     try:
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception:  # the template's own refusal: such a conversation is not what is sent
+        rendered = apply_template(tokenizer, messages, add_generation_prompt=True)
+    except Refused:  # such a conversation is not what is sent
         return []
     parts = re.split("|".join(marks), rendered)
     return parts[:-1] if [c for c in rendered if c in marks] == marks else []

@@ -9,7 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from embedgrad_cli.storage.limits import TookTooLong, at_most
 from embedgrad_cli.tasks.graders.places import places, without_thoughts
+
+READING_SECONDS = 5.0  # of computing, for one output; an endless row of numbers takes the square of its length
 
 
 class Undecided(Exception):
@@ -78,12 +81,17 @@ class Grader(ABC):
         return self.strict(target)
 
     def judge(self, gold: str, output: str) -> Grade:
-        """Extract both ways and compare each with the gold answer.
+        """Extract both ways and compare each with the gold answer. An output that cannot be read in time is undecided.
 
         Raises:
             EmbedgradError: what compares answers cannot be started (`boxed`).
         """
-        strict, lenient = self.strict(output), self.lenient(output)
+        try:
+            with at_most(READING_SECONDS):
+                strict, lenient = self.strict(output), self.lenient(output)
+        except TookTooLong:
+            nothing = Extraction(None, correct=False, undecided=True)
+            return Grade(nothing, nothing)
         found = {answer: self._compare(gold, answer) for answer in {strict, lenient}}
         return Grade(found[strict], found[lenient])
 

@@ -1,0 +1,30 @@
+"""Answers that are graded again: all of them, or it is said which are missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from embedgrad_cli.commands.regrade import _by_arm
+from embedgrad_cli.errors import UserError
+from embedgrad_cli.storage.run_records import Sample
+from embedgrad_cli.tasks.rows import Row
+
+ROWS = [Row(f"test:{number}", "q", "a", "a") for number in range(3)]
+SAME = {"output": "a", "prompt_hash": "p", "row_hash": "r", "query": "q", "answer": "a", "sample": 0, "tokens": 1}
+LINES = [Sample(id=row.id, arm=arm, seconds=0.1, **SAME) for row in ROWS for arm in ("none", "seed")]  # type: ignore[arg-type]
+
+
+def test_every_arm_has_its_answers() -> None:
+    assert {arm: len(answers) for arm, answers in _by_arm(LINES, ROWS, Path("samples.jsonl")).items()} == {
+        "none": 3,
+        "seed": 3,
+    }
+
+
+@pytest.mark.parametrize("lines", [LINES[:-1], [replace(LINES[0], arm="other"), *LINES[1:]]], ids=["cut", "renamed"])
+def test_a_missing_answer_is_named(lines: list[Sample]) -> None:
+    with pytest.raises(UserError, match=r"samples\.jsonl has no answer of the arm '\w+' to the row test:\d"):
+        _by_arm(lines, ROWS, Path("samples.jsonl"))
