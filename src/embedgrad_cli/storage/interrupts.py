@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run stops at its next safe point, so that nothing that was done is lost.
+"""Ctrl-C, SIGTERM, a closed terminal: a run stops at its next safe point, so that nothing that was done is lost.
 
 with StopRequest():
     for batch in batches:
@@ -21,7 +21,8 @@ from typing import Any, Self
 
 from embedgrad_cli.errors import EmbedgradError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
+SIGNALS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
 # With these submitit asks a job to put itself into the queue again; it has handlers of its own for them.
 REQUEUE = tuple(number for name in ("SIGUSR1", "SIGUSR2") if (number := getattr(signal, name, None)) is not None)
 
@@ -59,7 +60,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # signals cannot be caught elsewhere
-            ours = [number for number in SIGNALS if not _is_another_s(number)]
+            ours = [number for number in SIGNALS if not _is_another_s(number) and not _passes(number)]
             taken = [*ours, *(number for number in REQUEUE if _is_another_s(number))]
             self._before = {number: signal.signal(number, self._handle) for number in taken}
             StopRequest._active = self
@@ -84,6 +85,11 @@ def _is_another_s(number: signal.Signals) -> bool:
     """Whether somebody has a handler for a signal that is not Python's own."""
     handler = signal.getsignal(number)
     return callable(handler) and handler is not signal.default_int_handler
+
+
+def _passes(number: signal.Signals) -> bool:
+    """Whether a closed terminal is to end nothing, as under nohup."""
+    return number == HANGUP and signal.getsignal(number) == signal.SIG_IGN
 
 
 def stop_if_asked() -> None:
@@ -115,15 +121,14 @@ def stops_wait() -> Iterator[None]:
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Within it SIGTERM does what Ctrl-C does: a KeyboardInterrupt, on whose way out half-written files are removed."""
-    catches = (
-        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    )
-    if catches:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+def signals_interrupt() -> Iterator[None]:
+    """Within it all of them do what Ctrl-C does: a KeyboardInterrupt, on whose way half-written files are removed."""
+    is_main = threading.current_thread() is threading.main_thread()
+    caught = [number for number in SIGNALS if is_main and signal.getsignal(number) == signal.SIG_DFL]
+    for number in caught:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        if catches:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
