@@ -81,8 +81,8 @@ def _content(file: Path) -> Any:
             return [_without_times(row) for row in _lines(file)]
     except ValueError:
         return "no JSON"
-    if file.name == "config.yaml":  # of a sweep's job it names the folder
-        return re.sub(r"^output_dir: .*$", "", file.read_text(), flags=re.M)
+    if file.name == "config.yaml":  # of a sweep's job it names the folder; on a terminal it is not quiet
+        return re.sub(r"^(output_dir|quiet): .*$", "", file.read_text(), flags=re.M)
     return file.read_bytes()
 
 

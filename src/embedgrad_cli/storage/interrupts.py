@@ -11,10 +11,12 @@ could not be done again. A signal concerns the whole process, so they need not b
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -74,6 +76,7 @@ class StopRequest:
             self._before[self._requeue](self._requeue, None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        _let_go_of_terminal(number)
         if number in REQUEUE:
             self._requeue = signal.Signals(number)
         elif self.requested:
@@ -84,7 +87,20 @@ class StopRequest:
 def _is_another_s(number: signal.Signals) -> bool:
     """Whether somebody has a handler for a signal that is not Python's own."""
     handler = signal.getsignal(number)
-    return callable(handler) and handler is not signal.default_int_handler
+    return callable(handler) and handler not in (signal.default_int_handler, _interrupt)
+
+
+def _let_go_of_terminal(number: int) -> None:
+    """Lose what is written to a terminal from now on, if it has been closed: to write to it would be an error."""
+    for stream in (1, 2) if number == HANGUP else ():
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):  # a character device, and no terminal
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _let_go_of_terminal(number)
+    signal.default_int_handler(number, frame)
 
 
 def _passes(number: signal.Signals) -> bool:
@@ -126,7 +142,7 @@ def signals_interrupt() -> Iterator[None]:
     is_main = threading.current_thread() is threading.main_thread()
     caught = [number for number in SIGNALS if is_main and signal.getsignal(number) == signal.SIG_DFL]
     for number in caught:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:

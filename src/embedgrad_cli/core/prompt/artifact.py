@@ -147,8 +147,7 @@ def load_artifact(path: Path) -> Artifact:
     """Read an artifact onto the CPU.
 
     Raises:
-        ArtifactError: the file is missing, truncated, no safetensors file, not one of embedgrad's, or holds numbers that
-            are none.
+        ArtifactError: the file is missing, truncated, no safetensors file, not one of embedgrad's, or holds NaN.
     """
     metadata = read_header(path)
     ids = tuple(tuple(slot) for slot in metadata.seed.token_ids)
