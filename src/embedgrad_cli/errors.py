@@ -16,6 +16,10 @@ class LibraryError(EmbedgradError):
     """A library failed under a command: a model's own code, as a rule."""
 
 
+class SystemRefused(EmbedgradError):
+    """The operating system refused something: room on a disk, a right, memory."""
+
+
 class EngineError(EmbedgradError):
     """An engine that generates answers did not start, or has ended before its time."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -68,3 +70,28 @@ def test_a_model_that_takes_no_embeddings(tmp_path: Path, capsys: pytest.Capture
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert optimize(tmp_path, f"model.path={tmp_path / 'model'}", f"task.data_dir={tmp_path}") in (1, 2)
     assert str(tmp_path / "model") in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/metrics.jsonl"),
+            "/run/metrics.jsonl",
+        ),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), "Permission denied"),
+        (MemoryError(), "memory ran out"),
+    ],
+)
+def test_what_the_system_refuses_is_a_paragraph(
+    error: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("embedgrad_cli.commands.optimize.lock_run", refused)
+    assert optimize(tmp_path) == 1
+    assert said in capsys.readouterr().err
+    monkeypatch.setenv("EMBEDGRAD_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        optimize(tmp_path)

@@ -16,6 +16,7 @@ from tests.conftest import make_model
 from tests.exports.conftest import Case
 
 from embedgrad_cli.cli.main import main
+from embedgrad_cli.storage.files import place_beside
 
 FORMATS = ["model", "gguf", "peft", "embeds"]
 
@@ -87,14 +88,18 @@ def test_the_current_folder_is_not_replaced(
     assert_refused(case.export("embeds", Path()), tmp_path, capsys.readouterr().err, "output_dir=.")
 
 
-def test_what_stands_where_an_export_grows_is_not_removed(
-    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    mine = tmp_path / "mine.partial/thesis.txt"
-    mine.parent.mkdir()
-    mine.write_text("years of work")
-    assert_refused(case.export("embeds", tmp_path / "mine"), tmp_path, capsys.readouterr().err, str(mine.parent))
-    assert mine.read_text() == "years of work"
+def test_of_what_stands_beside_an_export_what_a_killed_one_left_is_removed(case: Case, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mine = [tmp_path / "out.partial", tmp_path / ".out.partial", place_beside(tmp_path / "another")]
+    for folder in mine:
+        folder.mkdir()
+        (folder / "half").write_text("written")
+    before = {path.name for path in tmp_path.iterdir()}
+    left = place_beside(out)
+    left.mkdir()
+    (left / "half").write_text("written")
+    assert case.export("embeds", out) == 0
+    assert {path.name for path in tmp_path.iterdir()} == before | {"out"}
 
 
 def test_folders_made_on_the_way_are_taken_back(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from embedgrad_cli.storage.interrupts import SIGNALS, StopAsked, StopRequest, stop_if_asked
+from embedgrad_cli.storage.interrupts import (
+    SIGNALS,
+    StopAsked,
+    StopRequest,
+    is_stop_asked,
+    signals_interrupt,
+    stop_if_asked,
+)
 
 LOADING = """
 import os, signal
@@ -68,6 +79,17 @@ def test_a_scheduler_s_own_signals_stay_its_own() -> None:
             signal.signal(number, handler)
 
 
+@pytest.mark.parametrize("context", [StopRequest, signals_interrupt])
+def test_under_nohup_a_closed_terminal_ends_nothing(context: Callable[[], AbstractContextManager[object]]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with context():
+            os.kill(os.getpid(), signal.SIGHUP)
+            stop_if_asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [LOADING, EXPORTING.replace("{artifact}", str(ARTIFACT))], ids=["load", "export"])
 def test_sigterm_leaves_nothing_where_there_is_nothing_to_save(code: str, tmp_path: Path) -> None:
@@ -75,3 +97,24 @@ def test_sigterm_leaves_nothing_where_there_is_nothing_to_save(code: str, tmp_pa
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_a_closed_terminal_stops_a_run_that_writes_to_it_at_its_safe_point() -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        code = 1
+        try:
+            with StopRequest():
+                os.write(1, b"begun")
+                while not is_stop_asked():
+                    time.sleep(0.01)
+                os.write(1, b"written to nobody")  # which a display does, before the next safe point
+                try:
+                    stop_if_asked()
+                except StopAsked:
+                    code = 130
+        finally:
+            os._exit(code)
+    assert os.read(terminal, 5) == b"begun"
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130

@@ -17,6 +17,7 @@ import pytest
 
 from embedgrad_cli.cli.main import main
 from embedgrad_cli.errors import UserError
+from embedgrad_cli.storage.files import write_atomically
 from embedgrad_cli.storage.run_lock import LOCK_FILE, lock_export, lock_run
 
 OLD_RUN = Path(__file__).parent / "old_run"
@@ -149,3 +150,45 @@ def test_readers_do_not_trip_over_it(tmp_path: Path) -> None:
     with held("lock_run", folder):
         assert main(["compare", str(folder)]) == 0
         assert main(["inspect", str(folder / "prompt.safetensors")]) == 0
+
+
+def killed_while_it_writes(file: Path) -> None:
+    """Leave what a process leaves that is killed before a file has its name."""
+    pid = os.fork()
+    if pid == 0:
+        os.fsync = lambda _: os._exit(9)  # type: ignore[assignment]
+        write_atomically(file, b"half")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+
+
+def test_the_next_holder_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    write_run(run)
+    mine = [run / ".results.json.partial", run / ".notes.20251128", run / "x.results.json.abcdefgh.partial"]
+    for file in mine:
+        file.write_text("mine")
+    before = {path.name for path in run.iterdir()}
+    for name in ("results.json", "a.b.safetensors"):
+        killed_while_it_writes(run / name)
+    assert len(list(run.iterdir())) == len(before) + 2
+    with held("lock_run", run):
+        left = {path.name for path in run.iterdir()} - {LOCK_FILE}
+        assert left == before, "the holder has removed it, and nothing else"
+    killed_while_it_writes(tmp_path / "page.html")
+    with lock_export(tmp_path / "other.html"):
+        assert [path.name for path in tmp_path.glob(".page.html.*")] != []
+    with lock_export(tmp_path / "page.html"):
+        assert [path.name for path in tmp_path.glob(".page.html.*")] == [".page.html.lock"]
+
+
+def test_where_there_are_no_locks_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could be another process's, which writes it just now."""
+    write_run(tmp_path / "run")
+    killed_while_it_writes(tmp_path / "run/results.json")
+
+    def no_locks(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("embedgrad_cli.storage.run_lock.FileLock", no_locks)
+    with lock_run(tmp_path / "run"):
+        assert len(list((tmp_path / "run").glob(".results.json.*"))) == 1

@@ -50,6 +50,15 @@ def test_a_line_that_is_half_there_is_cut_off(files: TrainingAnswers, tail: byte
     assert files.partial.read_bytes() == whole
 
 
+def test_a_line_whose_end_was_not_written_is_no_line(files: TrainingAnswers) -> None:
+    """What comes next would stand on the same line, and both would be lost at the next reading."""
+    files.add(ROWS)
+    files.partial.write_bytes(files.partial.read_bytes().removesuffix(b"\n"))
+    assert files.unfinished(1) == ROWS[:-1]
+    files.add(ROWS[-1:])
+    assert files.unfinished(1) == ROWS
+
+
 @pytest.mark.parametrize("line", ['{"round": 1}', "nonsense"])
 def test_a_damaged_file_is_named_with_its_line(files: TrainingAnswers, line: str) -> None:
     files.finish(1, ROWS)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 from embedgrad_cli import __version__
 from embedgrad_cli.cli.help import OVERVIEW
-from embedgrad_cli.cli.library_failure import library_error
+from embedgrad_cli.cli.library_failure import explanation
 from embedgrad_cli.cli.names import COMMANDS, INTERRUPTED, JOBS
 from embedgrad_cli.commands import flag_command
 from embedgrad_cli.config.spelling import nearest
 from embedgrad_cli.errors import ConfigError, EmbedgradError, EndedElsewhere
 from embedgrad_cli.parallel.environment import speaks
-from embedgrad_cli.storage.interrupts import sigterm_interrupts
+from embedgrad_cli.storage.interrupts import signals_interrupt
 from embedgrad_cli.storage.visible_text import shortened, visible
 
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
@@ -26,17 +27,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        with sigterm_interrupts():
+        with signals_interrupt():
             return _dispatch(argv)
     except EndedElsewhere as error:
         return error.exit_code
     except EmbedgradError as error:
         if speaks() or not isinstance(error, ConfigError):  # which every process of a run has seen by itself
-            print(visible(shortened(f"embedgrad: {_message(error)}")), file=sys.stderr)
+            _say(_message(error))
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         if speaks():
-            print(f"embedgrad: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
+            _say(str(interrupt) or "interrupted.")
         return INTERRUPTED
     except BrokenPipeError:  # `embedgrad optimize --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -44,10 +45,15 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as end:  # argparse has printed a help
         return int(end.code or 0)
     except Exception as error:
-        if (of_library := library_error(error)) is None:
+        if (explained := explanation(error)) is None:
             raise
-        print(visible(shortened(f"embedgrad: {of_library}")), file=sys.stderr)
-        return of_library.exit_code
+        _say(str(explained))
+        return explained.exit_code
+
+
+def _say(message: str) -> None:
+    with suppress(OSError):  # a terminal that was closed; the exit code tells
+        print(visible(shortened(f"embedgrad: {message}")), file=sys.stderr, flush=True)
 
 
 def _dispatch(argv: list[str]) -> int:

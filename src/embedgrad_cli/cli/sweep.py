@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedgrad_cli.cli.hydra_job import run
 from embedgrad_cli.cli.job_outcome import JobOutcome, Pruned, SweepFailed
-from embedgrad_cli.cli.library_failure import cause_of, library_error
+from embedgrad_cli.cli.library_failure import cause_of, explanation
 from embedgrad_cli.cli.names import INTERRUPTED
 from embedgrad_cli.cli.study import pruning
 from embedgrad_cli.commands import run_forecast
@@ -68,9 +69,9 @@ class SweepJob:
                 raise KeyboardInterrupt(str(error)) from error
             return replace(outcome, failure=str(error), exit_code=error.exit_code)
         except Exception as error:
-            if (of_library := library_error(error)) is None:
+            if (explained := explanation(error)) is None:
                 traceback.print_exc()
-            return replace(outcome, failure=str(of_library or cause_of(error)), exit_code=1)
+            return replace(outcome, failure=str(explained or cause_of(error)), exit_code=1)
 
     def _run(self, cfg: DictConfig, hydra: Any) -> float | None:
         from embedgrad_cli.config.compose import config_of_job
@@ -113,9 +114,9 @@ def run_sweep(request: Request, line: CheckedLine) -> None:
 
     assert line.loader is not None
     refuse_group("--multirun")
-    with TemporaryDirectory() as nowhere:
+    with TemporaryDirectory() if request.dry_run is not None else nullcontext() as nowhere:
         # Hydra writes down what a sweep is; a forecast leaves nothing behind.
-        leaves_nothing = [f"hydra.sweep.dir={nowhere}"] * (request.dry_run is not None)
+        leaves_nothing = [f"hydra.sweep.dir={nowhere}"] * (nowhere is not None)
         try:
             batches = Hydra(task_name=request.command, config_loader=line.loader).multirun(
                 config_name=request.config_name or request.command,
@@ -128,7 +129,7 @@ def run_sweep(request: Request, line: CheckedLine) -> None:
         except EmbedgradError:
             raise
         except Exception as error:
-            if library_error(error) is None:
+            if explanation(error) is None:
                 raise
             raise SweepFailed(
                 f"the sweep ended early, because a launcher or sweeper failed: {cause_of(error)}. It may be that a job "

@@ -80,7 +80,7 @@ def run(config: EvaluateConfig) -> float | None:
         DataError: a row that is to be tested trained or selected an artifact (see `task.overlap`).
         UserError: `output_dir` holds a run with other settings, or on other data or another model, or another process
             is at work in it.
-        Stopped: asked to stop (Ctrl-C, SIGTERM); the answers so far are kept.
+        Stopped: asked to stop (Ctrl-C, SIGTERM, SIGHUP); the answers so far are kept.
         EndedElsewhere: in an evaluation of several processes, another one has ended it and says why.
     """
     launch = config.launch

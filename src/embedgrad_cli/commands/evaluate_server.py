@@ -57,7 +57,7 @@ def run(config: EvaluateConfig) -> float | None:
         DataError: a row that is to be tested trained or selected the artifact (see `task.overlap`).
         UserError: `output_dir` holds a run with other settings, on other data or by another model, or another process
             is at work in it.
-        Stopped: asked to stop (Ctrl-C, SIGTERM); the answers so far are kept.
+        Stopped: asked to stop (Ctrl-C, SIGTERM, SIGHUP); the answers so far are kept.
     """
     return run_evaluation(config, partial(_evaluate, config), partial(_check_done, config))
 

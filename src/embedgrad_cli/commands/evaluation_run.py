@@ -68,6 +68,8 @@ def _answered_before(config: EvaluateConfig, directory: RunDirectory, check_done
     if directory.is_finished:
         results = Results.read(directory.results)
         check_done(results.digests, directory)
+        if directory.was_killed_at_its_end:
+            _finish(config, directory)
         with tracked(directory.path, config.tracker):  # what the tracker does not have yet
             report.already_finished(directory.path, results)
         return results.primary_accuracy
@@ -76,6 +78,12 @@ def _answered_before(config: EvaluateConfig, directory: RunDirectory, check_done
         return regrade(config)
     report.answered(directory.path)
     return None
+
+
+def _finish(config: EvaluateConfig, directory: RunDirectory) -> None:
+    """What is done last, once there are results."""
+    report_of_run(directory.path, config.report)
+    directory.forget_unfinished()
 
 
 def answer_and_report(
@@ -115,12 +123,11 @@ def answer_and_report(
         return None
     if results is None:
         write_json_lines(directory.samples, sample_lines(answers, rows))
-        directory.answers.unlink()
+        directory.forget_unfinished()
         report.answered(directory.path)
         return None
     write_json_lines(directory.samples, sample_lines(answers, rows, outcomes))
     write_json(directory.results, results)
-    directory.answers.unlink()
     report.results(results, rows, outcomes, directory.path)
-    report_of_run(directory.path, config.report)
+    _finish(config, directory)
     return results.primary_accuracy

@@ -20,6 +20,7 @@ from embedgrad_cli.config.schema import ExportConfig
 from embedgrad_cli.core.prompt.artifact import Artifact, load_artifact
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.exports import writer_of
+from embedgrad_cli.storage.files import place_beside
 from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_lock import lock_export
 
@@ -41,7 +42,8 @@ def run(config: ExportConfig) -> None:
 
 def _write(artifact: Artifact, config: ExportConfig, output_dir: Path) -> str:
     """Returns: what is in the folder."""
-    partial = _place_beside(output_dir)
+    _check_free(output_dir)
+    partial = place_beside(output_dir)
     missing = [folder for folder in (partial, *partial.parents) if not folder.exists()]
     try:
         partial.mkdir(parents=True)
@@ -59,12 +61,8 @@ def _write(artifact: Artifact, config: ExportConfig, output_dir: Path) -> str:
     return written
 
 
-def _place_beside(output_dir: Path) -> Path:
-    """Where the export grows until it is whole.
-
-    Raises:
-        UserError: it would replace or remove something.
-    """
+def _check_free(output_dir: Path) -> None:
+    """Raises: UserError, if the export would replace or remove something."""
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise UserError(
             f"output_dir={output_dir} exists and is not an empty folder. Give another; nothing was changed."
@@ -74,13 +72,6 @@ def _place_beside(output_dir: Path) -> Path:
             f"output_dir={output_dir} is the folder you are in, and would be replaced. Give the name of a new one; "
             "nothing was changed."
         )
-    partial = output_dir.with_name(f"{output_dir.name}.partial")
-    if partial.exists():
-        raise UserError(
-            f"output_dir={output_dir}: an export grows in {partial}, which exists. If a stopped export left it, remove "
-            "it; or give another output_dir. Nothing was changed."
-        )
-    return partial
 
 
 def _cannot_write(output_dir: Path, error: BaseException) -> UserError:

@@ -72,7 +72,7 @@ def run(
     Raises:
         UserError: `output_dir` holds a run with other settings, or on other data or another model, or another process
             is at work in it.
-        Stopped: asked to stop (Ctrl-C, SIGTERM); what was done is kept.
+        Stopped: asked to stop (Ctrl-C, SIGTERM, SIGHUP); what was done is kept.
         EndedElsewhere: in a run of several processes, another one has ended it and says why.
     """
     launch = config.launch
@@ -93,7 +93,8 @@ def run(
                 with training.engine.running():
                     training.fit(on_validation)
                     accuracy = training.test()
-                report_of_run(directory.path, config.report and ranks.is_first)
+                if ranks.is_first:
+                    _finish(config, directory)
             return accuracy
 
 
@@ -153,14 +154,22 @@ def _engine(config: OptimizeConfig, model: LanguageModel, splits: Splits, render
     return VllmEngine(model, config.model, length, config.engine_args or {}, shares_device=True)
 
 
+def _finish(config: OptimizeConfig, directory: RunDirectory) -> None:
+    """What is done last, once there are results."""
+    report_of_run(directory.path, config.report)
+    directory.forget_unfinished()
+
+
 def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:
-    """Say what came out, if the run is one of this data and this model."""
+    """Say what came out, if the run is one of this data and this model. One that was killed at its end is completed."""
     results = Results.read(directory.results)
     if results.digests is None:
         warn_unchecked(directory.path)
     else:
         config, splits = load_for(replace(config, model=dated(config.model, results.digests)))
         check_digests(results.digests, _digests(config, load_tokenizer(config.model), splits), directory.path)
+    if directory.was_killed_at_its_end:
+        _finish(config, directory)
     report.already_finished(directory.path, results)
     return results.selection_accuracy
 

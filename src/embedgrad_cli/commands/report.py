@@ -12,13 +12,16 @@ examples:
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from embedgrad_cli.commands.flags import FlagParser
 from embedgrad_cli.comparison.runs import few, read_runs
 from embedgrad_cli.errors import CompareError, ConfigError
+from embedgrad_cli.storage.run_lock import lock_export
 
 OUTPUT = "output="
 SUFFIXES = (".html", ".htm")
@@ -58,10 +61,11 @@ def main(argv: Sequence[str]) -> int:
     from embedgrad_cli.reports.write import REPORT, write_run_report, write_runs_report
 
     file = Path(outputs[0] if outputs else Path(folders[0]) / REPORT)
-    if len(runs) == 1:
-        write_run_report(runs[0].paths[0], file)
-    else:
-        write_runs_report(runs, unfinished, folders, file)
+    with lock_export(file, "output") if os.access(file.parent, os.W_OK) else nullcontext():
+        if len(runs) == 1:
+            write_run_report(runs[0].paths[0], file)
+        else:
+            write_runs_report(runs, unfinished, folders, file)
     if unfinished:
         print(f"embedgrad: not finished and left out: {few(unfinished)}", file=sys.stderr)
     print(file)

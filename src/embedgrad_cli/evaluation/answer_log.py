@@ -97,6 +97,8 @@ class AnswerLog:
         """One line per row. A line that a killed run left half-written is cut off."""
         whole = 0
         for line in path.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n"):  # whole or not: what is appended next would stand on the same line
+                break
             try:
                 answers = [Answer(**fields) for fields in json.loads(line)]
                 self._answers[answers[0].id, answers[0].prompt_hash] = answers

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
@@ -15,6 +18,8 @@ from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.record import Json, Record
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where libyaml is there: ten times as fast
+PARTIAL = ".partial"
+_LEFTOVER = re.compile(rf"\.(?P<name>.+)\.[a-z0-9_]{{8}}{re.escape(PARTIAL)}", re.DOTALL)
 
 MOST_VALUES = 1_000_000  # in a YAML file
 
@@ -30,7 +35,7 @@ def stays_below(name: str) -> bool:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary file beside `path`, flush it to disk, rename it. Nobody ever sees half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -41,6 +46,26 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def place_beside(path: Path) -> Path:
+    """Where a folder can grow that takes the name `path` when it is whole. It is not made."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left of files and folders that grew in `folder`, or of that `name` alone.
+
+    Only for who holds the folder's lock: what another process writes just now looks the same.
+    """
+    for path in folder.iterdir():
+        leftover = _LEFTOVER.fullmatch(path.name)
+        if leftover is None or name not in (None, leftover["name"]):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Json | Record) -> None:

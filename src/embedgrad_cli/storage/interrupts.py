@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run stops at its next safe point, so that nothing that was done is lost.
+"""Ctrl-C, SIGTERM, a closed terminal: a run stops at its next safe point, so that nothing that was done is lost.
 
 with StopRequest():
     for batch in batches:
@@ -11,17 +11,20 @@ could not be done again. A signal concerns the whole process, so they need not b
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
 from embedgrad_cli.errors import EmbedgradError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
+SIGNALS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
 # With these submitit asks a job to put itself into the queue again; it has handlers of its own for them.
 REQUEUE = tuple(number for name in ("SIGUSR1", "SIGUSR2") if (number := getattr(signal, name, None)) is not None)
 
@@ -59,7 +62,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # signals cannot be caught elsewhere
-            ours = [number for number in SIGNALS if not _is_another_s(number)]
+            ours = [number for number in SIGNALS if not _is_another_s(number) and not _passes(number)]
             taken = [*ours, *(number for number in REQUEUE if _is_another_s(number))]
             self._before = {number: signal.signal(number, self._handle) for number in taken}
             StopRequest._active = self
@@ -73,6 +76,7 @@ class StopRequest:
             self._before[self._requeue](self._requeue, None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        _let_go_of_terminal(number)
         if number in REQUEUE:
             self._requeue = signal.Signals(number)
         elif self.requested:
@@ -83,7 +87,25 @@ class StopRequest:
 def _is_another_s(number: signal.Signals) -> bool:
     """Whether somebody has a handler for a signal that is not Python's own."""
     handler = signal.getsignal(number)
-    return callable(handler) and handler is not signal.default_int_handler
+    return callable(handler) and handler not in (signal.default_int_handler, _interrupt)
+
+
+def _let_go_of_terminal(number: int) -> None:
+    """Lose what is written to a terminal from now on, if it has been closed: to write to it would be an error."""
+    for stream in (1, 2) if number == HANGUP else ():
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):  # a character device, and no terminal
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _let_go_of_terminal(number)
+    signal.default_int_handler(number, frame)
+
+
+def _passes(number: signal.Signals) -> bool:
+    """Whether a closed terminal is to end nothing, as under nohup."""
+    return number == HANGUP and signal.getsignal(number) == signal.SIG_IGN
 
 
 def stop_if_asked() -> None:
@@ -115,15 +137,14 @@ def stops_wait() -> Iterator[None]:
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Within it SIGTERM does what Ctrl-C does: a KeyboardInterrupt, on whose way out half-written files are removed."""
-    catches = (
-        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    )
-    if catches:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+def signals_interrupt() -> Iterator[None]:
+    """Within it all of them do what Ctrl-C does: a KeyboardInterrupt, on whose way half-written files are removed."""
+    is_main = threading.current_thread() is threading.main_thread()
+    caught = [number for number in SIGNALS if is_main and signal.getsignal(number) == signal.SIG_DFL]
+    for number in caught:
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        if catches:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)

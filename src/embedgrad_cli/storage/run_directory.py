@@ -77,6 +77,16 @@ class RunDirectory:
         """Results are written last, so their file says that the run is complete."""
         return self.results.exists()
 
+    @property
+    def was_killed_at_its_end(self) -> bool:
+        """Whether there are results, and still what a run without results goes on from."""
+        return self.is_finished and (self.answers.exists() or self.partial_targets.exists())
+
+    def forget_unfinished(self) -> None:
+        """Remove what a run without results goes on from: the last that a run does."""
+        self.partial_targets.unlink(missing_ok=True)
+        self.answers.unlink(missing_ok=True)
+
     def append_metrics(self, row: StepMetrics | ValidationMetrics) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json_line(row))

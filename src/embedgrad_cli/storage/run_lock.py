@@ -28,6 +28,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from embedgrad_cli.errors import UserError
+from embedgrad_cli.storage.files import remove_leftovers
 from embedgrad_cli.storage.record import Record
 
 LOCK_FILE = ".lock"
@@ -62,7 +63,8 @@ class Holder(Record):
 def lock_run(output_dir: Path) -> Iterator[None]:
     """Within it, no other process writes into this run directory.
 
-    The folder is made if need be, and is gone afterwards if no run was written into it.
+    The folder is made if need be, and is gone afterwards if no run was written into it. What a killed process left half
+    written is removed.
 
     Raises:
         UserError: another process holds the lock, or the folder cannot be written.
@@ -75,33 +77,39 @@ def lock_run(output_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def lock_export(output_dir: Path) -> Iterator[None]:
+def lock_export(output_dir: Path, setting: str = "output_dir") -> Iterator[None]:
     """Within it, no other process exports to this folder. The lock is beside it, because it is renamed into its place.
+
+    Args: setting: what names the folder, or a file, on the command line.
 
     Raises: as `lock_run`.
     """
     place = output_dir.resolve()
-    with _lock(place.parent / f".{place.name}{LOCK_FILE}", output_dir, lambda: False):
+    with _lock(place.parent / f".{place.name}{LOCK_FILE}", output_dir, lambda: False, place.name, setting):
         yield
 
 
 @contextmanager
-def _lock(file: Path, output_dir: Path, keeps_file: Callable[[], bool]) -> Iterator[None]:
+def _lock(
+    file: Path, output_dir: Path, keeps_file: Callable[[], bool], of: str | None = None, setting: str = "output_dir"
+) -> Iterator[None]:
+    """Args: of: the name whose leftovers beside the lock are removed; None: all are."""
     missing = [folder for folder in file.parents if not folder.exists()]
     with ExitStack() as stack:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             stack.callback(_remove_folders, missing)
-            _take(file, stack)
+            if _take(file, stack):
+                remove_leftovers(file.parent, of)
         except Timeout:
             raise UserError(
-                f"output_dir={output_dir} is in use by {_holder(file)}. Wait until it has ended, or stop it, or give "
-                "another output_dir; nothing was written."
+                f"{setting}={output_dir} is in use by {_holder(file)}. Wait until it has ended, or stop it, or give "
+                f"another {setting}; nothing was written."
             ) from None
         except OSError as error:
             raise UserError(
-                f"output_dir={output_dir} cannot be used: {error.strerror or error}. Give a folder that can be "
-                "written, for instance output_dir=outputs/my-run."
+                f"{setting}={output_dir} cannot be used: {error.strerror or error}. Give a folder that can be "
+                f"written, for instance {setting}=outputs/my-run."
             ) from error
         try:
             yield
@@ -110,14 +118,16 @@ def _lock(file: Path, output_dir: Path, keeps_file: Callable[[], bool]) -> Itera
                 os.truncate(file, 0) if keeps_file() else file.unlink()
 
 
-def _take(file: Path, stack: ExitStack) -> None:
-    """Take the lock until the stack ends, and write down who has it."""
+def _take(file: Path, stack: ExitStack) -> bool:
+    """Take the lock until the stack ends, and write down who has it. Returns: whether this file system has locks."""
+    is_held = True
     try:
         # A lock that is the mere existence of a file would outlive its process.
         stack.enter_context(FileLock(file, timeout=PATIENCE, fallback_to_soft=False))
     except OSError as error:
         if isinstance(error, Timeout) or error.errno not in NO_LOCKS:
             raise
+        is_held = False
         log.warning(
             "%s: this file system has no locks (%s), so nothing keeps a second process out. Start one only.",
             file.parent,
@@ -126,6 +136,7 @@ def _take(file: Path, stack: ExitStack) -> None:
     with suppress(OSError):  # on a full disk the lock holds all the same, and the run says itself what is wrong
         # In place: a file that takes its name would be another file, which nobody has locked.
         file.write_text(json.dumps(Holder.this().to_json()) + "\n", encoding="utf-8")
+    return is_held
 
 
 def _holder(file: Path) -> str:

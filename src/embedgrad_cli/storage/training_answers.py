@@ -82,6 +82,8 @@ class TrainingAnswers:
             return []
         rows, whole = list[AnsweredRow](), 0
         for line in self.partial.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n"):  # whole or not: what is appended next would stand on the same line
+                break
             try:
                 rows.append(AnsweredRow.parse(line.decode(), str(self.partial)))
             except (UserError, UnicodeDecodeError):

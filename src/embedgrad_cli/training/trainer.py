@@ -124,7 +124,7 @@ class Training:
             on_validation: is told the step and the accuracy of each validation once its checkpoint is written.
 
         Raises:
-            Stopped: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
+            Stopped: asked to stop (Ctrl-C, SIGTERM, SIGHUP); a checkpoint was written.
             UserError, EngineError: a batch cannot be made, or not answered; a checkpoint was written.
             NonFiniteLoss: the loss is NaN or infinite; the best prompt so far is kept.
         """
@@ -168,7 +168,7 @@ class Training:
         """Answer the test split once with `none`, `seed`, a teacher and `optimized`, and write everything down.
 
         Raises:
-            Stopped: asked to stop (Ctrl-C, SIGTERM); the answers so far are kept.
+            Stopped: asked to stop (Ctrl-C, SIGTERM, SIGHUP); the answers so far are kept.
         """
         optimized = SoftPrompt(self.prompt.slots, self.prompt.seed, self.state.best_vectors)
         task, seeds = self.config.task, seeds_of(self.config.prompt)
@@ -203,7 +203,6 @@ class Training:
         self._save_artifact(optimized, known)
         write_json_lines(self.directory.samples, sample_lines(answers, arm_set.rows, outcomes))
         write_json(self.directory.results, results)
-        self.directory.answers.unlink()
         report.results(results, arm_set.rows, outcomes, self.directory.path)
         return self.state.validation.accuracy
 

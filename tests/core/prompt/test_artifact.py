@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tests.artifacts import plain_metadata, save_prompt
 from tests.conftest import make_model, optimize_config
 
@@ -36,6 +37,21 @@ def test_round_trip(tmp_path: Path, ids: tuple[tuple[int, ...], ...]) -> None:
     assert artifact.prompt.slots == prompt.slots
     assert artifact.metadata == metadata
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("tensor", ["soft_prompt", "seed_embedding"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_refused(tensor: str, value: float, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    prompt = SoftPrompt.from_seed(Slots(((5, 9),)), make_model())
+    save_artifact(path, prompt, metadata_for(((5, 9),)))
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors[tensor][1, 2] = value
+    save_file(tensors, path, metadata)
+    with pytest.raises(ArtifactError, match=rf"{tensor} holds NaN or infinity in 1 of"):
+        load_artifact(path)
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

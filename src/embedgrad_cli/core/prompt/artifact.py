@@ -147,7 +147,7 @@ def load_artifact(path: Path) -> Artifact:
     """Read an artifact onto the CPU.
 
     Raises:
-        ArtifactError: the file is missing, truncated, no safetensors file, or not one of embedgrad's.
+        ArtifactError: the file is missing, truncated, no safetensors file, not one of embedgrad's, or holds NaN.
     """
     metadata = read_header(path)
     ids = tuple(tuple(slot) for slot in metadata.seed.token_ids)
@@ -168,6 +168,12 @@ def load_artifact(path: Path) -> Artifact:
             f"artifact={path} is damaged: soft_prompt is {list(vectors.shape)} and seed_embedding "
             f"{list(seed.shape)}, but the seed has {expected} tokens. Write it again with `embedgrad optimize`."
         )
+    for name, tensor in (("soft_prompt", vectors), ("seed_embedding", seed)):
+        if not bool(tensor.isfinite().all()):
+            raise ArtifactError(
+                f"artifact={path} is damaged: {name} holds NaN or infinity in {int((~tensor.isfinite()).sum())} of "
+                f"{tensor.numel()} numbers. Write it again with `embedgrad optimize`."
+            )
     return Artifact(SoftPrompt(Slots(ids), seed, vectors), metadata, seen_rows)
 
 

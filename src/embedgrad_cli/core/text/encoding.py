@@ -152,7 +152,7 @@ def encode(
 
     Raises:
         TemplateError: a slot's tokens differ between examples because the query touches the prompt, or the chat
-            template refuses or rewrites a query.
+            template refuses or rewrites a query; or nothing stands before the answer.
         DataError: an example is longer than the model's context.
     """
     target_ids = _encode_targets(rows, prompt_template, append_end_token)
@@ -163,6 +163,11 @@ def encode(
         slots = slots or row_slots
         if row_slots != slots:
             raise _straddling(slots, row_slots, row.id, model.tokenizer)
+        if not tokens:
+            raise TemplateError(
+                f"example {row.id}: the model's tokenizer makes no token of what stands before the answer, so nothing "
+                "can be predicted from it. Give a template with more text in it, or a model with another tokenizer."
+            )
         example = Example(row.id, tokens, target_ids[row.target, row.choices])
         needed = len(tokens) + max(reserve, len(example.target) if fits_target else 0)
         if limit is None or needed <= limit:
