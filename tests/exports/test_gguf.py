@@ -32,6 +32,13 @@ def exported(case: Case, tmp_path: Path) -> tuple[GGUFReader, Path]:
     return GGUFReader(tmp_path / "out/model.gguf"), tmp_path / "folder"
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[GGUFReader, Path]:
+    """The file of one plain case, and the folder of `format=model`."""
+    folder = tmp_path_factory.mktemp("gguf")
+    return exported(make_case(folder), folder)
+
+
 def content(reader: GGUFReader, key: str) -> Any:
     return reader.fields[f"tokenizer.{key}"].contents()
 
@@ -69,9 +76,9 @@ def test_the_file_answers_like_embedgrad(tmp_path: Path) -> None:
         torch.testing.assert_close(found[: len(logits)], logits, rtol=1e-4, atol=1e-4)
 
 
-def test_the_prompts_tokens_are_read_and_never_answered(case: Case, tmp_path: Path) -> None:
-    """Control tokens, which llama.cpp is told to suppress; rows without a token are named as unused."""
-    reader, folder = exported(case, tmp_path)
+def test_the_prompts_tokens_are_read_and_never_answered(written: tuple[GGUFReader, Path]) -> None:
+    """Control tokens, which llama.cpp is told to suppress."""
+    reader, folder = written
     tokenizer = AutoTokenizer.from_pretrained(folder)
     kinds = [TokenType(kind) for kind in content(reader, "ggml.token_type")]
     texts = content(reader, "ggml.tokens")
@@ -84,8 +91,8 @@ def test_the_prompts_tokens_are_read_and_never_answered(case: Case, tmp_path: Pa
     assert all(texts[token] == text for text, token in tokenizer.get_vocab().items())
 
 
-def test_what_the_tokenizer_is(case: Case, tmp_path: Path) -> None:
-    reader, folder = exported(case, tmp_path)
+def test_what_the_tokenizer_is(written: tuple[GGUFReader, Path]) -> None:
+    reader, folder = written
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert content(reader, "chat_template") == tokenizer.chat_template
     assert content(reader, "ggml.pre") == "qwen2"  # as transformers splits text for this kind of model
@@ -177,9 +184,10 @@ def test_without_room(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert_refused(case.export("gguf", tmp_path / "out"), tmp_path, capsys.readouterr().err, "output_dir")
 
 
-def test_a_template_hears_nothing_of_thinking_but_what_it_was_told_in_training(tmp_path: Path) -> None:
-    """llama.cpp's server says `enable_thinking` to every template, and a rendering would be another one then."""
+def test_a_template_hears_nothing_but_what_it_was_told_in_training(tmp_path: Path) -> None:
+    """llama.cpp's server says to every template that it may think, and the day, and would render others then."""
     thinks = "{% if enable_thinking is defined %}{{ 'think' if enable_thinking else 'answer' }}{% endif %}"
+    thinks += "{% if date_string is defined %}{{ date_string }}{% endif %}"
     rendered = {}
     for told in (None, {"enable_thinking": False}):
         folder = tmp_path / ("told" if told else "untold")
@@ -189,6 +197,7 @@ def test_a_template_hears_nothing_of_thinking_but_what_it_was_told_in_training(t
         assert make_case(folder, tokenizer=tokenizer, told=told).export("gguf", folder / "out") == 0
         tokenizer.chat_template = content(GGUFReader(folder / "out/model.gguf"), "chat_template")
         messages = [{"role": "user", "content": "x"}]
-        rendered[told is None] = tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=True)
+        unasked: dict[str, Any] = {"enable_thinking": True, "date_string": "28 Nov 2026"}
+        rendered[told is None] = tokenizer.apply_chat_template(messages, tokenize=False, **unasked)
     assert rendered[True].startswith("<|im_start|>")
     assert rendered[False].startswith("answer<|im_start|>")

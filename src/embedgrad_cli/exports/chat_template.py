@@ -13,6 +13,7 @@ So a conversation of one user turn is rendered as in training, and every slot is
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from embedgrad_cli.core.model.pinned_template import Templates, each
@@ -53,9 +54,10 @@ UP_TO_ANSWER = """{%- set embedgrad_whole -%}
 {%- if add_generation_prompt -%}{%- set embedgrad_whole = embedgrad_whole ~ PREFIX -%}{%- endif -%}
 {{- embedgrad_whole[:-LENGTH] if embedgrad_whole.endswith(BLANK) else embedgrad_whole -}}"""
 
-# An undefined name makes the argument undefined; what it was told in training is set after this, and counts.
-UNTOLD = "{%- set THINKING = embedgrad_untold -%}"
-THINKING = "enable_thinking"
+# What llama.cpp's server tells every template unasked. An undefined name makes the argument undefined again; what it
+# was told in training is set after this, and counts.
+UNASKED = ("enable_thinking", "date_string", "datetime")
+UNTOLD = "{%- set ARGUMENT = embedgrad_untold -%}"
 
 ONE_TURN = """\
 {#- Written by embedgrad: a plain text with the optimised prompt and a place for one query. -#}
@@ -98,13 +100,15 @@ def up_to_answer(templates: Templates, prompt_template: PromptTemplate) -> Templ
 
 
 def told_nothing(templates: Templates) -> Templates:
-    """Templates that do not hear whether to think, unless they were told in training.
+    """Templates that do not hear of thinking and of today's date, unless they were told in training.
 
-    llama.cpp's server tells every template to think of its own accord, and some write other conversations then
-    (Gemma 4's).
+    llama.cpp's server tells them both, and some write other conversations then (Gemma 4's, Llama 3.1's).
     """
-    front = UNTOLD.replace("THINKING", THINKING)
-    return each(templates, lambda template: front + template if THINKING in template else template)
+
+    def front(template: str) -> str:
+        return "".join(UNTOLD.replace("ARGUMENT", name) for name in UNASKED if re.search(rf"\b{name}\b", template))
+
+    return each(templates, lambda template: front(template) + template)
 
 
 def plain(begin: str, turn: Turn) -> str:
