@@ -8,7 +8,7 @@ TRACKERS := .venv-trackers
 SERVING := .venv-serving
 
 .PHONY: setup demo real lab compare-methods test test-fast test-real test-report test-quantized test-trackers test-lm-eval
-.PHONY: test-serving test-serving-real lint docs
+.PHONY: test-serving test-serving-real torture torture-short lint docs
 .PHONY: bench bench-step bench-parts bench-evaluation bench-trainer bench-growth train-tiny clean
 
 setup: .venv/.installed
@@ -77,6 +77,14 @@ docs: .venv/.docs
 .venv/.docs: .venv/.installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
+
+# Kills, stops, full disks, little memory, two processes and numbers that are none, and what is left after them
+# (docs/reliability.md): 200 kills and 1,000 equal runs. The short one, of every kind a few, is part of .ci/run.
+torture: setup
+	$(BIN)/python scripts/run_torture.py
+
+torture-short: setup
+	$(BIN)/python scripts/run_torture.py --count 4 --out outputs/torture-short
 
 # Models of four and eight bits, in an environment of their own: where torchao is installed, transformers imports it with
 # every model.
