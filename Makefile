@@ -10,7 +10,7 @@ LLAMACPP := .venv-llamacpp
 
 .PHONY: setup demo real lab compare-methods lint docs
 .PHONY: test test-fast test-long test-real test-report test-quantized test-trackers test-lm-eval test-serving test-serving-real
-.PHONY: test-llamacpp test-llamacpp-real fuzz
+.PHONY: test-llamacpp test-llamacpp-real fuzz torture torture-short
 .PHONY: bench bench-step bench-parts bench-evaluation bench-trainer bench-growth train-tiny clean
 
 setup: .venv/.installed
@@ -85,6 +85,14 @@ docs: .venv/.docs
 .venv/.docs: .venv/.installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
+
+# Kills, stops, full disks, little memory, two processes and numbers that are none, and what is left after them
+# (docs/reliability.md): 200 kills and 1,000 equal runs. The short one, of every kind a few, is part of .ci/run.
+torture: setup
+	$(BIN)/python scripts/run_torture.py
+
+torture-short: setup
+	$(BIN)/python scripts/run_torture.py --count 4 --out outputs/torture-short
 
 # Models of four and eight bits, in an environment of their own: where torchao is installed, transformers imports it with
 # every model.

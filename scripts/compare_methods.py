@@ -35,7 +35,7 @@ from rich.table import Table
 
 from embedgrad_cli.errors import EmbedgradError, UserError
 from embedgrad_cli.storage.files import write_atomically
-from embedgrad_cli.storage.interrupts import sigterm_interrupts
+from embedgrad_cli.storage.interrupts import signals_interrupt
 from methods.cells import Cell, CellFailed, Execute, describe, in_own_process
 from methods.page import at_end_note, frozen_note, size_title
 from methods.problem import EMBEDDED, Problem
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str]) -> int:
         show_cells(cells)
         return 0
     title = args.title or Path(args.model).stem
-    with sigterm_interrupts():
+    with signals_interrupt():
         failed = run(cells, title, in_own_process, args.minutes)
     texts = [show(*table) for table in tables(cells)]
     if args.markdown:

@@ -22,9 +22,9 @@ def cases(bench: Bench, count: int, seed: int) -> Iterator[Case]:
 
 def _equal(bench: Bench, place: Path) -> list[str]:
     places = [furnish(place / str(number), bench.base) for number in range(AT_ONCE)]
-    processes = [start(COMMANDS["optimize"], one) for one in places]
+    processes = [start(COMMANDS["short"], one) for one in places]
     return [
         wrong
         for one, process in zip(places, processes, strict=True)
-        for wrong in bench.ends_as_undisturbed("optimize", one, process.wait())
+        for wrong in bench.ends_as_undisturbed("short", one, process.wait())
     ]

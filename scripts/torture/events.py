@@ -37,7 +37,7 @@ Act = Callable[[Event], None]  # called before the event; what it raises is what
 def watch(root: Path, act: Act) -> None:
     """Call `act` before each event below `root`, in this process and until it ends: audit hooks cannot be removed."""
     watched, real = os.fspath(root.resolve()), (io.open, os.fsync, fcntl.flock)
-    number, is_acting = 0, False
+    number, is_acting = 0, False  # what `act` itself does is no event
 
     def happens(kind: str, path: Any, half: Callable[[], None] = lambda: None) -> None:
         nonlocal number, is_acting
@@ -53,7 +53,7 @@ def watch(root: Path, act: Act) -> None:
     def audit(name: str, arguments: tuple[Any, ...]) -> None:
         if name == "open":
             path, _, flags = arguments
-            if isinstance(flags, int) and flags & WRITES:
+            if isinstance(flags, int) and flags & WRITES and not isinstance(path, int):  # which is open already
                 happens("open", path)
         elif name in ON_PATHS:
             happens(name.removeprefix("os."), arguments[0])
@@ -121,7 +121,7 @@ def fail_from(number: int, error: int, times: int | None = None) -> Act:
     def act(event: Event) -> None:
         if event.number < number or (times is not None and event.number >= number + times):
             return
-        if event.kind in ("open", "write", "fsync", "mkdir", "rename", "link", "symlink", "flock"):
+        if event.kind in ("open", "write", "fsync", "mkdir", "rename", "link", "symlink"):
             event.half()
             raise OSError(error, os.strerror(error), event.path)
 

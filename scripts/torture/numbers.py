@@ -92,7 +92,7 @@ def _at(bench: Bench, what: str, value: float, step: int, place: Path) -> list[s
                 prompt.vectors.grad[0, 0] = value
             return loss
 
-        trainer.set_gradient = set_gradient
+        trainer.set_gradient = set_gradient  # type: ignore[assignment]
 
     wrong = is_said(run(OPTIMIZE, place, hook), (1,)) + half_written(place) + not_numbers(place)
     return wrong + bench.run_again("optimize", place)

@@ -64,7 +64,7 @@ def _on_phase(act: Callable[[str], None]) -> None:
         begin(self, name)
         act(name)
 
-    Stopwatch.begin = begun  # type: ignore[method-assign]
+    Stopwatch.begin = begun  # type: ignore[method-assign, assignment]
 
 
 def _in_phase(bench: Bench, way: signal.Signals | str, number: int, place: Path) -> list[str]:

@@ -45,6 +45,7 @@ TRAINED = "trained/prompt.safetensors"
 FORMATS = ("embeds", "peft", "model", "text", "hub")
 COMMANDS = {
     "optimize": OPTIMIZE,
+    "short": [*OPTIMIZE, "train.steps=1", "report=false"],
     "verified": [*OPTIMIZE, "objective=verified"],
     "evaluate": ["evaluate", f"artifact={TRAINED}", "device=cpu", f"output_dir={RUN}", "--quiet"],
     **{f"export {name}": ["export", f"artifact={TRAINED}", f"format={name}", f"output_dir={RUN}"] for name in FORMATS},

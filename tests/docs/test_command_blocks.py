@@ -31,6 +31,7 @@ NOT_RUN = {
     "python scripts/compare_methods.py *": "needs a real model and its data; tests/scripts has it with a tiny one",
     "python scripts/report_pictures.py *": "needs a browser; `make test-report` opens reports in one",
     "python scripts/results_page.py *": "needs finished cells; tests/scripts has some",
+    "python scripts/run_torture.py *": "takes minutes; `make torture-short` runs a few cases of every kind",
     "python scripts/sweep_page.py *": "needs finished runs; tests/scripts has some",
     "torchrun *": PROCESSES,
     "embedgrad optimize launch.processes=*": PROCESSES,

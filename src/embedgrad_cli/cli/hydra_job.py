@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from embedgrad_cli.cli.library_failure import explanation
 from embedgrad_cli.commands import run_forecast, run_job, run_processes
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ConfigError, EmbedgradError
@@ -40,7 +41,11 @@ def run_once(request: Request, line: CheckedLine) -> None:
             return run(request, config, overrides)
         except EmbedgradError as error:  # of which Hydra would say that a job failed, and with which overrides
             failures.append(error)
-            return None
+        except Exception as error:
+            if (explained := explanation(error)) is None:
+                raise
+            failures.append(explained)
+        return None
 
     callbacks = Callbacks(line.composed)
     callbacks.on_run_start(config=line.composed, config_name=request.command)

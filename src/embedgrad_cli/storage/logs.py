@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Self
@@ -11,6 +12,17 @@ from embedgrad_cli.errors import EmbedgradError
 from embedgrad_cli.storage.visible_text import VisibleFormatter
 
 PACKAGE = "embedgrad_cli"
+
+
+class _LogFile(logging.FileHandler):
+    """A file that loses what there is no room for: what the run itself cannot write, it says."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 class RunLog:
@@ -51,7 +63,7 @@ class RunLog:
 
     def write_to(self, path: Path) -> None:
         """Write what was collected, and everything from now on, to a file."""
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = _LogFile(path, encoding="utf-8")
         file.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._collected.setTarget(file)
         self._collected.flush()
