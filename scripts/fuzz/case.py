@@ -21,7 +21,7 @@ from unittest import mock
 
 from embedgrad_cli.cli.main import main
 from embedgrad_cli.errors import EmbedgradError
-from embedgrad_cli.storage.visible_text import visible
+from embedgrad_cli.guards.visible_text import visible
 
 SECONDS = 30.0  # of computing, for one case; the limits of templates and patterns are below it
 HUNG = 300  # seconds of the clock, after which the whole process ends and says where it was

@@ -18,7 +18,9 @@ from tests.exports.test_refusals import assert_refused
 from tokenizers import Regex, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from embedgrad_cli.exports import gguf, gguf_tokenizer, modelfile
+from embedgrad_cli.exports import gguf
+from embedgrad_cli.exports.llamacpp import modelfile
+from embedgrad_cli.exports.llamacpp import tokenizer as gguf_tokenizer
 
 Capture = pytest.CaptureFixture[str]
 QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"

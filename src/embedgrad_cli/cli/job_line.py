@@ -15,7 +15,7 @@ from embedgrad_cli.cli.names import MODES, PUSH, QUIET, SEARCH
 from embedgrad_cli.cli.sweep import run_sweep
 from embedgrad_cli.config.arm_spec import quote_texts
 from embedgrad_cli.errors import ConfigError
-from embedgrad_cli.storage.visible_text import visible
+from embedgrad_cli.guards.visible_text import visible
 
 
 def run_line(command: str, words: list[str]) -> int:

@@ -16,9 +16,9 @@ from embedgrad_cli.cli.names import COMMANDS, INTERRUPTED, JOBS
 from embedgrad_cli.commands import flag_command
 from embedgrad_cli.config.spelling import nearest
 from embedgrad_cli.errors import ConfigError, EmbedgradError, EndedElsewhere
+from embedgrad_cli.guards.visible_text import shortened, visible
 from embedgrad_cli.parallel.environment import speaks
 from embedgrad_cli.storage.interrupts import signals_interrupt
-from embedgrad_cli.storage.visible_text import shortened, visible
 
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 

@@ -36,7 +36,7 @@ from embedgrad_cli.comparison.runs import Run, few, name_templates, pool_folds, 
 from embedgrad_cli.comparison.table import FORMATS, HEADINGS, heading, title
 from embedgrad_cli.config.spelling import natural, nearest
 from embedgrad_cli.errors import CompareError, UserError
-from embedgrad_cli.storage.visible_text import visible
+from embedgrad_cli.guards.visible_text import visible
 
 CANDIDATE = "candidate"  # sorts by the test accuracy of each run's own candidate
 

@@ -21,8 +21,8 @@ from embedgrad_cli.config import checks
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.prompt.inspection import inspect
 from embedgrad_cli.errors import ConfigError
+from embedgrad_cli.guards.visible_text import visible
 from embedgrad_cli.storage.artifact_header import read_header
-from embedgrad_cli.storage.visible_text import visible
 
 if TYPE_CHECKING:
     from embedgrad_cli.core.prompt.artifact import Artifact

@@ -13,8 +13,8 @@ from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.core.prompt.artifact import identity
 from embedgrad_cli.core.prompt.inspection import Inspection
 from embedgrad_cli.evaluation.significance import verdict
+from embedgrad_cli.guards.console import Console
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TemplateRecord
-from embedgrad_cli.storage.console import Console
 
 ORDER = ("none", "seed", "optimized")
 NO_MEANING = "Nearest tokens are not meanings: vectors close to a text may do something else than the text."

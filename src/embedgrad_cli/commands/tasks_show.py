@@ -17,7 +17,7 @@ from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.core.text.template_additions import added_by
 from embedgrad_cli.errors import TemplateError
-from embedgrad_cli.storage.console import Console
+from embedgrad_cli.guards.console import Console
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Row, Splits
 

@@ -25,7 +25,7 @@ from embedgrad_cli.comparison.entries import (
 from embedgrad_cli.config.arm_spec import legend, short_names
 from embedgrad_cli.config.spelling import one_line
 from embedgrad_cli.evaluation.significance import show_p
-from embedgrad_cli.storage.visible_text import visible
+from embedgrad_cli.guards.visible_text import visible
 
 HEADINGS = {
     VALIDATION: "validation",
@@ -256,7 +256,7 @@ def _print_table(groups: Sequence[Sequence[Entry]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from embedgrad_cli.storage.console import Console
+    from embedgrad_cli.guards.console import Console
 
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:

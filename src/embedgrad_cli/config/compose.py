@@ -34,8 +34,8 @@ from embedgrad_cli.config.plugins import not_installed, sweeper_problems
 from embedgrad_cli.config.recorded import Recorded
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ArtifactError, ConfigError, UserError
+from embedgrad_cli.guards.limits import TookTooLong, at_most, with_memory
 from embedgrad_cli.storage.artifact_header import read_header
-from embedgrad_cli.storage.limits import TookTooLong, at_most, with_memory
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.run_directory import read_settings
 

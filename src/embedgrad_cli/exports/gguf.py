@@ -17,10 +17,16 @@ from embedgrad_cli.config.schema import ExportConfig
 from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.exports.artifact_source import Source, open_source
-from embedgrad_cli.exports.gguf_tokenizer import Vocabulary, pre_tokenizer_of, vocabulary_of
-from embedgrad_cli.exports.gguf_weights import FileTensor, add_settings, check_architecture, file_tensors, write_tensors
+from embedgrad_cli.exports.llamacpp.modelfile import modelfile
+from embedgrad_cli.exports.llamacpp.tokenizer import Vocabulary, pre_tokenizer_of, vocabulary_of
+from embedgrad_cli.exports.llamacpp.weights import (
+    FileTensor,
+    add_settings,
+    check_architecture,
+    file_tensors,
+    write_tensors,
+)
 from embedgrad_cli.exports.model import changed_tensors, never_answered, token_names, tokenizer_with_prompt
-from embedgrad_cli.exports.modelfile import modelfile
 
 FILE = "model.gguf"
 MODELFILE = "Modelfile"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from embedgrad_cli.errors import EmbedgradError
-from embedgrad_cli.storage.visible_text import VisibleFormatter
+from embedgrad_cli.guards.visible_text import VisibleFormatter
 
 PACKAGE = "embedgrad_cli"
 

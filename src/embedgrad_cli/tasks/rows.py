@@ -10,7 +10,7 @@ from typing import Any
 from embedgrad_cli.config.fields import DATA_FIELD
 from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.errors import ConfigError, DataError, EmbedgradError
-from embedgrad_cli.storage.limits import TookTooLong, at_most
+from embedgrad_cli.guards.limits import TookTooLong, at_most
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.defects import Defects, Source
 from embedgrad_cli.tasks.row_template import RowTemplate, as_text, value_at

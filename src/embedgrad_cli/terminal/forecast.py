@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embedgrad_cli.forecast.figures import Forecast, TimeFigures, WorkFigures
-from embedgrad_cli.storage.console import Console
+from embedgrad_cli.guards.console import Console
 from embedgrad_cli.terminal.report import NARROWEST
 
 GIGA = 1e9

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, TemplateSyntaxError
 
 from embedgrad_cli.errors import ModelError, first_line
-from embedgrad_cli.storage.limits import TookTooLong, at_most, with_memory
+from embedgrad_cli.guards.limits import TookTooLong, at_most, with_memory
 
 SECONDS = 2.0  # of computing, for one conversation; the usual one takes less than a millisecond
 BYTES = 1 << 30

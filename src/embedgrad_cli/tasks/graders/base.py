@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from embedgrad_cli.storage.limits import TookTooLong, at_most
+from embedgrad_cli.guards.limits import TookTooLong, at_most
 from embedgrad_cli.tasks.graders.places import places, without_thoughts
 
 READING_SECONDS = 5.0  # of computing, for one output; an endless row of numbers takes the square of its length

@@ -16,11 +16,11 @@ from tests.chat_server import chat_server
 
 from embedgrad_cli.cli.main import main
 from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact
-from embedgrad_cli.storage.console import Console
+from embedgrad_cli.guards.console import Console
+from embedgrad_cli.guards.visible_text import shortened, visible
 from embedgrad_cli.storage.logs import RunLog
-from embedgrad_cli.storage.visible_text import shortened, visible
 
-OLD_RUN = Path(__file__).parent / "old_run"
+OLD_RUN = Path(__file__).parents[1] / "storage" / "old_run"
 Capture = pytest.CaptureFixture[str]
 # Set the title, clear the screen, go up a line; the last one in the 8-bit form that some terminals know.
 NASTY = "\x1b]0;owned\x07\x1b[2J\x1b[1A\rfine\x08\x9b2Jnow"

@@ -8,7 +8,7 @@ from typing import Any
 import rich.console
 from rich.segment import Segment
 
-from embedgrad_cli.storage.visible_text import visible
+from embedgrad_cli.guards.visible_text import visible
 
 
 class Console(rich.console.Console):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from embedgrad_cli.storage.limits import TookTooLong, at_most
+from embedgrad_cli.guards.limits import TookTooLong, at_most
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers of computing time")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import jinja2
 
-from embedgrad_cli.exports.gguf_tokenizer import Vocabulary
+from embedgrad_cli.exports.llamacpp.tokenizer import Vocabulary
 
 Conversation = Sequence[tuple[str, str]]  # role and content
 # Contents that no template has itself; none is in another.
