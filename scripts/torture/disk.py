@@ -89,7 +89,7 @@ def cases(bench: Bench, count: int, seed: int) -> Iterator[Case]:
                         *(KIND, "small file system (tmpfs)", command, f"disk-{dashed}-small-{i}"),
                         partial(_small, bench, command, chance.random()),
                     )
-    for known in KNOWN if count >= 100 else chance.sample(KNOWN, 2):
+    for known in KNOWN:
         yield Case(
             *(KIND, "a folder where a file should be", "optimize", f"disk-optimize-folder-{known}"),
             partial(_folder_for_file, bench, known),

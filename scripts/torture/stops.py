@@ -25,8 +25,7 @@ def cases(bench: Bench, count: int, seed: int) -> Iterator[Case]:
     """Every phase of an optimisation with every signal, and the other commands at random moments."""
     chance = random.Random(f"{KIND} {seed}")
     phases = phases_of(bench, "optimize")
-    chosen = range(len(phases)) if count >= 100 else sorted(chance.sample(range(len(phases)), 3))
-    for number in chosen:
+    for number in range(len(phases)):
         for way in (*SIGNALS, CLOSED):
             fault = f"{_name(way)} in a phase"
             name = f"stop-optimize-{_name(way).replace(' ', '-')}-{number}-{phases[number].replace(' ', '-')}"
