@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torture.cases import Bench, Case, half_written, is_said
+from torture.cases import Bench, Case, is_said
+from torture.check import half_written
 from torture.work import COMMANDS, FORMATS, OPTIMIZE, RUN, SHAPE, TRAINED, in_child, run
 
 KIND = "numbers"
