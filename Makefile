@@ -92,7 +92,7 @@ torture: setup
 	$(BIN)/python scripts/run_torture.py
 
 torture-short: setup
-	$(BIN)/python scripts/run_torture.py --count 4 --out outputs/torture-short
+	$(BIN)/python scripts/run_torture.py --count 20 --sample 8 --out outputs/torture-short
 
 # Models of four and eight bits, in an environment of their own: where torchao is installed, transformers imports it with
 # every model.

@@ -1,6 +1,7 @@
 """Faults on purpose: kills, stops, full disks, little memory, numbers that are none. What is survived, as a table.
 
-    python scripts/run_torture.py [--kinds kills stops …] [--count N] [--seed N] [--out DIR] [--only PATTERN]
+    python scripts/run_torture.py [--kinds kills stops …] [--count N] [--sample N] [--seed N] [--out DIR]
+                                  [--only PATTERN]
 
 Each fault is a case with a name, and follows from the seed: --only 'kill-optimize-at-1*' runs those alone. A case is
 run in a folder of its own, which is kept where something was wrong. The exit code is 1 if anything was not survived.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import sys
 import time
@@ -57,6 +59,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--count", type=int, default=200, help="of kills; the other kinds have their share (%(default)s)"
     )
+    parser.add_argument("--sample", type=int, metavar="N", help="so many cases of each kind, drawn by the seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("outputs/torture"), metavar="DIR", help="%(default)s")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="cases whose name is like this")
@@ -65,9 +68,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def cases(bench: Bench, args: argparse.Namespace) -> Iterator[Case]:
     for kind in args.kinds:
-        for case in KINDS[kind].cases(bench, args.count, args.seed):
-            if fnmatchcase(case.name, args.only):
-                yield case
+        found = [case for case in KINDS[kind].cases(bench, args.count, args.seed) if fnmatchcase(case.name, args.only)]
+        if args.sample is not None and args.sample < len(found):
+            chosen = random.Random(f"{kind} {args.seed}").sample(range(len(found)), args.sample)
+            found = [found[number] for number in sorted(chosen)]
+        yield from found
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torture.check import contents, differences, half_written, is_traceback
+from torture.check import contents, differences, is_traceback
 from torture.events import Event, watch
 from torture.work import COMMANDS, RUN, Ended, furnish, run
 
@@ -127,6 +127,3 @@ def spread(number: int, many: int, chance: random.Random) -> list[int]:
     if number >= many:
         return list(range(1, many + 1))
     return sorted(1 + int((i + chance.random()) * many / number) for i in range(number))
-
-
-__all__ = ["Bench", "Case", "Outcome", "Undisturbed", "half_written", "is_said", "spread", "try_case"]

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from torture.cases import Bench, Case, half_written, is_said, spread
+from torture.cases import Bench, Case, is_said, spread
+from torture.check import half_written
 from torture.events import Event, fail_from, watch
 from torture.work import COMMANDS, RUN, Ended, in_child, run
 
@@ -89,7 +90,7 @@ def cases(bench: Bench, count: int, seed: int) -> Iterator[Case]:
                         *(KIND, "small file system (tmpfs)", command, f"disk-{dashed}-small-{i}"),
                         partial(_small, bench, command, chance.random()),
                     )
-    for known in KNOWN if count >= 100 else chance.sample(KNOWN, 2):
+    for known in KNOWN:
         yield Case(
             *(KIND, "a folder where a file should be", "optimize", f"disk-optimize-folder-{known}"),
             partial(_folder_for_file, bench, known),

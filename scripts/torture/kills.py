@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from torture.cases import Bench, Case, half_written, spread
+from torture.cases import Bench, Case, spread
+from torture.check import half_written
 from torture.events import kill_at, watch
 from torture.work import COMMANDS, start
 

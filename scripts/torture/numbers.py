@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torture.cases import Bench, Case, half_written, is_said
+from torture.cases import Bench, Case, is_said
+from torture.check import half_written
 from torture.work import COMMANDS, FORMATS, OPTIMIZE, RUN, SHAPE, TRAINED, in_child, run
 
 KIND = "numbers"
@@ -23,12 +23,7 @@ CELLS = ("NaN", "Infinity", "-Infinity", "1e999", "null", '""')
 
 
 def cases(bench: Bench, count: int, seed: int) -> Iterator[Case]:
-    chance = random.Random(f"{KIND} {seed}")
-    everything = list(_every(bench))
-    yield from everything if count >= 100 else chance.sample(everything, min(len(everything), 8))
-
-
-def _every(bench: Bench) -> Iterator[Case]:
+    """All of them, whatever `count` and `seed`."""
     for what, value in VALUES.items():
         for tensor in TENSORS:
             for command, argv in (("optimize", OPTIMIZE), ("evaluate", [*PLAIN, "arms=[none,seed]"])):

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from torture.cases import Bench, Case, half_written, is_said
+from torture.cases import Bench, Case, is_said
+from torture.check import half_written
 from torture.work import COMMANDS, start
 
 KIND = "stops"
@@ -25,8 +26,7 @@ def cases(bench: Bench, count: int, seed: int) -> Iterator[Case]:
     """Every phase of an optimisation with every signal, and the other commands at random moments."""
     chance = random.Random(f"{KIND} {seed}")
     phases = phases_of(bench, "optimize")
-    chosen = range(len(phases)) if count >= 100 else sorted(chance.sample(range(len(phases)), 3))
-    for number in chosen:
+    for number in range(len(phases)):
         for way in (*SIGNALS, CLOSED):
             fault = f"{_name(way)} in a phase"
             name = f"stop-optimize-{_name(way).replace(' ', '-')}-{number}-{phases[number].replace(' ', '-')}"

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from torture.cases import Bench, Case, half_written, is_said, spread
+from torture.cases import Bench, Case, is_said, spread
+from torture.check import half_written
 from torture.events import Event, watch
 from torture.work import COMMANDS, Process, run, start
 
