@@ -167,7 +167,7 @@ $(LLAMACPP)/.installed: constraints-llamacpp.txt | .venv/.installed
 	  -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" -DLLAMA_ALL_WARNINGS=OFF \
 	  -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF \
 	  -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF
-	cmake --build $(LLAMACPP)/build --target llama-server llama-quantize --parallel
+	cmake --build $(LLAMACPP)/build --target llama-server llama-quantize --parallel 2
 	touch $@
 
 # Thousands of broken and hostile inputs, in under an hour on one core; the seeds of what was found stand in the file.

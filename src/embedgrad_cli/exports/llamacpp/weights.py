@@ -6,6 +6,7 @@ wants a Llama's queries and keys, and which settings it takes from the file.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -135,6 +136,10 @@ def write_tensors(writer: GGUFWriter, tensors: Sequence[FileTensor], file: Path)
         writer.write_ti_data_to_file()
         for tensor in tensors:
             writer.write_tensor_data(tensor.load())
+    except OSError as error:
+        if error.errno is None:  # numpy counts the bytes that it wrote, and leaves out why they are too few
+            raise OSError(errno.EIO, "the disk is full, or files may not be so large") from error
+        raise
     finally:
         writer.close()
 
