@@ -136,6 +136,7 @@ def run(argv: Sequence[str], place: Path, hook: Callable[[], None] | None = None
 def _child(argv: Sequence[str], place: Path, hook: Callable[[], None] | None, files: tuple[Path, Path] | None) -> None:
     code = 1
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell turns off in the background
         os.chdir(place)
         for number, file in enumerate((Path(os.devnull), *files)) if files else ():
             os.dup2(os.open(file, os.O_RDWR | os.O_CREAT, 0o644), number)
