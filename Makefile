@@ -132,7 +132,7 @@ $(SERVING)/.installed: constraints-serving.txt
 	$(SERVING)/bin/pip install --quiet --no-deps -r constraints-serving.txt
 	touch $@
 
-# Thousands of broken and hostile inputs, in under an hour on one core; the seeds of what was found stand in the file.
+# Thousands of broken and hostile inputs; the seeds of what was found stand in the file.
 # make fuzz FUZZ='--only tables --tries 100 --seed 7'
 fuzz: setup
 	$(BIN)/python scripts/fuzz_inputs.py --out outputs/fuzz.json $(FUZZ)
