@@ -170,7 +170,7 @@ $(LLAMACPP)/.installed: constraints-llamacpp.txt | .venv/.installed
 	cmake --build $(LLAMACPP)/build --target llama-server llama-quantize --parallel 2
 	touch $@
 
-# Thousands of broken and hostile inputs, in under an hour on one core; the seeds of what was found stand in the file.
+# Thousands of broken and hostile inputs; the seeds of what was found stand in the file.
 # make fuzz FUZZ='--only tables --tries 100 --seed 7'
 fuzz: setup
 	$(BIN)/python scripts/fuzz_inputs.py --out outputs/fuzz.json $(FUZZ)

@@ -29,12 +29,20 @@ def test_a_file_of_ones_own(words: list[str], content: str, tmp_path: Path, monk
     assert "mine.yaml: " in "".join(line.problems)
 
 
-@pytest.mark.parametrize("content", [b"\xdc: 1\n", b"a: \x00\n", b"a: [\n"], ids=["encoding", "zero", "syntax"])
+@pytest.mark.parametrize("content", [b"\xdc: 1\n", b"a: \x00\n", b"a: [\n", b"null: 1\n"])
 def test_a_broken_file_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "task").mkdir()
     (tmp_path / "task/mine.yaml").write_bytes(content)
     (problem,) = check_line(Request("optimize", ["task=mine"], str(tmp_path))).problems
     assert problem.count("mine.yaml") == 1
+
+
+def test_another_broken_file_is_not_blamed(tmp_path: Path) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task/mine.yaml").write_bytes(b"\xdc: [\n")
+    line = check_line(Request("optimize", ["model=none-such", "+task.split.x.y=${a"], str(tmp_path)))
+    assert line.problems
+    assert not any("mine.yaml" in problem for problem in line.problems)
 
 
 def test_a_key_that_is_a_number(tmp_path: Path) -> None:

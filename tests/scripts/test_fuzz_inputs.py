@@ -13,7 +13,8 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 OLD_RUN = Path(__file__).parents[1] / "storage/old_run"
 # As many as a few seconds allow.
-TRIES = {"artifacts": 60, "lines": 8, "trees": 8, "tables": 100, "chat-templates": 4}
+NAME = "input"
+TRIES = {"artifacts": 25, "lines": 6, "trees": 6, "tables": 80, "chat-templates": 3}
 
 
 @pytest.fixture
@@ -40,13 +41,13 @@ def test_every_run_folder_does(script: ModuleType, tmp_path: Path) -> None:
 def cases(script: ModuleType, call: Any) -> Any:
     """Texts of some length as a file, which `call` is given."""
     return script.tables.texts.map(
-        lambda text: script.Case({"a": text.encode(errors="replace")}, call=call, names=("a",))
+        lambda text: script.Case({NAME: text.encode(errors="replace")}, call=call, names=(NAME,))
     )
 
 
 def test_a_fault_is_found_and_found_again(script: ModuleType) -> None:
     def call(folder: Path) -> None:
-        if len((folder / "a").read_bytes()) > 2:
+        if len((folder / NAME).read_bytes()) > 2:
             raise ZeroDivisionError
 
     once, again = (script.fuzz("tables", cases(script, call), 20, 0) for _ in range(2))
@@ -60,8 +61,12 @@ def test_what_a_fault_is(harm: str, script: ModuleType, monkeypatch: pytest.Monk
 
     def call(folder: Path) -> None:
         if harm == "changes":
-            (folder / "a").write_text("something else")
-        raise EmbedgradError("a") if harm == "is not ours" else UserError({"names nothing": "?"}.get(harm, "a\x1b"))
+            (folder / NAME).write_text("something else")
+        raise (
+            EmbedgradError(NAME)
+            if harm == "is not ours"
+            else UserError({"names nothing": "?"}.get(harm, f"{NAME}\x1b"))
+        )
 
     if harm == "commands the terminal":
         monkeypatch.setattr("fuzz.case.visible", str)

@@ -33,7 +33,7 @@ from embedgrad_cli.config.overrides import OverrideChecker
 from embedgrad_cli.config.plugins import not_installed, sweeper_problems
 from embedgrad_cli.config.recorded import Recorded
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
-from embedgrad_cli.errors import ArtifactError, ConfigError, UserError
+from embedgrad_cli.errors import ArtifactError, ConfigError, UserError, first_line
 from embedgrad_cli.guards.limits import TookTooLong, at_most, with_memory
 from embedgrad_cli.storage.artifact_header import read_header
 from embedgrad_cli.storage.record import Json
@@ -145,23 +145,17 @@ class Composer:
         try:
             with _ending() as ended:
                 yield
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
             raise ConfigError([self._named(_plain_words(error))]) from error
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise ConfigError([_plain_words(error)]) from error
         if not ended:
             raise ConfigError([self._named(ENDLESS)])
 
     def _named(self, problem: str) -> str:
-        """A problem with the first of the user's own files that may be its cause: libraries do not always name it."""
+        """A problem with the one of the user's own files that has it by itself: libraries do not always name it."""
         folders = [Path(s.path) for s in self.loader.get_sources() if s.provider == "command-line"]
-        for file in (file for folder in folders for file in sorted(folder.rglob("*.yaml"))):
-            content = _content_of(file)
-            if content is None or (problem == ENDLESS and "defaults" in content):
-                return problem if str(file) in problem else f"{file}: {problem}"
-            if content == ENDLESS:
-                return f"{file}: {ENDLESS}"
-        return problem
+        files = (file for folder in folders for file in sorted(folder.rglob("*.yaml")))
+        cause = next((file for file in files if _fault_of(file, problem)), None)
+        return problem if cause is None or str(cause) in problem else f"{cause}: {problem}"
 
 
 def config_of(request: Request) -> Config:
@@ -294,14 +288,15 @@ def _ending() -> Iterator[list[None]]:
         ended.append(None)
 
 
-def _content_of(file: Path) -> Any:
-    """What a YAML file holds: None where it cannot be read, `ENDLESS` where that has no end."""
-    with _ending() as ended:
-        try:
-            return OmegaConf.load(file)
-        except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
-            return None
-    return None if ended else ENDLESS
+def _fault_of(file: Path, problem: str) -> bool:
+    """Whether a YAML file has a problem by itself; of those without an end, it may be its defaults list."""
+    try:
+        with _ending():
+            content = OmegaConf.load(file)
+            return problem == ENDLESS and "defaults" in content
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        return first_line(error) in problem
+    return problem == ENDLESS
 
 
 def _plain_words(error: Exception) -> str:
