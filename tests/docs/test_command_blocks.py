@@ -44,7 +44,7 @@ NOT_RUN = {
     "vllm serve *": SERVER,
     "llama-server *": "starts a server; `make test-llamacpp` does",
     "llama-quantize *": "needs llama.cpp",
-    "ollama *": "needs Ollama; tests/exports/test_gguf.py has what the Modelfile is made of",
+    "ollama *": "needs Ollama; tests/exports/test_format_gguf.py has what the Modelfile is made of",
     "embedgrad evaluate * engine=vllm": SERVER,
     "embedgrad optimize * engine=vllm *": SERVER,
     "python scripts/time_engines.py *": SERVER,
