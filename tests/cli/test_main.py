@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from tests.artifacts import plain_metadata, write_header
 from embedgrad_cli import __version__
 from embedgrad_cli.cli import hydra_job
 from embedgrad_cli.cli import main as cli
-from embedgrad_cli.errors import DataError, EmbedgradError
+from embedgrad_cli.errors import ConfigError, DataError, EmbedgradError
 from embedgrad_cli.storage.interrupts import Stopped
 
 Received = list[Any]
@@ -281,6 +283,23 @@ def test_failures_have_their_exit_code(
 
     assert cli.main(["optimize", "output_dir=out"]) == code
     assert capsys.readouterr().err == f"embedgrad: {str(error) or 'interrupted.'}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("made", [ConfigError(["the configs do not compose."]), AttributeError("'NoneType'")])
+def test_an_interrupt_stays_one_whatever_a_library_makes_of_it(
+    number: signal.Signals, made: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(argv: list[str]) -> int:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        raise made
+
+    monkeypatch.setattr(cli, "_dispatch", interrupted)
+    before = signal.getsignal(number)
+    assert cli.main(["optimize"]) == 130
+    assert capsys.readouterr().err == "embedgrad: interrupted.\n"
+    assert signal.getsignal(number) == before
 
 
 def test_a_stopped_job_stops_the_sweep(

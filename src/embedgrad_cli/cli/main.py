@@ -18,7 +18,7 @@ from embedgrad_cli.config.spelling import nearest
 from embedgrad_cli.errors import ConfigError, EmbedgradError, EndedElsewhere
 from embedgrad_cli.guards.visible_text import shortened, visible
 from embedgrad_cli.parallel.environment import speaks
-from embedgrad_cli.storage.interrupts import signals_interrupt
+from embedgrad_cli.storage.interrupts import Interruption, signals_interrupt
 
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 
@@ -32,23 +32,31 @@ def main(argv: list[str] | None = None) -> int:
     except EndedElsewhere as error:
         return error.exit_code
     except EmbedgradError as error:
+        if Interruption.has_come and error.exit_code != INTERRUPTED:
+            return _interrupted("")
         if speaks() or not isinstance(error, ConfigError):  # which every process of a run has seen by itself
             _say(_message(error))
         return error.exit_code
     except KeyboardInterrupt as interrupt:
-        if speaks():
-            _say(str(interrupt) or "interrupted.")
-        return INTERRUPTED
+        return _interrupted(str(interrupt))
     except BrokenPipeError:  # `embedgrad optimize --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except SystemExit as end:  # argparse has printed a help
         return int(end.code or 0)
     except Exception as error:
+        if Interruption.has_come:
+            return _interrupted("")
         if (explained := explanation(error)) is None:
             raise
         _say(str(explained))
         return explained.exit_code
+
+
+def _interrupted(why: str) -> int:
+    if speaks():
+        _say(why or "interrupted.")
+    return INTERRUPTED
 
 
 def _say(message: str) -> None:

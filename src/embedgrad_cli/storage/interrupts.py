@@ -98,7 +98,14 @@ def _let_go_of_terminal(number: int) -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
+class Interruption:
+    """Whether a signal has come within `signals_interrupt`: libraries make other errors of a KeyboardInterrupt."""
+
+    has_come = False
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    Interruption.has_come = True
     _let_go_of_terminal(number)
     signal.default_int_handler(number, frame)
 
@@ -140,11 +147,14 @@ def stops_wait() -> Iterator[None]:
 def signals_interrupt() -> Iterator[None]:
     """Within it all of them do what Ctrl-C does: a KeyboardInterrupt, on whose way half-written files are removed."""
     is_main = threading.current_thread() is threading.main_thread()
-    caught = [number for number in SIGNALS if is_main and signal.getsignal(number) == signal.SIG_DFL]
+    python_s = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in SIGNALS if is_main}
+    caught = [number for number, handler in before.items() if handler in python_s]
+    Interruption.has_come = False
     for number in caught:
         signal.signal(number, _interrupt)
     try:
         yield
     finally:
         for number in caught:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, before[number])
