@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from tests.conftest import evaluate_config, optimize_config
 
-from embedgrad_cli.commands import evaluate, evaluation_run, optimize
+from embedgrad_cli.commands import evaluate, optimize
 from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.reports import write
 
 
 class Killed(BaseException):
@@ -34,17 +35,16 @@ def evaluating(tmp_path: Path, model: Path, data: Path) -> None:
     evaluate.run(evaluate_config(config, tmp_path / "run", arms=["none", "seed"], report=True))
 
 
-@pytest.mark.parametrize(("work", "module"), [(optimizing, optimize), (evaluating, evaluation_run)])
+@pytest.mark.parametrize("work", [optimizing, evaluating])
 def test_killed_once_there_are_results(
     work: Callable[..., None],
-    module: Any,
     model_folder: Path,
     choice_data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(module, "report_of_run", killed)
+        patch.setattr(write, "report_of_run", killed)
         with pytest.raises(Killed):
             work(tmp_path, model_folder, choice_data)
     run = tmp_path / "run"

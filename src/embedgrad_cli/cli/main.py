@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except EmbedgradError as error:
         if Interruption.has_come and error.exit_code != INTERRUPTED:
-            return _interrupted("")
+            return _interrupted()
         if speaks() or not isinstance(error, ConfigError):  # which every process of a run has seen by itself
             _say(_message(error))
         return error.exit_code
@@ -46,14 +46,14 @@ def main(argv: list[str] | None = None) -> int:
         return int(end.code or 0)
     except Exception as error:
         if Interruption.has_come:
-            return _interrupted("")
+            return _interrupted()
         if (explained := explanation(error)) is None:
             raise
         _say(str(explained))
         return explained.exit_code
 
 
-def _interrupted(why: str) -> int:
+def _interrupted(why: str = "") -> int:
     if speaks():
         _say(why or "interrupted.")
     return INTERRUPTED

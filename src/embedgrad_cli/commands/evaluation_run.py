@@ -14,7 +14,7 @@ from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_answers
 from embedgrad_cli.evaluation.results import sample_lines
 from embedgrad_cli.parallel.ranks import ALONE, Ranks
-from embedgrad_cli.reports.write import report_of_run
+from embedgrad_cli.reports.write import finish
 from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest
 from embedgrad_cli.storage.logs import RunLog
@@ -69,7 +69,7 @@ def _answered_before(config: EvaluateConfig, directory: RunDirectory, check_done
         results = Results.read(directory.results)
         check_done(results.digests, directory)
         if directory.was_killed_at_its_end:
-            _finish(config, directory)
+            finish(directory, config.report)
         with tracked(directory.path, config.tracker):  # what the tracker does not have yet
             report.already_finished(directory.path, results)
         return results.primary_accuracy
@@ -78,12 +78,6 @@ def _answered_before(config: EvaluateConfig, directory: RunDirectory, check_done
         return regrade(config)
     report.answered(directory.path)
     return None
-
-
-def _finish(config: EvaluateConfig, directory: RunDirectory) -> None:
-    """What is done last, once there are results."""
-    report_of_run(directory.path, config.report)
-    directory.forget_unfinished()
 
 
 def answer_and_report(
@@ -129,5 +123,5 @@ def answer_and_report(
     write_json_lines(directory.samples, sample_lines(answers, rows, outcomes))
     write_json(directory.results, results)
     report.results(results, rows, outcomes, directory.path)
-    _finish(config, directory)
+    finish(directory, config.report)
     return results.primary_accuracy

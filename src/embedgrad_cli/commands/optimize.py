@@ -40,7 +40,7 @@ from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.digests import dated, digests_of
 from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.parallel.ranks import Ranks, check_same
-from embedgrad_cli.reports.write import report_of_run
+from embedgrad_cli.reports.write import finish
 from embedgrad_cli.storage.logs import RunLog
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
@@ -94,7 +94,7 @@ def run(
                     training.fit(on_validation)
                     accuracy = training.test()
                 if ranks.is_first:
-                    _finish(config, directory)
+                    finish(directory, config.report)
             return accuracy
 
 
@@ -154,12 +154,6 @@ def _engine(config: OptimizeConfig, model: LanguageModel, splits: Splits, render
     return VllmEngine(model, config.model, length, config.engine_args or {}, shares_device=True)
 
 
-def _finish(config: OptimizeConfig, directory: RunDirectory) -> None:
-    """What is done last, once there are results."""
-    report_of_run(directory.path, config.report)
-    directory.forget_unfinished()
-
-
 def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:
     """Say what came out, if the run is one of this data and this model. One that was killed at its end is completed."""
     results = Results.read(directory.results)
@@ -169,7 +163,7 @@ def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:
         config, splits = load_for(replace(config, model=dated(config.model, results.digests)))
         check_digests(results.digests, _digests(config, load_tokenizer(config.model), splits), directory.path)
     if directory.was_killed_at_its_end:
-        _finish(config, directory)
+        finish(directory, config.report)
     report.already_finished(directory.path, results)
     return results.selection_accuracy
 

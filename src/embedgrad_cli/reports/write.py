@@ -13,6 +13,7 @@ from embedgrad_cli.reports.render import render
 from embedgrad_cli.reports.run_page import read_run_page
 from embedgrad_cli.reports.runs_page import REPORT, runs_page
 from embedgrad_cli.storage.files import write_atomically
+from embedgrad_cli.storage.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,12 @@ def report_of_run(path: Path, is_wanted: bool) -> None:
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         log.warning("%s was not written (%s); embedgrad report %s does it", REPORT, what, path)
+
+
+def finish(directory: RunDirectory, with_report: bool) -> None:
+    """What a run does last, once it has results: its page, and then nothing is left of what it would go on from."""
+    report_of_run(directory.path, with_report)
+    directory.forget_unfinished()
 
 
 def _write(file: Path, page: bytes) -> None:

@@ -253,6 +253,6 @@ def test_unknown_grader_lists_those_there_are() -> None:
 @pytest.mark.parametrize("name", ["last-number", "boxed"])
 def test_an_endless_output_is_undecided(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server may answer with megabytes, and looking through numbers takes the square of their number."""
-    monkeypatch.setattr(base, "READING_SECONDS", 0.2)
+    monkeypatch.setattr(base, "COMPUTING_SECONDS", 0.2)
     grade = graders.get(name).judge("1", "1 " * 100_000)
     assert all(one.undecided and not one.correct for one in (grade.strict, grade.lenient))

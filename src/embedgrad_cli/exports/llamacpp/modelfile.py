@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-
+from embedgrad_cli.core.model.chat_rendering import Refused, apply_template
 from embedgrad_cli.exports.llamacpp.tokenizer import Vocabulary
 
 Conversation = Sequence[tuple[str, str]]  # role and content
@@ -129,10 +128,9 @@ def pieces_of(tokenizer: Any, begin: str = "") -> Pieces | None:
     def rendered(conversation: Conversation) -> str | None:
         messages = [{"role": role, "content": content} for role, content in conversation]
         try:
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except (jinja2.TemplateError, TypeError):  # it takes no system turn, or no second one of the user
+            return apply_template(tokenizer, messages, add_generation_prompt=True).removeprefix(begin)
+        except Refused:  # it takes no system turn, or no second one of the user
             return None
-        return str(text).removeprefix(begin)
 
     pieces = _cut(rendered)
     if pieces is None:

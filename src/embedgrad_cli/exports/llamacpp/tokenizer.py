@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from embedgrad_cli.core.model.chat_rendering import apply_template
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.exports.artifact_source import Source
 from embedgrad_cli.exports.chat_template import told_nothing
@@ -104,11 +105,11 @@ def vocabulary_of(source: Source, tokenizer: Any, pre_tokenizer: str, num_rows: 
 
     described: Json = json.loads(tokenizer.backend_tokenizer.to_str())
     texts = {token: text for text, token in tokenizer.get_vocab().items()}
-    added = {token: TokenType.CONTROL if one.special else TokenType.USER_DEFINED for token, one in _added(tokenizer)}
+    marks = tokenizer.added_tokens_decoder.items()
+    added = {token: TokenType.CONTROL if one.special else TokenType.USER_DEFINED for token, one in marks}
     kinds = [added.get(row, TokenType.NORMAL if row in texts else TokenType.UNUSED) for row in range(num_rows)]
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": source.probes[0][0]}], tokenize=False, add_generation_prompt=True
-    )
+    asked = [{"role": "user", "content": source.probes[0][0]}]
+    rendered = apply_template(tokenizer, asked, add_generation_prompt=True)
     begins = tokenizer.bos_token_id is not None and tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
     first = tokenizer.eos_token_id
     return Vocabulary(
@@ -123,10 +124,6 @@ def vocabulary_of(source: Source, tokenizer: Any, pre_tokenizer: str, num_rows: 
         begins and rendered.startswith(tokenizer.bos_token),
         told_nothing(tokenizer.chat_template),
     )
-
-
-def _added(tokenizer: Any) -> Sequence[tuple[int, Any]]:
-    return list(tokenizer.added_tokens_decoder.items())
 
 
 def _steps(part: Json | None) -> tuple[str, ...] | None:

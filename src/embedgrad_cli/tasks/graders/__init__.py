@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from embedgrad_cli.errors import ConfigError
-from embedgrad_cli.tasks.graders.algebra import COMPUTING_SECONDS
-from embedgrad_cli.tasks.graders.base import Extraction, Grade, Grader
+from embedgrad_cli.tasks.graders.base import COMPUTING_SECONDS, Extraction, Grade, Grader
 from embedgrad_cli.tasks.graders.boxed import Boxed
 from embedgrad_cli.tasks.graders.label import Label
 from embedgrad_cli.tasks.graders.number import LastNumber

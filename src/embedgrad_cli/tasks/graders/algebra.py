@@ -22,9 +22,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from embedgrad_cli.errors import EmbedgradError
-from embedgrad_cli.tasks.graders.base import Undecided
+from embedgrad_cli.tasks.graders.base import COMPUTING_SECONDS, Undecided
 
-COMPUTING_SECONDS = 5.0  # for one comparison; the usual one takes a few milliseconds
 WAITING_SECONDS = 120.0  # for a worker that gets no time to compute, or a system that does not limit it
 STARTUP_SECONDS = 120.0  # importing SymPy, on a busy machine
 WORKER = Path(__file__).with_name("algebra_worker.py")

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from embedgrad_cli.guards.limits import TookTooLong, at_most
 from embedgrad_cli.tasks.graders.places import places, without_thoughts
 
-READING_SECONDS = 5.0  # of computing, for one output; an endless row of numbers takes the square of its length
+# For reading one output, where an endless row of numbers takes the square of its length, and for one comparison; the
+# usual ones take milliseconds.
+COMPUTING_SECONDS = 5.0
 
 
 class Undecided(Exception):
@@ -87,7 +89,7 @@ class Grader(ABC):
             EmbedgradError: what compares answers cannot be started (`boxed`).
         """
         try:
-            with at_most(READING_SECONDS):
+            with at_most(COMPUTING_SECONDS):
                 strict, lenient = self.strict(output), self.lenient(output)
         except TookTooLong:
             nothing = Extraction(None, correct=False, undecided=True)
