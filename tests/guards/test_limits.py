@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -51,6 +52,16 @@ def test_what_becomes_of_an_interruption_is_the_interruption() -> None:
             compute(5)
         finally:
             raise KeyError("interrupted in the middle")
+
+    with pytest.raises(TookTooLong), at_most(0.1):
+        library()
+
+
+def test_an_interruption_that_gets_lost_comes_again() -> None:
+    def library() -> None:
+        with suppress(BaseException):
+            compute(5)
+        compute(5)
 
     with pytest.raises(TookTooLong), at_most(0.1):
         library()

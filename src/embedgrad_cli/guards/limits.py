@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 STATM = Path("/proc/self/statm")  # pages
+AGAIN = 0.1  # seconds: an exception that is raised while an object is destroyed gets lost
 
 
 class TookTooLong(BaseException):
@@ -37,7 +38,7 @@ def at_most(seconds: float) -> Iterator[None]:
             raise over
 
     before = signal.signal(signal.SIGVTALRM, end)
-    remaining, _ = signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    around = signal.setitimer(signal.ITIMER_VIRTUAL, seconds, AGAIN)
     try:
         try:
             yield
@@ -48,7 +49,7 @@ def at_most(seconds: float) -> Iterator[None]:
             raise over from None
         raise
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, remaining)  # of a limit around this one
+        signal.setitimer(signal.ITIMER_VIRTUAL, *around)  # what is left of a limit around this one
         signal.signal(signal.SIGVTALRM, before or signal.SIG_DFL)
 
 

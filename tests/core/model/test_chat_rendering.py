@@ -38,7 +38,8 @@ def prompt_template(head: str) -> PromptTemplate:
     ],
 )
 def test_what_a_template_may_not_do(head: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_rendering, "SECONDS", 0.1)
+    if words.endswith("never end"):
+        monkeypatch.setattr(chat_rendering, "SECONDS", 0.1)
     with pytest.raises(TemplateError, match=words):
         prompt_template(head)
 
