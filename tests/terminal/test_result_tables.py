@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from embedgrad_cli.storage.run_records import ArmSummary, Breakdown, Comparison, ExtractionSummary, Results
+from embedgrad_cli.storage.arm_records import ArmSummary, Breakdown, Comparison, ExtractionSummary
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.terminal import report
 
 NAMES = ["none", "seed", *(f"text:Think about it {number} times, then answer in one word." for number in range(7))]

@@ -82,7 +82,7 @@ def run_processes(number: int, words: Sequence[str], output_dir: str) -> float |
     Returns: the accuracy that a sweeper maximises; None if nothing was graded.
     """
     from embedgrad_cli.parallel.start import start
-    from embedgrad_cli.storage.run_records import Results
+    from embedgrad_cli.storage.results_record import Results
 
     start(number, words)
     results = Path(output_dir) / "results.json"

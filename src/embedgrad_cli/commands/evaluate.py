@@ -60,9 +60,9 @@ from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.parallel.ranks import Ranks, check_same
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.logs import RunLog
+from embedgrad_cli.storage.results_record import Overlap, RenderedArms, Results
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Splits
 

@@ -35,9 +35,9 @@ from embedgrad_cli.storage.artifact_header import read_header
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.logs import RunLog
+from embedgrad_cli.storage.results_record import Overlap, Results
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_records import Overlap, Results
 from embedgrad_cli.storage.server_record import ServerRecord
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Row, Splits

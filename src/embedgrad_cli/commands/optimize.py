@@ -42,10 +42,10 @@ from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.parallel.ranks import Ranks, check_same
 from embedgrad_cli.reports.write import finish
 from embedgrad_cli.storage.logs import RunLog
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_lock import lock_run
-from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.storage.stopwatch import Stopwatch
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Splits

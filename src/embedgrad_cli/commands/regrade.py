@@ -15,9 +15,10 @@ from embedgrad_cli.evaluation.results import results_of, row_hash, sample_lines
 from embedgrad_cli.reports.write import report_of_run
 from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
 from embedgrad_cli.storage.record import MEND
+from embedgrad_cli.storage.results_record import Overlap, RenderedArms, Results
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory, read_settings
-from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results, Sample
+from embedgrad_cli.storage.sample_records import Sample
 from embedgrad_cli.storage.server_record import ServerRecord
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Row

@@ -20,7 +20,7 @@ from embedgrad_cli.evaluation.arms import Arm, ArmSet
 from embedgrad_cli.evaluation.ranking import likeliest
 from embedgrad_cli.parallel.ranks import ALONE, Ranks
 from embedgrad_cli.storage.interrupts import stop_if_asked
-from embedgrad_cli.storage.run_records import Ending
+from embedgrad_cli.storage.sample_records import Ending
 from embedgrad_cli.tasks.score_rule import Rule
 
 KEPT_DECIMALS = 6  # of a log-likelihood: what float32 can tell apart

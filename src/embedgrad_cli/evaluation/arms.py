@@ -21,7 +21,7 @@ from embedgrad_cli.core.text.encoding import Choices, Encoded, Example, Slots, e
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.core.text.template_additions import added_by
 from embedgrad_cli.errors import ArtifactError, DataError
-from embedgrad_cli.storage.run_records import RenderedRow
+from embedgrad_cli.storage.results_record import RenderedRow
 from embedgrad_cli.tasks.load import Row
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from embedgrad_cli.errors import DataError
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
-from embedgrad_cli.storage.run_records import Overlap
+from embedgrad_cli.storage.results_record import Overlap
 from embedgrad_cli.tasks.load import Row, Splits
 from embedgrad_cli.tasks.row_filter import RowFilter
 

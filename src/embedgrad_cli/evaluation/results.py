@@ -23,21 +23,17 @@ from embedgrad_cli.evaluation.significance import (
     wilson_interval,
 )
 from embedgrad_cli.evaluation.vote import majority
-from embedgrad_cli.storage.run_records import (
+from embedgrad_cli.storage.arm_records import (
     ArmSummary,
     Breakdown,
-    ChoiceScoring,
     Comparison,
     Endings,
     ExtractionSummary,
-    FoundAnswer,
-    Overlap,
-    RenderedRow,
-    Results,
-    Sample,
     SamplesDifference,
     SamplesSummary,
 )
+from embedgrad_cli.storage.results_record import ChoiceScoring, Overlap, RenderedRow, Results
+from embedgrad_cli.storage.sample_records import FoundAnswer, Sample
 from embedgrad_cli.tasks.graders import Extraction
 from embedgrad_cli.tasks.load import Row, Splits, rows_hash
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from embedgrad_cli.evaluation.vote import majority
-from embedgrad_cli.storage.run_records import Sample
+from embedgrad_cli.storage.sample_records import Sample
 
 LARGEST = 2_700_000  # bytes, so that a report stays below 3 MB
 CUT = " […]"

@@ -15,9 +15,11 @@ from embedgrad_cli.reports.prompt import PromptTokens, tokens_of
 from embedgrad_cli.reports.provenance import Fact
 from embedgrad_cli.reports.rows import RowsData, rows_data
 from embedgrad_cli.reports.training import Phase, read_course
+from embedgrad_cli.storage.arm_records import Comparison
 from embedgrad_cli.storage.artifact_header import read_header
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_directory import read_settings
-from embedgrad_cli.storage.run_records import Comparison, Results, Sample
+from embedgrad_cli.storage.sample_records import Sample
 from embedgrad_cli.terminal import remarks
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from embedgrad_cli.config.schema import TaskConfig, WorkedExample
 from embedgrad_cli.errors import ConfigError, DataError
-from embedgrad_cli.storage.run_records import DataReport
+from embedgrad_cli.storage.results_record import DataReport
 from embedgrad_cli.tasks.deduplicate import deduplicate, normalise
 from embedgrad_cli.tasks.rows import Row
 

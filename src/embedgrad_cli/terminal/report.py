@@ -17,7 +17,8 @@ from embedgrad_cli.config.arm_spec import short_names
 from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.significance import show_p, verdict
 from embedgrad_cli.guards.console import Console
-from embedgrad_cli.storage.run_records import Breakdown, Comparison, Results, SamplesSummary, Timing
+from embedgrad_cli.storage.arm_records import Breakdown, Comparison, SamplesSummary
+from embedgrad_cli.storage.results_record import Results, Timing
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.terminal import remarks
 from embedgrad_cli.terminal.pace import duration

@@ -9,9 +9,10 @@ from pathlib import Path
 from embedgrad_cli.config.arm_spec import short_names
 from embedgrad_cli.evaluation.significance import verdict
 from embedgrad_cli.reports.runs_page import REPORT
+from embedgrad_cli.storage.arm_records import ArmSummary, Comparison
 from embedgrad_cli.storage.record import Json
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_directory import flatten, read_settings
-from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Results
 from embedgrad_cli.tracking.tracker import Outcome, Point, Table
 
 ARMS = ("arm", "accuracy", "low", "high", "correct", "invalid", "in full")

@@ -41,9 +41,10 @@ from embedgrad_cli.parallel.ranks import ALONE, Ranks
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
 from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest, stop_if_asked
+from embedgrad_cli.storage.metrics_records import StepMetrics, ValidationMetrics
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_records import Results, StepMetrics, ValidationMetrics
 from embedgrad_cli.storage.stopwatch import Stopwatch
 from embedgrad_cli.tasks.load import Row, Splits
 from embedgrad_cli.tasks.row_filter import RowFilter

@@ -27,7 +27,7 @@ from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, DataError, UserError
 from embedgrad_cli.evaluation.significance import paired_difference
 from embedgrad_cli.storage.interrupts import Stopped, stop_if_asked
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.training.targets import distilled
 

@@ -16,7 +16,7 @@ from embedgrad_cli.evaluation.served.client import Client, Server, unexpected
 from embedgrad_cli.evaluation.served.conversations import ServedArm
 from embedgrad_cli.storage.interrupts import stop_if_asked
 from embedgrad_cli.storage.record import Json
-from embedgrad_cli.storage.run_records import Ending
+from embedgrad_cli.storage.sample_records import Ending
 from embedgrad_cli.tasks.rows import Row
 
 log = logging.getLogger(__name__)
