@@ -44,7 +44,7 @@ from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
 from embedgrad_cli.core.passes.scoring import score_choices
-from embedgrad_cli.core.text.encoding import token_ids
+from embedgrad_cli.core.text.marked_tokens import token_ids
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import EmbedgradError, UserError
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms

@@ -12,7 +12,7 @@ from rich.text import Text
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import TemplateConfig
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
-from embedgrad_cli.core.text.encoding import continuation, encode_choices, whole_turn
+from embedgrad_cli.core.text.answer_tokens import continuation, encode_choices, whole_turn
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.core.text.template_additions import added_by

@@ -13,7 +13,8 @@ from embedgrad_cli.core.passes.generation import widest
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches_by_length
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Choices, Example
+from embedgrad_cli.core.text.answer_tokens import Choices
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress, from_all, unseen
 from embedgrad_cli.evaluation.arms import Arm, ArmSet

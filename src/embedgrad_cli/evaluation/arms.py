@@ -17,7 +17,9 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Choices, Encoded, Example, Slots, encode, encode_choices, token_ids
+from embedgrad_cli.core.text.answer_tokens import Choices, encode_choices
+from embedgrad_cli.core.text.encoding import Encoded, encode
+from embedgrad_cli.core.text.marked_tokens import Example, Slots, token_ids
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.core.text.template_additions import added_by
 from embedgrad_cli.errors import ArtifactError, DataError

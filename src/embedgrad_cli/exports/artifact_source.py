@@ -30,7 +30,8 @@ from embedgrad_cli.core.prompt.artifact import (
     warn_quantization,
     warn_undated,
 )
-from embedgrad_cli.core.text.encoding import Example, Slots, encode
+from embedgrad_cli.core.text.encoding import encode
+from embedgrad_cli.core.text.marked_tokens import Example, Slots
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, DataError, ModelError, TemplateError
 from embedgrad_cli.exports.placed_weights import PlacedWeights, place_weights

@@ -19,7 +19,7 @@ from embedgrad_cli.core.passes.network_pass import extend_cache, logits_and_cach
 from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example, Slots, trunk_length
+from embedgrad_cli.core.text.marked_tokens import Example, Slots, trunk_length
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.forecast.figures import Moment
 from embedgrad_cli.forecast.workload import Workload

@@ -14,8 +14,10 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.operations import Costs, answer_operations, loss_operations, needed_operations
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Choices, Example, encode, trunk_length
+from embedgrad_cli.core.text.answer_tokens import Choices
+from embedgrad_cli.core.text.encoding import encode
 from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.marked_tokens import Example, trunk_length
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, ArmSet, build_arms

@@ -25,8 +25,9 @@ from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCac
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.artifact import artifact_metadata, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, relative_drift
-from embedgrad_cli.core.text.encoding import Encoded, Example, Renderings, encode
+from embedgrad_cli.core.text.encoding import Encoded, Renderings, encode
 from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError, EmbedgradError, EndedElsewhere, EngineError, UserError
 from embedgrad_cli.evaluation.answer_log import AnswerLog, Progress

@@ -13,7 +13,7 @@ from tests.conftest import make_model, optimize_config
 
 from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact, save_artifact, warn_quantization
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Slots
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
 from embedgrad_cli.storage.quantization import QUANTIZATIONS

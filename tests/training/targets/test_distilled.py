@@ -22,7 +22,8 @@ from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.build import build
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Slots, encode_choices
+from embedgrad_cli.core.text.answer_tokens import encode_choices
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, DataError, UserError
 from embedgrad_cli.evaluation.significance import paired_difference

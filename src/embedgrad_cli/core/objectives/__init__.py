@@ -11,7 +11,8 @@ from embedgrad_cli.core.objectives.gold import Gold
 from embedgrad_cli.core.objectives.masked_gold import MaskedGold
 from embedgrad_cli.core.objectives.objective import Labels, Objective, Passes
 from embedgrad_cli.core.objectives.reward import Reward, RowAnswers, leave_one_out
-from embedgrad_cli.core.text.encoding import Row, encode_choices
+from embedgrad_cli.core.text.answer_tokens import encode_choices
+from embedgrad_cli.core.text.encoding import Row
 from embedgrad_cli.core.text.template import PromptTemplate
 
 __all__ = [

@@ -26,8 +26,8 @@ from embedgrad_cli.config.schema import (
 )
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Slots
 from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.artifact_header import FORMAT_VERSION, read_header
 from embedgrad_cli.storage.artifact_metadata import (

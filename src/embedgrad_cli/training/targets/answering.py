@@ -20,7 +20,7 @@ from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import REFILLED, batches_by_length
 from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
