@@ -42,7 +42,9 @@ from rich.table import Table
 from embedgrad_cli import assets
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.scoring import score_choices
 from embedgrad_cli.core.text.marked_tokens import token_ids
 from embedgrad_cli.core.text.template import PromptTemplate

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from embedgrad_cli.config.schema import ExportConfig, ModelConfig, OptimizeConfig, SearchConfig
-from embedgrad_cli.core.model.language_model import load_model
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.scoring import generate, score_choices
 from embedgrad_cli.core.prompt.artifact import artifact_metadata, load_artifact, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt

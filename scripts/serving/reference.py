@@ -10,7 +10,8 @@ import yaml
 from embedgrad_cli.config.build import build
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
-from embedgrad_cli.core.model.language_model import load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.scoring import generate
 from embedgrad_cli.core.prompt.artifact import load_artifact
 from embedgrad_cli.core.text.few_shot import with_examples

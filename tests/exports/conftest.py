@@ -16,7 +16,8 @@ from torch import Tensor
 
 from embedgrad_cli.cli.main import main
 from embedgrad_cli.config.schema import ModelConfig, PromptConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.scoring import generate
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk

@@ -15,7 +15,7 @@ from tests.conftest import PLACEMENTS, SEEDS, make_model, optimize_config
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.schema import Message, OptimizeConfig, TemplateConfig
-from embedgrad_cli.core.model.language_model import load_model
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.model.nearest_tokens import best_tokens
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact

@@ -13,7 +13,8 @@ from tests.conftest import optimize_config
 
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.dry_run import DryRun
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.forecast import make
 from embedgrad_cli.forecast.make import make_forecast

@@ -33,7 +33,9 @@ from embedgrad_cli.commands.regrade import read_digests
 from embedgrad_cli.config.arm_spec import parse_arm
 from embedgrad_cli.config.fields import as_texts, seeds_of
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig, TemplateConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.passes.engine import OWN, Engine
 from embedgrad_cli.core.passes.sampling import Sampling

@@ -29,7 +29,9 @@ from pathlib import Path
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.reward import reward_function
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.passes.engine import OWN, Engine
 from embedgrad_cli.core.passes.vllm_decoder import VllmEngine

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.config.schema import ModelConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_outline
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_outline
 from embedgrad_cli.core.model.tokenizer import loading
 from embedgrad_cli.core.prompt.artifact import (
     SEED_ROWS,

@@ -9,7 +9,9 @@ from embedgrad_cli.config.build import build, merge
 from embedgrad_cli.config.compose import Composer
 from embedgrad_cli.config.fields import prompt_numbers, seeds_of
 from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, TemplateConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.prompt.artifact import (
     Artifact,
     check_fingerprint,
