@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 
 from embedgrad_cli.comparison.runs import Run, find_runs, name_templates, pool_folds, read_run
-from embedgrad_cli.comparison.table import heading
+from embedgrad_cli.comparison.sections import heading
 from embedgrad_cli.config.spelling import natural, one_line
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.metrics_records import StepMetrics, ValidationMetrics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 from rich import box
@@ -13,7 +12,7 @@ from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.core.prompt.artifact import identity
 from embedgrad_cli.core.prompt.inspection import Inspection
 from embedgrad_cli.evaluation.significance import verdict
-from embedgrad_cli.guards.console import Console
+from embedgrad_cli.guards.console import for_results
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TemplateRecord
 
 ORDER = ("none", "seed", "optimized")
@@ -22,9 +21,7 @@ NO_MEANING = "Nearest tokens are not meanings: vectors close to a text may do so
 
 def print_report(report: Inspection) -> None:
     """Print facts, one line per token, what is missing."""
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, width=100_000)  # lines are as long as they need to be
+    console = for_results()
     facts = Table(box=None, show_header=False, pad_edge=False)
     for name, value in _facts(report):
         facts.add_row(Text(name, style="bold"), Text(value))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from rich.table import Table
 from rich.text import Text
 
 from embedgrad_cli.forecast.figures import Forecast, TimeFigures, WorkFigures
-from embedgrad_cli.guards.console import Console
+from embedgrad_cli.guards.console import for_results
 from embedgrad_cli.terminal.report import NARROWEST
 
 GIGA = 1e9
@@ -16,9 +14,7 @@ GIGA = 1e9
 
 def print_forecast(forecast: Forecast) -> None:
     """Print what a run would take, whether it fits, and what to change where it does not."""
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, NARROWEST)
+    console = for_results(NARROWEST)
     console.print(Text(_headline(forecast)), soft_wrap=True)
     console.print(_work_table(forecast))
     if forecast.generates:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +15,7 @@ from rich.text import Text
 from embedgrad_cli.config.arm_spec import short_names
 from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.significance import show_p, verdict
-from embedgrad_cli.guards.console import Console
+from embedgrad_cli.guards.console import Console, fits, for_results
 from embedgrad_cli.storage.arm_records import Breakdown, Comparison, SamplesSummary
 from embedgrad_cli.storage.results_record import Results, Timing
 from embedgrad_cli.tasks.load import Row
@@ -26,8 +25,7 @@ from embedgrad_cli.terminal.pace import duration
 SHOWN_EXAMPLES = 3
 SHOWN_VALUES = 40  # of a field, in a breakdown
 ANSWER_LINES = 6  # of one answer, in the examples shown
-UNBOUNDED = 100_000  # columns, in which a table is as wide as it wants to be
-NARROWEST = 130  # where there is no terminal: tables are not squeezed into 80 columns
+NARROWEST = 130  # columns, where there is no terminal
 
 
 def results(
@@ -37,7 +35,7 @@ def results(
     output_dir: Path,
 ) -> None:
     """Print examples with both answers, the tables, the verdicts, and where everything is."""
-    console = _console()
+    console = for_results(NARROWEST)
     _print_examples(console, rows, outcomes)
     _print_tables(console, summary)
     main = summary.comparison.candidate if summary.comparison else None
@@ -61,7 +59,7 @@ def took(timing: Timing) -> str:
 
 def already_finished(output_dir: Path, summary: Results) -> None:
     """Say that nothing is left to do, and what came out."""
-    console = _console()
+    console = for_results(NARROWEST)
     console.print(f"The run in {escape(str(output_dir))} is finished; nothing was changed.", soft_wrap=True)
     _print_tables(console, summary)
     _say(console, remarks.of_meaning(summary))
@@ -70,18 +68,11 @@ def already_finished(output_dir: Path, summary: Results) -> None:
 def answered(output_dir: Path) -> None:
     """Say that all answers are written and not graded."""
     folder = escape(str(output_dir))
-    _console().print(
+    for_results(NARROWEST).print(
         f"Every arm has answered every example; nothing is graded. Written to {folder}/samples.jsonl\n"
         f"Grade them: embedgrad evaluate --regrade output_dir={folder}",
         soft_wrap=True,
     )
-
-
-def _console() -> Console:
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, NARROWEST)
-    return console
 
 
 def _print_tables(console: Console, summary: Results) -> None:
@@ -100,8 +91,7 @@ def _print_tables(console: Console, summary: Results) -> None:
 
 def _fitting(console: Console, wide: Table, narrow: Callable[[], list[Table]]) -> list[Table]:
     """The wide table where the console has room for it, or else the narrow ones: no cell is broken into pieces."""
-    unbounded = console.options.update(width=UNBOUNDED)
-    return [wide] if console.measure(wide, options=unbounded).maximum <= console.width else narrow()
+    return [wide] if fits(console, wide) else narrow()
 
 
 def _say(console: Console, *sentences: Iterable[str]) -> None:
