@@ -301,7 +301,7 @@ def check(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     source, config = TASKS[args.task], config_of(args)
     choices, data_dir = config.task.choices or [], Path(assets.resolve(str(config.task.data_dir)))
     splits, model = load(config.task, config.seed), load_model(config.model, pick_device(config.device))
-    rows = [row for split in source.splits for row in getattr(splits, split)]
+    rows = [row for split in source.splits for row in splits.rows_of(split)]
     texts = {"none": None, "seed": seeds_of(config.prompt)}
     prompts = {name: ArmPrompt(seeds) for name, seeds in texts.items()}
     arm_set = build_arms(rows, model, config.template, config.task, prompts)

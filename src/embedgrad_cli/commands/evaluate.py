@@ -49,7 +49,7 @@ from embedgrad_cli.core.prompt.artifact import (
     warn_undated,
 )
 from embedgrad_cli.core.prompt.soft_prompt import measure_drift
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.few_shot import shown_template
 from embedgrad_cli.evaluation.answer_log import AnswerLog, Progress
 from embedgrad_cli.evaluation.answers import answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
@@ -161,7 +161,7 @@ def _prepare(config: EvaluateConfig, directory: RunDirectory, ranks: Ranks) -> _
     config = replace(config, model=dated(config.model, before))
     device = pick_device(ranks.device(config.device), is_trusted=config.device != "auto")
     model = load_model(config.model, device, config.launch)
-    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    template = shown_template(config, splits)
     _check_artifacts(config, artifacts, model, template, has_day)
     prompts = _prompts(config, artifacts)
     now = replace(_digests(config, model.model_tokenizer, splits, prompts), dtype=model.dtype_name)
@@ -193,7 +193,7 @@ def _results(job: _Evaluation, outcomes: Mapping[str, list[list[Outcome]]]) -> R
     optimized = job.artifacts.get("optimized")
     if optimized is None:
         return results
-    template = with_examples(config.template, job.splits.fewshot, config.task.fewshot_style)
+    template = shown_template(config, job.splits)
     shares_trunk = arm_set.arms["optimized"].slow_because is None
     return replace(
         results,
@@ -289,6 +289,6 @@ def _check_done(config: EvaluateConfig, before: RunDigests | None, directory: Ru
 def _digests(
     config: EvaluateConfig, known: ModelTokenizer, splits: Splits, prompts: dict[str, ArmPrompt]
 ) -> RunDigests:
-    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
-    rows = dict.fromkeys(prompts, getattr(splits, config.split))
+    template = shown_template(config, splits)
+    rows = dict.fromkeys(prompts, splits.rows_of(config.split))
     return digests_of(config.model, known, template, splits, rows, prompts)

@@ -36,7 +36,7 @@ from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.passes.engine import OWN, Engine
 from embedgrad_cli.core.passes.vllm_decoder import VllmEngine
 from embedgrad_cli.core.text.encoding import Renderings
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.few_shot import shown_template
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.digests import dated, digests_of
@@ -134,7 +134,7 @@ def _prepare(
     model = load_model(told, device, config.launch)
     stopwatch.begin("encoding")
     known = model.model_tokenizer
-    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    template = shown_template(config, splits)
     seed = PromptTemplate(template, list(seeds_of(config.prompt)), known.tokenizer, known.is_chat)
     renderings = Renderings(seed)  # the digests read all rows that training reads
     now = replace(_digests(replace(config, model=told), known, splits, renderings), dtype=model.dtype_name)
@@ -173,7 +173,7 @@ def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:
 def _digests(
     config: OptimizeConfig, known: ModelTokenizer, splits: Splits, renderings: Renderings | None = None
 ) -> RunDigests:
-    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    template = shown_template(config, splits)
     prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds_of(config.prompt))}
     rows = {"none": splits.test, "seed": [*splits.train, *splits.validation, *splits.test]}
     return digests_of(config.model, known, template, splits, rows, prompts, renderings)

@@ -41,7 +41,7 @@ def regrade(config: EvaluateConfig) -> float:
     directory = RunDirectory(Path(config.output_dir), asdict(config), free=(*WITHOUT_EFFECT, *REGRADED))
     lines = _read_lines(directory)
     _, splits = load_for(config)
-    every = getattr(splits, config.split)
+    every = splits.rows_of(config.split)
     rows = _answered_rows(lines, every, directory)
     answers = _by_arm(_ranked(lines, config, directory), rows, directory.samples)
     outcomes = {name: grade_answers(rows, of_arm, config.task) for name, of_arm in answers.items()}

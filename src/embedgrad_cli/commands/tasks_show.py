@@ -13,7 +13,7 @@ from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import TemplateConfig
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.text.answer_tokens import continuation, encode_choices, whole_turn
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.few_shot import shown_template
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.core.text.template_additions import added_by
 from embedgrad_cli.errors import TemplateError
@@ -40,7 +40,7 @@ def show(config: Any) -> None:
     task, model = config.task, load_tokenizer(config.model)
     seeds = list(seeds_of(config.prompt))
     bare = PromptTemplate(config.template, seeds, model.tokenizer, model.is_chat)
-    template = with_examples(config.template, splits.fewshot, task.fewshot_style)
+    template = shown_template(config, splits)
     prompt_template = PromptTemplate(template, seeds, model.tokenizer, model.is_chat) if splits.fewshot else bare
 
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)

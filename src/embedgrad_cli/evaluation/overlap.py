@@ -58,7 +58,7 @@ def check_overlap(
     Raises:
         DataError: there are such rows and the policy is `error`, or no row is left.
     """
-    rows: list[Row] = getattr(splits, split)
+    rows = splits.rows_of(split)
     is_seen, expected, refused, is_known = [False] * len(rows), 0.0, list[str](), False
     for file, artifact in artifacts.items():
         flags, by_chance = _seen(artifact, rows, splits.hash, split)

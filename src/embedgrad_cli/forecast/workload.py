@@ -16,7 +16,7 @@ from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.answer_tokens import Choices
 from embedgrad_cli.core.text.encoding import encode
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.few_shot import shown_template
 from embedgrad_cli.core.text.marked_tokens import Example, trunk_length
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError
@@ -58,7 +58,7 @@ class Workload:
             DataError, TemplateError: what a run would raise.
         """
         task, train, seeds = config.task, config.train, seeds_of(config.prompt)
-        template = with_examples(config.template, splits.fewshot, task.fewshot_style)
+        template = shown_template(config, splits)
         renderer = PromptTemplate(template, list(seeds), model.tokenizer, model.is_chat)
         ends = task.kind == "generation"
         encoded = encode(splits.train, renderer, model, append_end_token=ends, too_long=task.too_long)

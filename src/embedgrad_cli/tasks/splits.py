@@ -33,6 +33,10 @@ class Splits:
     fewshot: list[WorkedExample] = field(default_factory=list)
     demonstrations: list[Row] = field(default_factory=list)
 
+    def rows_of(self, split: str) -> list[Row]:
+        """The rows of train, validation or test, by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+
     @property
     def content_digest(self) -> str:
         """A sha256 of all that the rows of each split say, in their order, and of the worked examples.
@@ -41,7 +45,7 @@ class Splits:
         """
         total = hashlib.sha256()
         for name in SPLITS:
-            for row in getattr(self, name):
+            for row in self.rows_of(name):
                 total.update(_line(name, row.id, row.query, row.target, row.answer, row.choices, dict(row.fields)))
         for example in self.fewshot:
             total.update(_line("fewshot", example.query, example.target))

@@ -26,7 +26,7 @@ from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.artifact import artifact_metadata, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, relative_drift
 from embedgrad_cli.core.text.encoding import Encoded, Renderings, encode
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.few_shot import shown_template
 from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError, EmbedgradError, EndedElsewhere, EngineError, UserError
@@ -95,7 +95,7 @@ class Training:
         self.overrides, self.digests, self.seen_rows = overrides, digests, RowFilter.of(splits)
         self.stopwatch = stopwatch or Stopwatch()
         self.stopwatch.begin("encoding")
-        self.template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+        self.template = shown_template(config, splits)
         prompt_template, objective = self._objective(splits.train)
         self.encoded = self._encode(splits.train, prompt_template, objective.longest, renderings)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
