@@ -11,7 +11,7 @@ from rich.text import Text
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.core.prompt.artifact import identity
 from embedgrad_cli.core.prompt.inspection import Inspection
-from embedgrad_cli.evaluation.significance import verdict
+from embedgrad_cli.evaluation.significance import show_interval, verdict
 from embedgrad_cli.guards.console import for_results
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TemplateRecord
 
@@ -61,8 +61,7 @@ def _metrics(metrics: PromptMetrics) -> Iterator[tuple[str, str]]:
         return
     arms = metrics.test.arms
     for name, arm in sorted(arms.items(), key=lambda item: ORDER.index(item[0]) if item[0] in ORDER else len(ORDER)):
-        low, high = arm.ci95
-        yield f"test, {name}", f"{arm.accuracy:.1%} ({low:.1%} to {high:.1%}), {arm.correct} correct"
+        yield f"test, {name}", f"{arm.accuracy:.1%} ({show_interval(arm.ci95)}), {arm.correct} correct"
     if metrics.test.comparison and metrics.test.num_examples:
         yield "verdict", verdict(metrics.test.comparison, metrics.test.num_examples)
         yield "wins, losses", f"{metrics.test.comparison.wins}, {metrics.test.comparison.losses}"

@@ -248,6 +248,12 @@ def verdict(comparison: Comparison, n: int) -> str:
     return f"{candidate} is {word} than {baseline} by {abs(points):.1f} points ({basis})"
 
 
+def show_interval(limits: Sequence[float]) -> str:
+    """Two limits, fractions of 1, for people: `show_interval((0.531, 0.888))` is "53.1% to 88.8%"."""
+    low, high = limits
+    return f"{low:.1%} to {high:.1%}"
+
+
 def show_p(p: float, start: str = "") -> str:
     """A p for people: `show_p(0.02, "p ")` is "p = 0.020", `show_p(0.0002)` is "< 0.001"."""
     if p < 0.001:

@@ -219,6 +219,11 @@ class Results(Record):
         return [(kind, text, names) for (kind, text), names in found.items()]
 
     @property
+    def every_comparison(self) -> list[Comparison]:
+        """All comparisons; an earlier version wrote none but the one that matters most."""
+        return self.comparisons or ([self.comparison] if self.comparison else [])
+
+    @property
     def primary_accuracy(self) -> float:
         """The accuracy that stands for a run: the candidate's, or that of the only arm."""
         name = self.comparison.candidate if self.comparison else next(iter(self.arms))

@@ -64,7 +64,7 @@ def outcome_of(directory: Path, how: str) -> Outcome:
         return Outcome(how)
     results = Results.read(directory / "results.json")
     short = short_names(list(results.arms))
-    comparisons = results.comparisons or [one for one in [results.comparison] if one]
+    comparisons = results.every_comparison
     tables = [Table("arms", ARMS, tuple(_arm(name, short[name], arm) for name, arm in results.arms.items()))]
     if comparisons:
         tables.append(Table("comparisons", COMPARISONS, tuple(_comparison(one, short) for one in comparisons)))
