@@ -85,13 +85,9 @@ def _tokens(report: Inspection) -> Table:
         table.add_column("nearest tokens (cosine)", overflow="fold")
     rows = report.tokens
     for number, row in enumerate(rows):
-        cells = [str(row.slot), _shown(row.seed, row.seed_id), f"{row.relative_drift:.3f}", f"{row.cosine:.3f}"]
+        cells = [str(row.slot), row.seed_name, f"{row.relative_drift:.3f}", f"{row.cosine:.3f}"]
         if not report.missing:
-            cells.append("  ".join(f"{_shown(near.token, near.id)} {near.cosine:.2f}" for near in row.nearest))
+            cells.append("  ".join(f"{near.name} {near.cosine:.2f}" for near in row.nearest))
         ends_slot = number + 1 < len(rows) and rows[number + 1].slot != row.slot
         table.add_row(*map(Text, cells), end_section=ends_slot)
     return table
-
-
-def _shown(token: str | None, token_id: int) -> str:
-    return repr(token) if token is not None else f"#{token_id}"

@@ -56,15 +56,11 @@ def _inspected(artifact: Path) -> PromptTokens:
         TokenLine(
             number=number,
             slot=token.slot,
-            seed=_shown(token.seed, token.seed_id),
+            seed=token.seed_name,
             drift=token.relative_drift,
             cosine=token.cosine,
-            nearest=[f"{_shown(near.token, near.id)} {near.cosine:.2f}" for near in token.nearest],
+            nearest=[f"{near.name} {near.cosine:.2f}" for near in token.nearest],
         )
         for number, token in enumerate(inspection.tokens, start=1)
     ]
     return PromptTokens(lines, inspection.missing)
-
-
-def _shown(token: str | None, token_id: int) -> str:
-    return f"#{token_id}" if token is None else repr(token)

@@ -56,9 +56,7 @@ class Verified:
         self._forward: Forward | None = None
         self._round: int | None = None
         self._batches: Iterator[list[Example]] = iter(())
-        if (
-            material.ranks.is_first and not directory.checkpoint.exists()
-        ):  # nobody knows any more what these answers were given to
+        if material.ranks.is_first and not directory.checkpoint.exists():
             self.files.forget()  # nobody knows any more what these answers were given to
 
     def batch(self, step: int, prompt: SoftPrompt) -> Sequence[Example]:
