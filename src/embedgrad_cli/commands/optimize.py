@@ -54,6 +54,7 @@ from embedgrad_cli.tasks.load import Splits
 from embedgrad_cli.terminal import report
 from embedgrad_cli.tracking.tracked import tracked
 from embedgrad_cli.training.checkpoint import read_digests
+from embedgrad_cli.training.final_test import run_final_test
 from embedgrad_cli.training.trainer import Training
 
 
@@ -94,7 +95,7 @@ def run(
             with tracked(directory.path, config.tracker, ranks.is_first):
                 with training.engine.running():
                     training.fit(on_validation)
-                    accuracy = training.test()
+                    accuracy = run_final_test(training)
                 if ranks.is_first:
                     finish(directory, config.report)
             return accuracy
