@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from embedgrad_cli.config.schema import TaskConfig, TemplateConfig
+from embedgrad_cli.config.schema import TemplateConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk

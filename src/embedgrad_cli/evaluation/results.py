@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from embedgrad_cli.config.arm_spec import choose_baseline
-from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.config.spelling import natural
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.evaluation.answer_log import Answer
 from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.significance import (

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from embedgrad_cli.config.fields import seeds_of
-from embedgrad_cli.config.schema import OptimizeConfig, TaskConfig
+from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.errors import DataError
 from embedgrad_cli.storage.results_record import BrokenRows
 from embedgrad_cli.tasks.defects import Defects

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from embedgrad_cli.config.schema import TaskConfig, WorkedExample
+from embedgrad_cli.config.task_schema import TaskConfig, WorkedExample
 from embedgrad_cli.errors import ConfigError, DataError
 from embedgrad_cli.storage.results_record import DataReport
 from embedgrad_cli.tasks.deduplicate import deduplicate, normalise

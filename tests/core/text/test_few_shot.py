@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model
 
-from embedgrad_cli.config.schema import WorkedExample
+from embedgrad_cli.config.task_schema import WorkedExample
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt

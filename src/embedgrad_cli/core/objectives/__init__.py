@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from embedgrad_cli.config.schema import OBJECTIVES, ObjectiveConfig, TaskConfig
+from embedgrad_cli.config.schema import OBJECTIVES, ObjectiveConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.core.objectives.choice import Choice, row_choices
 from embedgrad_cli.core.objectives.distill import Distill, SoftTargets
 from embedgrad_cli.core.objectives.gold import Gold

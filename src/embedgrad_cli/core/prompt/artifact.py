@@ -16,14 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from embedgrad_cli.config.schema import (
-    WITHOUT_EFFECT,
-    Message,
-    ModelConfig,
-    OptimizeConfig,
-    TemplateConfig,
-    WorkedExample,
-)
+from embedgrad_cli.config.schema import WITHOUT_EFFECT, Message, ModelConfig, OptimizeConfig, TemplateConfig
+from embedgrad_cli.config.task_schema import WorkedExample
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.few_shot import with_examples

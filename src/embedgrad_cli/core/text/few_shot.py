@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from embedgrad_cli.config.fields import PLACE, QUERY_PLACE, SLOT_AND_SPACE
-from embedgrad_cli.config.schema import EvaluateConfig, Message, OptimizeConfig, TemplateConfig, WorkedExample
+from embedgrad_cli.config.schema import EvaluateConfig, Message, OptimizeConfig, TemplateConfig
+from embedgrad_cli.config.task_schema import WorkedExample
 from embedgrad_cli.errors import DataError
 from embedgrad_cli.tasks.splits import Splits
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
-from embedgrad_cli.config.schema import EvaluateConfig, GenerationConfig, TaskConfig
+from embedgrad_cli.config.schema import EvaluateConfig, GenerationConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.errors import ServerError
 from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress
 from embedgrad_cli.evaluation.served.client import Client, Server, unexpected

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from embedgrad_cli.config.fields import as_texts
-from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.config.teacher import is_artifact, teacher_text
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.ending import GeneratedAnswer
