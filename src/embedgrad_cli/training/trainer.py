@@ -19,17 +19,18 @@ from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.kernels.memory import free_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.objectives import Objective, make_objective
+from embedgrad_cli.core.objectives.training_examples import training_examples
 from embedgrad_cli.core.passes.engine import OWN, Engine
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCache
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.artifact import artifact_metadata, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, relative_drift
-from embedgrad_cli.core.text.encoding import Encoded, Renderings, encode
+from embedgrad_cli.core.text.encoding import Renderings
 from embedgrad_cli.core.text.few_shot import shown_template
 from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.template import PromptTemplate
-from embedgrad_cli.errors import DataError, EmbedgradError, EndedElsewhere, EngineError, UserError
+from embedgrad_cli.errors import EmbedgradError, EndedElsewhere, EngineError, UserError
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.evaluation.validation import answer_and_grade, loss_by_scores, mean_loss
 from embedgrad_cli.parallel.ranks import ALONE, Ranks
@@ -99,7 +100,7 @@ class Training:
         self.stopwatch.begin("encoding")
         self.template = shown_template(config, splits)
         prompt_template, objective = self._objective(splits.train)
-        self.encoded = self._encode(splits.train, prompt_template, objective.longest, renderings)
+        self.encoded = training_examples(splits.train, prompt_template, model, config.task, objective, renderings)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
         self.trust_region = TrustRegion(config.trust_region, model.embedding_rms)
         self.optimizer = make_optimizer(config.optimizer, self.prompt)
@@ -251,26 +252,6 @@ class Training:
         seeds = list(seeds_of(self.config.prompt))
         prompt_template = PromptTemplate(self.template, seeds, self.model.tokenizer, self.model.is_chat)
         return prompt_template, make_objective(self.config.objective, self.config.task, rows, prompt_template)
-
-    def _encode(
-        self, rows: list[Row], prompt_template: PromptTemplate, reserve: int, renderings: Renderings | None
-    ) -> Encoded:
-        task = self.config.task
-        encoded = encode(
-            rows,
-            prompt_template,
-            self.model,
-            append_end_token=task.kind == "generation",
-            reserve=reserve,
-            too_long=task.too_long,
-            renderings=renderings,
-        )
-        if not encoded.examples:
-            raise DataError(
-                f"task {task.name}: no training example fits the model's context of {self.model.max_length} tokens, so "
-                "there is nothing to train on. Take a model with a longer context, or shorter rows."
-            )
-        return encoded
 
     def _material(self, prompt_template: PromptTemplate, objective: Objective) -> Material:
         kept = {example.id for example in self.encoded.examples}
