@@ -1,1 +1,4 @@
-"""Prompts under evaluation: who answers, what was answered, what it was worth, and how sure that is."""
+"""Prompts under evaluation: who answers, what was answered, what it was worth, and how sure that is.
+
+In this order: `arms`, `answers`, `outcomes`, `results`, `significance`. `served` is the same where a server answers.
+"""
