@@ -30,7 +30,7 @@ def compared(name: str) -> Comparison:
 def test_no_cell_is_broken(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(report, "_console", lambda: Console(force_terminal=True, width=width, highlight=False))
+    monkeypatch.setattr(report, "for_results", lambda _: Console(force_terminal=True, width=width, highlight=False))
     arms = {name: arm(number) for number, name in enumerate(NAMES)}
     every = [compared(name) for name in NAMES if name != "seed"]
     summary = Results(

@@ -13,6 +13,7 @@ from embedgrad_cli.commands import run_forecast, run_job, run_processes
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ConfigError, EmbedgradError
 from embedgrad_cli.parallel.environment import in_group, speaks
+from embedgrad_cli.storage.run_directory import is_among
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -120,10 +121,10 @@ def recorded_line(request: Request, overrides: Iterable[str]) -> list[str]:
 
     A folder of the user's own configs is named without its place, which means nothing elsewhere.
     """
-    keys = {line: _key(line).partition(".")[0] for line in overrides}
+    keys = {line: _key(line) for line in overrides}
     return [
         *_flags(request, "DIR"),
-        *(line for line, key in keys.items() if key not in WITHOUT_EFFECT and not key.startswith("hydra")),
+        *(line for line, key in keys.items() if not (is_among(key, WITHOUT_EFFECT) or key.startswith("hydra"))),
     ]
 
 

@@ -32,7 +32,7 @@ from embedgrad_cli.commands.evaluation_run import Answered, answer_and_report, r
 from embedgrad_cli.commands.regrade import read_digests
 from embedgrad_cli.config.arm_spec import parse_arm
 from embedgrad_cli.config.fields import as_texts, seeds_of
-from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig, TemplateConfig
+from embedgrad_cli.config.schema import EvaluateConfig, TemplateConfig, with_effect
 from embedgrad_cli.core.model.device import pick_device
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.model.load import load_model
@@ -133,10 +133,9 @@ def _begin(job: _Evaluation, directory: RunDirectory, run_log: RunLog) -> None:
 
 def _facts(job: _Evaluation) -> dict[str, str]:
     """What all processes have to have in common; the rows and prompts are in what each arm reads."""
-    settings = {key: value for key, value in asdict(job.config).items() if key not in WITHOUT_EFFECT}
     read = {name: arm.prompt_hashes() for name, arm in job.arm_set.arms.items()}
     return {
-        "configuration": json.dumps(settings, sort_keys=True),
+        "configuration": json.dumps(with_effect(asdict(job.config)), sort_keys=True),
         "model, tokenizer or template": json.dumps(job.digests.to_json() if job.digests else None),
         "set of rows or prompts": hashlib.sha256(json.dumps(read).encode()).hexdigest(),
     }

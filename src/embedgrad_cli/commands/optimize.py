@@ -28,7 +28,7 @@ from pathlib import Path
 
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.reward import reward_function
-from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig
+from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig, with_effect
 from embedgrad_cli.core.model.device import pick_device
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.model.load import load_model
@@ -109,10 +109,9 @@ def _open(config: OptimizeConfig, ranks: Ranks, stack: ExitStack) -> RunDirector
 
 
 def _facts(config: OptimizeConfig, training: Training) -> dict[str, str]:
-    settings = {key: value for key, value in asdict(config).items() if key not in WITHOUT_EFFECT}
     vectors = training.prompt.vectors.detach().cpu().contiguous().numpy().tobytes()
     return {
-        "configuration": json.dumps(settings, sort_keys=True),
+        "configuration": json.dumps(with_effect(asdict(config)), sort_keys=True),
         "split of the data": training.splits.hash,
         "model, tokenizer or template": json.dumps(training.digests.to_json() if training.digests else None),
         "checkpoint": f"{training.state.step} {hashlib.sha256(vectors).hexdigest()}",

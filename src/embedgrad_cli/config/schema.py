@@ -22,6 +22,16 @@ WITHOUT_EFFECT = (
 )
 
 
+def with_effect(settings: dict[str, Any]) -> dict[str, Any]:
+    """All settings as nested dicts, without those that change no result. A mapping that held no other is null."""
+    kept = {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT}
+    for part, _, name in (key.partition(".") for key in WITHOUT_EFFECT):
+        inner = kept.get(part)
+        if isinstance(inner, dict) and name in inner:
+            kept[part] = {key: value for key, value in inner.items() if key != name} or None
+    return kept
+
+
 @dataclass
 class Message:
     """One turn of a conversation template."""

@@ -39,6 +39,14 @@ def test_round_trip(tmp_path: Path, ids: tuple[tuple[int, ...], ...]) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_settings_that_change_no_result_change_no_byte(tmp_path: Path) -> None:
+    model = make_model()
+    prompt, config = SoftPrompt.from_seed(Slots(((5, 9),)), model), optimize_config(tmp_path, tmp_path, tmp_path)
+    for name, arguments in (("a", None), ("b", {"gpu_memory_utilization": 0.4})):
+        save_prompt(tmp_path / name, prompt, model, replace(config, engine_args=arguments, output_dir=name))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 @pytest.mark.parametrize("tensor", ["soft_prompt", "seed_embedding"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_none_are_refused(tensor: str, value: float, tmp_path: Path) -> None:
