@@ -11,7 +11,7 @@ from embedgrad_cli.errors import DataError, UserError
 from embedgrad_cli.evaluation.answer_log import Answer
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.ranking import likeliest
-from embedgrad_cli.evaluation.results import results_of, row_hash, sample_lines
+from embedgrad_cli.evaluation.results import results_of, sample_lines
 from embedgrad_cli.reports.write import report_of_run
 from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
 from embedgrad_cli.storage.record import MEND
@@ -22,6 +22,7 @@ from embedgrad_cli.storage.sample_records import Sample
 from embedgrad_cli.storage.server_record import ServerRecord
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Row
+from embedgrad_cli.tasks.splits import row_hash
 from embedgrad_cli.terminal import report
 
 # Settings that change what is made of the answers, and not the answers.

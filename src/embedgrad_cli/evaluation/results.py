@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +35,7 @@ from embedgrad_cli.storage.results_record import ChoiceScoring, Overlap, Rendere
 from embedgrad_cli.storage.sample_records import FoundAnswer, Sample
 from embedgrad_cli.tasks.graders import Extraction
 from embedgrad_cli.tasks.load import Row, Splits, rows_hash
+from embedgrad_cli.tasks.splits import row_hash
 
 Outcomes = Mapping[str, Sequence[Sequence[Outcome]]]  # by arm: [rows][samples]
 SAMPLE_SIZES = (2, 4, 8, 16, 32, 64, 128)  # the k of pass@k, beside 1 and all samples
@@ -123,11 +123,6 @@ def _scoring(outcomes: Outcomes, task: TaskConfig) -> ChoiceScoring | None:
     rows = zip(*outcomes.values(), strict=True)
     with_end = (any(outcome.answer.with_end for of_row in of_arms for outcome in of_row) for of_arms in rows)
     return ChoiceScoring(rule=task.score, num_with_end=sum(with_end))
-
-
-def row_hash(row: Row) -> str:
-    """A sha256 over a row's content: query and target, after the length of the query."""
-    return hashlib.sha256(f"{len(row.query)}\n{row.query}{row.target}".encode()).hexdigest()
 
 
 def _graded(line: Sample, outcome: Outcome) -> Sample:

@@ -119,6 +119,11 @@ def split_hash(rows: dict[str, list[Row]]) -> str:
     return total.hexdigest()
 
 
+def row_hash(row: Row) -> str:
+    """A sha256 over a row's content: query and target."""
+    return _digest(row.query, row.target).hex()
+
+
 def rows_hash(rows: Iterable[Row]) -> str:
     """A sha256 over the questions asked and the answers expected, whatever their order: it names a test set.
 
