@@ -53,8 +53,8 @@ def run_final_test(training: Training) -> float:
 
 def _answered_and_graded(training: Training, optimized: SoftPrompt) -> _Tested | None:
     """Every rank answers; the first one has all answers and grades them, so the others have None."""
-    config, ranks, engine, stopwatch = training.config, training.ranks, training.engine, training.stopwatch
-    seeds = seeds_of(config.prompt)
+    config, model, ranks = training.config, training.model, training.ranks
+    engine, stopwatch, seeds = training.engine, training.stopwatch, seeds_of(config.prompt)
     prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), **tested_prompts(training.targets)}
     prompts["optimized"] = ArmPrompt(seeds, optimized)
     stopwatch.begin("encoding")
@@ -67,21 +67,13 @@ def _answered_and_graded(training: Training, optimized: SoftPrompt) -> _Tested |
             return display.arm(arm, num_rows)
 
         try:
-            answers = answer_arms(
-                arm_set,
-                config.task,
-                config.evaluation.batch_size,
-                log,
-                begin,
-                ranks=ranks,
-                decoder_of=engine.decoder,
-            )
+            batch_size = config.evaluation.batch_size
+            answers = answer_arms(arm_set, config.task, batch_size, log, begin, ranks=ranks, decoder_of=engine.decoder)
             engine.rest()
             stopwatch.begin("elsewhere")
             elsewhere = None
             if ranks.is_first or ranks.joins_first:
-                how = (training.template, seeds, training.shares_trunk)
-                elsewhere = measure_elsewhere(optimized, training.model, *how)
+                elsewhere = measure_elsewhere(optimized, model, training.template, seeds, training.shares_trunk)
             if not ranks.is_first:
                 return None
             stopwatch.begin("grading")
