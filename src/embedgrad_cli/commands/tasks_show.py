@@ -5,12 +5,11 @@ tokens; then the first of them as the arms `none` and `bare` send it.
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from rich.text import Text
 
 from embedgrad_cli.config.fields import seeds_of
-from embedgrad_cli.config.schema import TemplateConfig
+from embedgrad_cli.config.schema import OptimizeConfig, TemplateConfig
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.text.answer_tokens import continuation, encode_choices, whole_turn
 from embedgrad_cli.core.text.few_shot import shown_template
@@ -25,11 +24,11 @@ SHOWN_ROWS = 3
 COLOURS = {"prompt": "bold green", "query": "cyan", "target": "bold yellow"}
 
 
-def show(config: Any) -> None:
+def show(config: OptimizeConfig) -> None:
     """Print what a task makes of its first rows with this prompt, template and model. No weights are loaded.
 
     Args:
-        config: the checked config of `optimize`.
+        config: as for `optimize`, checked.
 
     Raises:
         DataError: the data is not what the task's settings say.
