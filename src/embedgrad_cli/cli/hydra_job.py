@@ -13,7 +13,6 @@ from embedgrad_cli.commands import run_forecast, run_job, run_processes
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ConfigError, EmbedgradError
 from embedgrad_cli.parallel.environment import in_group, speaks
-from embedgrad_cli.storage.run_directory import is_among
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -121,6 +120,8 @@ def recorded_line(request: Request, overrides: Iterable[str]) -> list[str]:
 
     A folder of the user's own configs is named without its place, which means nothing elsewhere.
     """
+    from embedgrad_cli.storage.run_directory import is_among  # and what reads YAML, which completion does without
+
     keys = {line: _key(line) for line in overrides}
     return [
         *_flags(request, "DIR"),
