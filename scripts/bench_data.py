@@ -23,7 +23,8 @@ from pathlib import Path
 
 from embedgrad_cli.config.compose import Request, config_of
 from embedgrad_cli.config.schema import OptimizeConfig
-from embedgrad_cli.core.model.language_model import load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.text.encoding import encode
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.tasks.load import load

@@ -33,7 +33,7 @@ from bench.output import machine, parser, ratio, show, spec_of
 from bench.steps import IGNORED, make_prompt, peft_model
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.scoring import generate, score_choices
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 
 # by their number of tokens
 LABELS: dict[int, list[tuple[int, ...]]] = {1: [(11,), (12,)], 3: [(11, 13, 14), (12, 13, 15)]}

@@ -31,7 +31,7 @@ from typing import Any
 from safetensors import safe_open
 
 from bench.output import ratio, show
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 
 WARM_UP = 2  # steps that are not counted
 COLUMNS = ["processes", "steps", "speed_up", "validation", "test", "seconds_of_one", "seconds", "loss_error", "bytes"]

@@ -37,7 +37,7 @@ from bench.output import show
 from embedgrad_cli.errors import EmbedgradError, UserError
 from embedgrad_cli.storage.files import write_atomically
 from embedgrad_cli.storage.record import Record
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 
 OTHER = Path(__file__).parent / "bench" / "peft_run.py"
 OURS = "import sys; from embedgrad_cli.cli.main import main; sys.exit(main())"

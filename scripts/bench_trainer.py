@@ -42,7 +42,8 @@ from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Encoded, Example, encode
+from embedgrad_cli.core.text.encoding import Encoded, encode
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.training.optimizer import make_optimizer

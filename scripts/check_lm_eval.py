@@ -42,9 +42,11 @@ from rich.table import Table
 from embedgrad_cli import assets
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.scoring import score_choices
-from embedgrad_cli.core.text.encoding import token_ids
+from embedgrad_cli.core.text.marked_tokens import token_ids
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import EmbedgradError, UserError
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
@@ -299,7 +301,7 @@ def check(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     source, config = TASKS[args.task], config_of(args)
     choices, data_dir = config.task.choices or [], Path(assets.resolve(str(config.task.data_dir)))
     splits, model = load(config.task, config.seed), load_model(config.model, pick_device(config.device))
-    rows = [row for split in source.splits for row in getattr(splits, split)]
+    rows = [row for split in source.splits for row in splits.rows_of(split)]
     texts = {"none": None, "seed": seeds_of(config.prompt)}
     prompts = {name: ArmPrompt(seeds) for name, seeds in texts.items()}
     arm_set = build_arms(rows, model, config.template, config.task, prompts)

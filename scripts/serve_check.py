@@ -35,7 +35,8 @@ from rich.table import Table
 from embedgrad_cli import assets
 from embedgrad_cli.cli.main import main as embedgrad
 from embedgrad_cli.config.schema import ModelConfig
-from embedgrad_cli.core.model.language_model import load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.storage.files import write_json
 from serving import routes
 from serving.compare import Comparison, Reference, compare

@@ -25,10 +25,8 @@ from transformers import PreTrainedTokenizerFast
 
 from embedgrad_cli.config.schema import (
     EvaluateConfig,
-    EvaluatedTaskConfig,
     EvaluationConfig,
     GenerationConfig,
-    HubConfig,
     Message,
     ModelConfig,
     ObjectiveConfig,
@@ -36,12 +34,11 @@ from embedgrad_cli.config.schema import (
     OptimizerConfig,
     PromptConfig,
     SeedConfig,
-    SplitConfig,
-    TaskConfig,
     TemplateConfig,
     TrainConfig,
     TrustRegionConfig,
 )
+from embedgrad_cli.config.task_schema import EvaluatedTaskConfig, HubConfig, SplitConfig, TaskConfig
 from embedgrad_cli.core.kernels.shared_prefix_attention import prepare_attention
 from embedgrad_cli.core.model.language_model import LanguageModel
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from embedgrad_cli.core.model.language_model import LanguageModel
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 
 from .models import language_model
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.core.kernels.memory import peak_memory
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.storage.stopwatch import Stopwatch
 from embedgrad_cli.tasks import graders

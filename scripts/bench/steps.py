@@ -13,7 +13,7 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.passes.query_cache import QueryCache
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example, Slots
+from embedgrad_cli.core.text.marked_tokens import Example, Slots
 
 from .models import language_model
 

@@ -12,7 +12,10 @@ from docs_site.docstrings import as_markdown
 from docs_site.settings import WORDS
 from embedgrad_cli.storage.record import Record
 
-MODULES = ("run_records", "training_answers", "artifact_metadata")  # of `storage`
+MODULES = (  # of `storage`
+    *("results_record", "arm_records", "sample_records", "metrics_records"),
+    *("training_answers", "artifact_metadata"),
+)
 PAIR = "two numbers"
 
 

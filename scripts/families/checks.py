@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from embedgrad_cli.config.schema import ExportConfig, ModelConfig, OptimizeConfig, SearchConfig
-from embedgrad_cli.core.model.language_model import load_model
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.scoring import generate, score_choices
 from embedgrad_cli.core.prompt.artifact import artifact_metadata, load_artifact, save_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example, token_ids
+from embedgrad_cli.core.text.marked_tokens import Example, token_ids
 from embedgrad_cli.errors import EmbedgradError
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms
 from embedgrad_cli.exports import writer_of

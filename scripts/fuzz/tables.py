@@ -13,7 +13,8 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from embedgrad_cli.config.build import build
 from embedgrad_cli.config.compose import Composer
-from embedgrad_cli.config.schema import OptimizeConfig, TaskConfig
+from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.tasks.load import load
 from fuzz.case import Case
 from fuzz.mutations import as_bytes, as_json, cut_bytes, edited, raw_values, texts, values

@@ -207,7 +207,7 @@ def describe(cell: Cell, title: str) -> None:
         commands=[*(one for one in earlier if one != command), command],
     )
     write_json(file, series)
-    counts = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
+    counts = {name: len(splits.rows_of(name)) for name in ("train", "validation", "test")}
     fold, seed = problem.config.task.fold, problem.config.seed
     record = ProblemRecord(seed=seed, fold=fold, counts=counts, split_hash=splits.hash)
     write_json(cell.problem_folder / PROBLEM, record)

@@ -27,7 +27,9 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example, Slots, encode, encode_choices, token_ids
+from embedgrad_cli.core.text.answer_tokens import encode_choices
+from embedgrad_cli.core.text.encoding import encode
+from embedgrad_cli.core.text.marked_tokens import Example, Slots, token_ids
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.validation import answer_and_grade

@@ -16,7 +16,9 @@ import torch
 from embedgrad_cli import assets
 from embedgrad_cli.config.schema import WITHOUT_EFFECT as CHANGES_NO_RESULT
 from embedgrad_cli.config.schema import ModelConfig, OptimizeConfig, TemplateConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.tasks.demonstrations import load_for

@@ -10,7 +10,7 @@ import torch
 
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.tasks.graders import Grader
 from embedgrad_cli.tasks.load import Row
 

@@ -10,10 +10,11 @@ import yaml
 from embedgrad_cli.config.build import build
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
-from embedgrad_cli.core.model.language_model import load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.scoring import generate
 from embedgrad_cli.core.prompt.artifact import load_artifact
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.few_shot import shown_template
 from embedgrad_cli.evaluation.arms import ArmPrompt, build_arms
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.demonstrations import load_for
@@ -28,7 +29,7 @@ def reference_of(folder: Path, name: str = "optimized") -> Reference:
     config, splits = load_for(config)
     model = load_model(config.model, pick_device("cpu"))
     trained, seeds = load_artifact(folder / "prompt.safetensors").prompt, seeds_of(config.prompt)
-    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    template = shown_template(config, splits)
     prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), "optimized": ArmPrompt(seeds, trained)}
     arm = build_arms(splits.test, model, template, config.task, {name: prompts[name]}).arms[name]
     answers = generate(arm.forward, arm.examples, arm.prompt, config.task.max_new_tokens, config.evaluation.batch_size)

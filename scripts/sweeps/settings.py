@@ -13,11 +13,12 @@ from pathlib import Path
 from statistics import fmean
 
 from embedgrad_cli.comparison.runs import Run, find_runs, name_templates, pool_folds, read_run
-from embedgrad_cli.comparison.table import heading
+from embedgrad_cli.comparison.sections import heading
 from embedgrad_cli.config.spelling import natural, one_line
 from embedgrad_cli.errors import UserError
+from embedgrad_cli.storage.metrics_records import StepMetrics, ValidationMetrics
 from embedgrad_cli.storage.record import Json
-from embedgrad_cli.storage.run_records import StepMetrics, Validation, ValidationMetrics
+from embedgrad_cli.storage.results_record import Validation
 
 NEAR = 0.02  # of the best mean, as a fraction of 1
 # What changes no number, is the section's, or is shown by itself.

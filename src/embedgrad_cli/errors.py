@@ -6,6 +6,14 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def cause(error: BaseException) -> str:
+    """The kind and the first line of what is at the bottom of an error of a library, without a full stop."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    words = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+    return f"{type(error).__name__}: {words[:200]}"
+
+
 class EmbedgradError(Exception):
     """Something failed that is not the user's input (exit code 1): out of memory, a loss that is not finite."""
 

@@ -33,7 +33,7 @@ from embedgrad_cli.core.prompt.artifact import (
     warn_undated,
 )
 from embedgrad_cli.core.text.conversation import Turns, joins_system_turn, render_turns
-from embedgrad_cli.core.text.encoding import tokenise, tokenise_apart
+from embedgrad_cli.core.text.marked_tokens import tokenise, tokenise_apart
 from embedgrad_cli.errors import TemplateError
 from embedgrad_cli.storage.quantization import quantization_record
 from embedgrad_cli.storage.record import Json

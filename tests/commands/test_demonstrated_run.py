@@ -21,7 +21,7 @@ from embedgrad_cli.errors import DataError
 from embedgrad_cli.exports.text_search import workbench
 from embedgrad_cli.forecast.make import make_forecast
 from embedgrad_cli.storage.interrupts import Stopped
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.tasks.demonstrations import load_for
 
 TEXT = "Apples or pages?\n\n{demonstrations}\n\nNow this."

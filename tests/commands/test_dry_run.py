@@ -12,7 +12,7 @@ from embedgrad_cli.commands import run_forecast
 from embedgrad_cli.config.dry_run import DryRun
 from embedgrad_cli.forecast.figures import Changes, Forecast
 from embedgrad_cli.forecast.make import make_forecast
-from embedgrad_cli.terminal.forecast import duration, fit_words
+from embedgrad_cli.terminal.forecast import fit_words, rough_duration
 
 
 @pytest.fixture
@@ -41,4 +41,4 @@ def test_what_does_not_fit_says_what_to_change(forecast: Forecast) -> None:
 
 
 def test_durations_have_a_unit() -> None:
-    assert [duration(seconds) for seconds in (5, 600, 7200)] == ["5 s", "10 min", "2 h"]
+    assert [rough_duration(seconds) for seconds in (5, 600, 7200)] == ["5 s", "10 min", "2 h"]

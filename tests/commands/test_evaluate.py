@@ -10,6 +10,7 @@ from embedgrad_cli.cli.main import main
 from embedgrad_cli.commands import evaluate, optimize
 from embedgrad_cli.config.schema import EvaluateConfig, Message, OptimizeConfig, SeedConfig, TemplateConfig
 from embedgrad_cli.errors import ArtifactError, UserError
+from embedgrad_cli.evaluation import saved_prompts
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_a_warning_compares_the_template_in_use_with_that_of_training(
     for number, (warns, changes) in enumerate(cases):
         run = tmp_path / str(number)
         evaluate.run(evaluation(config, run, arms=["optimized"], task__overlap="allow", **changes))
-        assert (f"WARNING {evaluate.__name__}:" in (run / "embedgrad.log").read_text()) == warns, changes
+        assert (f"WARNING {saved_prompts.__name__}:" in (run / "embedgrad.log").read_text()) == warns, changes
 
 
 def test_results_of_another_run_are_not_written_over(trained: OptimizeConfig, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from embedgrad_cli.config import plugins
 from embedgrad_cli.config.compose import Request, check_line
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.storage.engine_record import EngineRecord
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 
 TASK = ["model=tiny", "template=system", "task=word-problems", "prompt=step-by-step", "arms=[none]"]
 

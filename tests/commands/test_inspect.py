@@ -20,7 +20,7 @@ from embedgrad_cli.commands import optimize
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.model.nearest_tokens import TableFile, find_model_folder, nearest_tokens
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift
-from embedgrad_cli.core.text.encoding import Slots
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.errors import ModelError
 
 Capture = pytest.CaptureFixture[str]

@@ -24,7 +24,7 @@ from embedgrad_cli.core.prompt.artifact import load_artifact
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.errors import ArtifactError, UserError
 from embedgrad_cli.storage.interrupts import Stopped
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.terminal.report import took
 from embedgrad_cli.training import trainer

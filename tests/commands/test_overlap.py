@@ -17,7 +17,7 @@ from embedgrad_cli.config.schema import EvaluateConfig, OptimizeConfig
 from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact
 from embedgrad_cli.errors import ArtifactError, DataError
 from embedgrad_cli.evaluation.overlap import check_overlap
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.tasks.row_filter import RowFilter
 

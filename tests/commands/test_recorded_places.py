@@ -20,8 +20,10 @@ from embedgrad_cli import assets
 from embedgrad_cli.cli.main import main
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.checks import FORMATS
-from embedgrad_cli.config.schema import HubConfig, ModelConfig
-from embedgrad_cli.core.model.language_model import load_model, pick_device
+from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.config.task_schema import HubConfig
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.model.nearest_tokens import TableFile
 from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact
 from embedgrad_cli.errors import ModelError, UserError

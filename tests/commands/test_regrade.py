@@ -9,7 +9,7 @@ import pytest
 
 from embedgrad_cli.commands.regrade import _by_arm
 from embedgrad_cli.errors import UserError
-from embedgrad_cli.storage.run_records import Sample
+from embedgrad_cli.storage.sample_records import Sample
 from embedgrad_cli.tasks.rows import Row
 
 ROWS = [Row(f"test:{number}", "q", "a", "a") for number in range(3)]

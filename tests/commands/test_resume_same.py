@@ -20,7 +20,7 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.storage.interrupts import Stopped
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 
 Run = Callable[[], object]
 DIGESTS = ("split", "rendering", "model", "prompts")

@@ -11,7 +11,8 @@ from tests.docs.snippets import ROOT
 
 from embedgrad_cli.config.compose import Request, config_of
 from embedgrad_cli.config.schema import OptimizeConfig
-from embedgrad_cli.core.model.language_model import load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import encode

@@ -21,8 +21,10 @@ from embedgrad_cli.config.build import COMMANDS, keys, settings
 from embedgrad_cli.config.compose import Composer
 from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
+from embedgrad_cli.storage.metrics_records import StepMetrics, ValidationMetrics
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_records import Results, Sample, StepMetrics, ValidationMetrics
+from embedgrad_cli.storage.sample_records import Sample
 from embedgrad_cli.storage.training_answers import AnsweredRow
 
 SCREEN = 100  # lines of README.md

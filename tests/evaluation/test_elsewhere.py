@@ -13,11 +13,12 @@ from embedgrad_cli import assets
 from embedgrad_cli.config.schema import TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Renderings, Slots
+from embedgrad_cli.core.text.encoding import Renderings
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation import elsewhere
 from embedgrad_cli.evaluation.elsewhere import Request, measure_elsewhere, requests
-from embedgrad_cli.storage.run_records import Elsewhere
+from embedgrad_cli.storage.results_record import Elsewhere
 
 
 def prompt_of(model: LanguageModel, template: TemplateConfig, by: float = 0.1) -> SoftPrompt:

@@ -10,7 +10,8 @@ from tests.conftest import optimize_config
 from embedgrad_cli.evaluation.answer_log import Answer
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.results import results_of, sample_lines
-from embedgrad_cli.storage.run_records import DataReport, Sample
+from embedgrad_cli.storage.results_record import DataReport
+from embedgrad_cli.storage.sample_records import Sample
 from embedgrad_cli.tasks.graders.algebra import Algebra, Undecided
 from embedgrad_cli.tasks.graders.latex import same_by_algebra
 from embedgrad_cli.tasks.load import Row, Splits

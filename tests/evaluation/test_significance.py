@@ -26,7 +26,7 @@ from embedgrad_cli.evaluation.significance import (
     verdict,
     wilson_interval,
 )
-from embedgrad_cli.storage.run_records import Comparison
+from embedgrad_cli.storage.arm_records import Comparison
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from embedgrad_cli.cli.main import main
 from embedgrad_cli.config.schema import ModelConfig, PromptConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.scoring import generate
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example, encode
+from embedgrad_cli.core.text.encoding import encode
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.template import PromptTemplate
 
 QUERIES = ["Tom has 3 apples.", "How many apples does he have now?", "a gripping, funny film", "7 for 7"]

@@ -17,7 +17,7 @@ from tests.exports.conftest import NEW_TOKENS, QUERIES, Case, ids_of, make_case,
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from embedgrad_cli.config.schema import ModelConfig, TemplateConfig
-from embedgrad_cli.core.model.language_model import load_model
+from embedgrad_cli.core.model.load import load_model
 
 TIED = {"qwen2": True, "llama": False, "gemma": True, "gemma2": True, "gpt2": True, "gpt_neox": False, "gemma3": True}
 

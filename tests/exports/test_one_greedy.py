@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import embedgrad_cli
 from embedgrad_cli.config.schema import ModelConfig
-from embedgrad_cli.core.model.language_model import load_model
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.scoring import generate
 

@@ -15,13 +15,13 @@ from tests.conftest import PLACEMENTS, SEEDS, make_model, optimize_config
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.schema import Message, OptimizeConfig, TemplateConfig
-from embedgrad_cli.core.model.language_model import load_model
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.model.nearest_tokens import best_tokens
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.artifact import load_artifact, save_artifact
 from embedgrad_cli.core.prompt.nearest_text import nearest_text, one_text_per_slot, texts_of, unwritable
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Slots
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.evaluation.arms import ArmPrompt, build_arms
 from embedgrad_cli.evaluation.significance import paired_difference

@@ -13,9 +13,11 @@ from tests.conftest import optimize_config
 
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.dry_run import DryRun
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model
-from embedgrad_cli.errors import UserError
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
+from embedgrad_cli.errors import DataError, UserError
 from embedgrad_cli.forecast import make
+from embedgrad_cli.forecast.figures import Forecast
 from embedgrad_cli.forecast.make import make_forecast
 from embedgrad_cli.forecast.timing import time_run
 from embedgrad_cli.forecast.workload import Workload
@@ -42,6 +44,29 @@ def test_rows_and_tokens_are_those_of_the_run(model_folder: Path, choice_data: P
     tokens = [line["tokens"] for line in lines if "tokens" in line]
     assert [sum(example.length for example in batch) for batch in work.batches] == tokens
     assert work.num_validations == sum("validation_loss" in line for line in lines)
+
+
+def test_a_row_without_room_for_what_the_objective_reads_is_none_of_the_run_s(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    """The first row fits the context with its own label, and not with the other one, which objective=choice reads too.
+
+    So `optimize` refuses it, or leaves it out.
+    """
+    labels = {"0": "a", "1": "humane film " * 40}
+    for split in ("train", "validation", "test"):
+        texts = [f"{split} {i}" for i in range(4)]
+        texts[0] += " apples" * 430 * (split == "train")
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps({"text": t, "label": 0}) + "\n" for t in texts))
+    more = {"task__labels": labels, "task__choices": list(labels.values())}
+
+    def forecast(**changes: str) -> Forecast:
+        return make_forecast(optimize_config(tmp_path / "run", model_folder, tmp_path, **more, **changes), DryRun())
+
+    assert forecast().num_rows[0] == 4
+    assert forecast(objective__name="choice", task__too_long="skip").num_rows[0] == 3
+    with pytest.raises(DataError, match="train:0 needs"):
+        forecast(objective__name="choice")
 
 
 def test_a_device_that_is_not_here_needs_its_memory(model_folder: Path, choice_data: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from embedgrad_cli.config.launch_checks import check_shared
 from embedgrad_cli.config.schema import EvaluateConfig
 from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.parallel.join import joined
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 
 KINDS = ["choice", "drawn"]
 ROUNDING = 1e-5  # of a log-likelihood: batches of other rows add up in another order

@@ -16,7 +16,8 @@ from tests.parallel.test_whole_runs import assert_equal_but_for_rounding, die, f
 from embedgrad_cli.commands import evaluate, optimize
 from embedgrad_cli.config.schema import LaunchConfig, ModelConfig
 from embedgrad_cli.core.kernels.packed_linear import float32_copy
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.errors import ModelError

@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.comparison.run_files import summary, write_run
 
 from embedgrad_cli.storage.files import write_json_lines
-from embedgrad_cli.storage.run_records import FoundAnswer, Sample, StepMetrics, ValidationMetrics
+from embedgrad_cli.storage.metrics_records import StepMetrics, ValidationMetrics
+from embedgrad_cli.storage.sample_records import FoundAnswer, Sample
 
 # What could end a script, a comment, an attribute or a string, or be taken for markup.
 NASTY = (

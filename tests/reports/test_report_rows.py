@@ -10,7 +10,7 @@ import pytest
 from tests.reports.run_files import NASTY, sample, samples
 
 from embedgrad_cli.reports.rows import CUT, rows_data, script_json
-from embedgrad_cli.storage.run_records import Sample
+from embedgrad_cli.storage.sample_records import Sample
 
 
 def rows(lines: list[Sample], largest: int = 10**9) -> list[list[object]]:

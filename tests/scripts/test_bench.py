@@ -38,7 +38,7 @@ from bench.steps import make_prompt, our_step, peft_model, peft_step  # noqa: E4
 from embedgrad_cli.core.passes.forward import Forward  # noqa: E402
 from embedgrad_cli.core.passes.operations import Costs, Run, needed_operations, plain_operations  # noqa: E402
 from embedgrad_cli.core.passes.scoring import generate  # noqa: E402
-from embedgrad_cli.core.text.encoding import Example  # noqa: E402
+from embedgrad_cli.core.text.marked_tokens import Example  # noqa: E402
 
 SPEC = ModelSpec("1M", vocabulary=400)
 PROMISED = {

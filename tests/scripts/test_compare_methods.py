@@ -24,7 +24,7 @@ from tests.conftest import SEEDS, optimize_config  # noqa: E402
 
 import compare_methods  # noqa: E402
 from embedgrad_cli.config.fields import seeds_of  # noqa: E402
-from embedgrad_cli.config.schema import SplitConfig  # noqa: E402
+from embedgrad_cli.config.task_schema import SplitConfig  # noqa: E402
 from embedgrad_cli.evaluation.arms import ArmPrompt  # noqa: E402
 from embedgrad_cli.evaluation.validation import answer_and_grade  # noqa: E402
 from embedgrad_cli.tasks.load import load  # noqa: E402

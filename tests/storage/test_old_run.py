@@ -15,8 +15,8 @@ import pytest
 from embedgrad_cli.cli.main import main
 from embedgrad_cli.comparison.runs import read_run
 from embedgrad_cli.core.prompt.artifact import load_artifact, recorded_template
+from embedgrad_cli.storage.results_record import Results, Timing
 from embedgrad_cli.storage.run_directory import read_settings
-from embedgrad_cli.storage.run_records import Results, Timing
 
 OLD_RUN = Path(__file__).parent / "old_run"
 ARTIFACT = OLD_RUN / "prompt.safetensors"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from embedgrad_cli.config.schema import HubConfig, SplitConfig, TaskConfig
+from embedgrad_cli.config.task_schema import HubConfig, SplitConfig, TaskConfig
 
 
 def make_task(data_dir: Path | str | None = None, split: dict[str, Any] | None = None, **changes: Any) -> TaskConfig:

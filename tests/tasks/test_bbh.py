@@ -8,7 +8,8 @@ import pytest
 from tests.conftest import SHARED_DATA, make_tokenizer, shared_data
 
 from embedgrad_cli.config.compose import Request, config_of
-from embedgrad_cli.config.schema import TaskConfig, TemplateConfig
+from embedgrad_cli.config.schema import TemplateConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError
 from embedgrad_cli.tasks import graders

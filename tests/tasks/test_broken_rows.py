@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.tasks.make_task import HELD_OUT, fake_hub, make_task, words_task
 
-from embedgrad_cli.config.schema import HubConfig
+from embedgrad_cli.config.task_schema import HubConfig
 from embedgrad_cli.errors import DataError
 from embedgrad_cli.storage.files import write_json_lines
 from embedgrad_cli.tasks import graders

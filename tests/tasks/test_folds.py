@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.tasks.make_task import HELD_OUT, make_task, write_lines, write_reviews
 
-from embedgrad_cli.config.schema import WorkedExample
+from embedgrad_cli.config.task_schema import WorkedExample
 from embedgrad_cli.errors import ConfigError, DataError
 from embedgrad_cli.tasks.load import Splits, load
 

@@ -12,7 +12,7 @@ from tests.conftest import shared_data
 from tests.tasks.make_task import make_task, words_task
 
 from embedgrad_cli.config.compose import Request, config_of
-from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.tasks import graders
 from embedgrad_cli.tasks.load import load
 

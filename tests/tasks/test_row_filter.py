@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from embedgrad_cli.config.schema import WorkedExample
-from embedgrad_cli.storage.run_records import DataReport
+from embedgrad_cli.config.task_schema import WorkedExample
+from embedgrad_cli.storage.results_record import DataReport
 from embedgrad_cli.tasks.row_filter import MOST_BITS, RowFilter
 from embedgrad_cli.tasks.rows import Row
 from embedgrad_cli.tasks.splits import Splits

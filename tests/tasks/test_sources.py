@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.tasks.make_task import HELD_OUT, fake_hub, make_task, words_task, write_lines, write_reviews
 
-from embedgrad_cli.config.schema import HubConfig
+from embedgrad_cli.config.task_schema import HubConfig
 from embedgrad_cli.errors import ConfigError, DataError
 from embedgrad_cli.tasks.defects import Defects, Record
 from embedgrad_cli.tasks.load import load

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
+from embedgrad_cli.storage.metrics_records import StepMetrics, ValidationMetrics
 from embedgrad_cli.terminal import progress
 from embedgrad_cli.terminal.pace import Minutes
 from embedgrad_cli.terminal.progress import TestDisplay, TrainingDisplay

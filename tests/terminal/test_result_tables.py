@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from embedgrad_cli.storage.run_records import ArmSummary, Breakdown, Comparison, ExtractionSummary, Results
+from embedgrad_cli.storage.arm_records import ArmSummary, Breakdown, Comparison, ExtractionSummary
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.terminal import report
 
 NAMES = ["none", "seed", *(f"text:Think about it {number} times, then answer in one word." for number in range(7))]
@@ -29,7 +30,7 @@ def compared(name: str) -> Comparison:
 def test_no_cell_is_broken(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(report, "_console", lambda: Console(force_terminal=True, width=width, highlight=False))
+    monkeypatch.setattr(report, "for_results", lambda _: Console(force_terminal=True, width=width, highlight=False))
     arms = {name: arm(number) for number, name in enumerate(NAMES)}
     every = [compared(name) for name in NAMES if name != "seed"]
     summary = Results(

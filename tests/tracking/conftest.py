@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from embedgrad_cli.storage.files import json_line
-from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
+from embedgrad_cli.storage.metrics_records import StepMetrics, ValidationMetrics
 
 OLD_RUN = Path(__file__).parents[1] / "storage/old_run"
 

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import optimize_config
 
 from embedgrad_cli.commands import optimize
-from embedgrad_cli.storage.run_records import Validation
+from embedgrad_cli.storage.results_record import Validation
 from embedgrad_cli.training.advice import advice_after
 
 

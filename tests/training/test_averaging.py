@@ -12,7 +12,7 @@ from tests.conftest import optimize_config
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.core.prompt.artifact import load_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Slots
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.training.averaging import Averaging
 
 

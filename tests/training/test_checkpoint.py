@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import make_model
 
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Slots
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.training.checkpoint import STATE, TrainingState, load_checkpoint, save_checkpoint
 

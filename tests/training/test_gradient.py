@@ -14,7 +14,7 @@ from tests.parallel.processes import results
 
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.parallel.ranks import ALONE, Ranks
 from embedgrad_cli.training.gradient import set_gradient

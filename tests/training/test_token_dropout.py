@@ -8,7 +8,7 @@ from tests.core.passes.parity import encoded_rows, gradient_by, moved_prompt
 
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Slots
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.training.token_dropout import TokenDropout
 
 

@@ -120,10 +120,12 @@ def recorded_line(request: Request, overrides: Iterable[str]) -> list[str]:
 
     A folder of the user's own configs is named without its place, which means nothing elsewhere.
     """
-    keys = {line: _key(line).partition(".")[0] for line in overrides}
+    from embedgrad_cli.storage.run_directory import is_among  # and what reads YAML, which completion does without
+
+    keys = {line: _key(line) for line in overrides}
     return [
         *_flags(request, "DIR"),
-        *(line for line, key in keys.items() if key not in WITHOUT_EFFECT and not key.startswith("hydra")),
+        *(line for line, key in keys.items() if not (is_among(key, WITHOUT_EFFECT) or key.startswith("hydra"))),
     ]
 
 

@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 from embedgrad_cli.cli.job_outcome import JobOutcome, Pruned
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import UserError
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_directory import is_among
-from embedgrad_cli.storage.run_records import Results
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

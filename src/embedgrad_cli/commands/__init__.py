@@ -6,7 +6,8 @@ A module is imported when its command is asked for: those of the jobs import tor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,7 +45,7 @@ def run_job(
 
     if reason := _why_alone(config):
         refuse_group(reason)
-    try:
+    with _naming_model(config):
         match config:
             case OptimizeConfig():
                 from embedgrad_cli.commands import optimize
@@ -62,7 +63,14 @@ def run_job(
                 from embedgrad_cli.commands import export
 
                 export.run(config)
-                return None
+    return None
+
+
+@contextmanager
+def _naming_model(config: OptimizeConfig | EvaluateConfig | ExportConfig) -> Iterator[None]:
+    """Within it, what is raised has a note of the model: a library that fails seldom says which one it was given."""
+    try:
+        yield
     except Exception as error:
         error.add_note(f"model.path={config.model.path}")
         raise
@@ -82,7 +90,7 @@ def run_processes(number: int, words: Sequence[str], output_dir: str) -> float |
     Returns: the accuracy that a sweeper maximises; None if nothing was graded.
     """
     from embedgrad_cli.parallel.start import start
-    from embedgrad_cli.storage.run_records import Results
+    from embedgrad_cli.storage.results_record import Results
 
     start(number, words)
     results = Path(output_dir) / "results.json"
@@ -97,11 +105,8 @@ def run_forecast(config: OptimizeConfig | EvaluateConfig | ExportConfig, request
     from embedgrad_cli.config.schema import OptimizeConfig
 
     assert isinstance(config, OptimizeConfig)  # no other command has the flag
-    try:
+    with _naming_model(config):
         dry_run.run(config, request)
-    except Exception as error:
-        error.add_note(f"model.path={config.model.path}")
-        raise
 
 
 def flag_command(name: str) -> FlagCommand:

@@ -32,8 +32,9 @@ from embedgrad_cli.comparison.entries import (
     keys_of,
     pool_seeds,
 )
+from embedgrad_cli.comparison.formats import FORMATS
 from embedgrad_cli.comparison.runs import Run, few, name_templates, pool_folds, read_runs
-from embedgrad_cli.comparison.table import FORMATS, HEADINGS, heading, title
+from embedgrad_cli.comparison.sections import HEADINGS, heading, title
 from embedgrad_cli.config.spelling import natural, nearest
 from embedgrad_cli.errors import CompareError, UserError
 from embedgrad_cli.guards.visible_text import visible

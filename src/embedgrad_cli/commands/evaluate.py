@@ -22,32 +22,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from embedgrad_cli.commands.evaluation_run import Answered, answer_and_report, run_evaluation
 from embedgrad_cli.commands.regrade import read_digests
-from embedgrad_cli.config.arm_spec import parse_arm
-from embedgrad_cli.config.fields import as_texts, seeds_of
-from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig, TemplateConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
+from embedgrad_cli.config.fields import seeds_of
+from embedgrad_cli.config.schema import EvaluateConfig, with_effect
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.passes.engine import OWN, Engine
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.vllm_decoder import VllmEngine
-from embedgrad_cli.core.prompt.artifact import (
-    Artifact,
-    check_fingerprint,
-    load_artifact,
-    recorded_template,
-    warn_quantization,
-    warn_undated,
-)
+from embedgrad_cli.core.prompt.artifact import Artifact
 from embedgrad_cli.core.prompt.soft_prompt import measure_drift
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.few_shot import shown_template
 from embedgrad_cli.evaluation.answer_log import AnswerLog, Progress
 from embedgrad_cli.evaluation.answers import answer_arms
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
@@ -56,17 +48,16 @@ from embedgrad_cli.evaluation.elsewhere import measure_elsewhere
 from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.overlap import check_overlap
 from embedgrad_cli.evaluation.results import results_of
+from embedgrad_cli.evaluation.saved_prompts import arm_prompts, check_artifacts, file_of, load_artifacts
 from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.parallel.ranks import Ranks, check_same
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.logs import RunLog
+from embedgrad_cli.storage.results_record import Overlap, RenderedArms, Results
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Splits
-
-log = logging.getLogger(__name__)
 
 
 def run(config: EvaluateConfig) -> float | None:
@@ -131,10 +122,9 @@ def _begin(job: _Evaluation, directory: RunDirectory, run_log: RunLog) -> None:
 
 def _facts(job: _Evaluation) -> dict[str, str]:
     """What all processes have to have in common; the rows and prompts are in what each arm reads."""
-    settings = {key: value for key, value in asdict(job.config).items() if key not in WITHOUT_EFFECT}
     read = {name: arm.prompt_hashes() for name, arm in job.arm_set.arms.items()}
     return {
-        "configuration": json.dumps(settings, sort_keys=True),
+        "configuration": json.dumps(with_effect(asdict(job.config)), sort_keys=True),
         "model, tokenizer or template": json.dumps(job.digests.to_json() if job.digests else None),
         "set of rows or prompts": hashlib.sha256(json.dumps(read).encode()).hexdigest(),
     }
@@ -149,9 +139,9 @@ def _engine(config: EvaluateConfig, model: LanguageModel, arm_set: ArmSet) -> En
 
 def _prepare(config: EvaluateConfig, directory: RunDirectory, ranks: Ranks) -> _Evaluation:
     """Load everything and check that it goes together, and with what a stopped run began with."""
-    artifacts = _load_artifacts(config)
+    artifacts = load_artifacts(config)
     config, splits = load_for(config)
-    by_file = {_file(config, arm): artifact for arm, artifact in artifacts.items()}
+    by_file = {file_of(config, arm): artifact for arm, artifact in artifacts.items()}
     rows, overlap = check_overlap(splits, config.split, by_file, config.task.overlap)
     resumes = directory.config.exists()
     before = read_digests(directory) if resumes else None
@@ -159,9 +149,9 @@ def _prepare(config: EvaluateConfig, directory: RunDirectory, ranks: Ranks) -> _
     config = replace(config, model=dated(config.model, before))
     device = pick_device(ranks.device(config.device), is_trusted=config.device != "auto")
     model = load_model(config.model, device, config.launch)
-    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
-    _check_artifacts(config, artifacts, model, template, has_day)
-    prompts = _prompts(config, artifacts)
+    template = shown_template(config, splits)
+    check_artifacts(config, artifacts, model, template, has_day)
+    prompts = arm_prompts(config, artifacts)
     now = replace(_digests(config, model.model_tokenizer, splits, prompts), dtype=model.dtype_name)
     digests: RunDigests | None = now
     if resumes:
@@ -191,7 +181,7 @@ def _results(job: _Evaluation, outcomes: Mapping[str, list[list[Outcome]]]) -> R
     optimized = job.artifacts.get("optimized")
     if optimized is None:
         return results
-    template = with_examples(config.template, job.splits.fewshot, config.task.fewshot_style)
+    template = shown_template(config, job.splits)
     shares_trunk = arm_set.arms["optimized"].slow_because is None
     return replace(
         results,
@@ -202,91 +192,19 @@ def _results(job: _Evaluation, outcomes: Mapping[str, list[list[Outcome]]]) -> R
     )
 
 
-def _load_artifacts(config: EvaluateConfig) -> dict[str, Artifact]:
-    """The artifacts that arms are made of, by the arm's name."""
-    specs = [parse_arm(item) for item in config.arms]
-    files = {spec.name: spec.value for spec in specs if spec.kind == "artifact"}
-    if config.artifact is not None and any(spec.kind == "optimized" for spec in specs):
-        files["optimized"] = config.artifact
-    return {name: load_artifact(Path(file).expanduser()) for name, file in files.items()}
-
-
-def _file(config: EvaluateConfig, arm: str) -> str:
-    """The artifact's file of an arm made of one."""
-    return str(config.artifact) if arm == "optimized" else arm
-
-
-def _check_artifacts(
-    config: EvaluateConfig,
-    artifacts: dict[str, Artifact],
-    model: LanguageModel,
-    template: TemplateConfig,
-    has_day: bool,
-) -> None:
-    """Refuse artifacts of another model, warn of another template; what remains goes to the model's device.
-
-    Args:
-        has_day: the day that the chat template is told was given, or recorded.
-    """
-    for name, artifact in artifacts.items():
-        check_fingerprint(artifact, model, _file(config, name))
-        warn_quantization(artifact, model, _file(config, name))
-        if not has_day:
-            warn_undated(artifact, model, _file(config, name))
-        if not (_is_of_training(artifact, template, model) and _is_told_the_same(artifact, config, model)):
-            log.warning("the arm %s was optimised in another template than the one all arms stand in here", name)
-        artifact.prompt.to(model.device)
-
-
-def _is_of_training(artifact: Artifact, template: TemplateConfig, model: LanguageModel) -> bool:
-    """Whether an artifact stands in the template that it was optimised in, worked examples included.
-
-    Messages and text are two templates, of which a prompt stands in one: the other may say anything.
-    """
-    trained_in, kind = recorded_template(artifact.metadata), artifact.metadata.config.model.template
-    was_chat = bool(model.tokenizer.chat_template) if kind == "auto" else kind == "chat"
-    if was_chat != model.is_chat:
-        return False
-    return trained_in.messages == template.messages if was_chat else trained_in.text == template.text
-
-
-def _is_told_the_same(artifact: Artifact, config: EvaluateConfig, model: LanguageModel) -> bool:
-    """Whether the chat template has the arguments and the day of training, as far as that is known."""
-    day, told = artifact.metadata.model.chat_template_date, artifact.metadata.config.model.chat_template_kwargs
-    if not model.is_chat:
-        return True
-    return (told or {}) == (config.model.chat_template_kwargs or {}) and day in (None, model.chat_template_date)
-
-
-def _prompts(config: EvaluateConfig, artifacts: dict[str, Artifact]) -> dict[str, ArmPrompt]:
-    """What every arm puts into the template. A file brings its own seed text; `optimized` stands in prompt.text's."""
-    prompts = {}
-    for item in config.arms:
-        spec = parse_arm(item)
-        artifact = artifacts.get(spec.name)
-        if artifact is None:
-            texts = {"seed": seeds_of(config.prompt), "text": (spec.value,)}
-            prompts[spec.name] = ArmPrompt(texts.get(spec.kind), is_bare=spec.kind == "bare")
-            continue
-        text = artifact.metadata.seed.text
-        seeds = seeds_of(config.prompt) if spec.kind == "optimized" else as_texts(text)
-        prompts[spec.name] = ArmPrompt(seeds, artifact.prompt)
-    return prompts
-
-
 def _check_done(config: EvaluateConfig, before: RunDigests | None, directory: RunDirectory) -> None:
     """Refuse an `output_dir` whose answers were given to other rows, by another model or with other prompts."""
     if before is None:
         warn_unchecked(directory.path)
         return
     config, splits = load_for(replace(config, model=dated(config.model, before)))
-    prompts = _prompts(config, _load_artifacts(config))
+    prompts = arm_prompts(config, load_artifacts(config))
     check_digests(before, _digests(config, load_tokenizer(config.model), splits, prompts), directory.path)
 
 
 def _digests(
     config: EvaluateConfig, known: ModelTokenizer, splits: Splits, prompts: dict[str, ArmPrompt]
 ) -> RunDigests:
-    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
-    rows = dict.fromkeys(prompts, getattr(splits, config.split))
+    template = shown_template(config, splits)
+    rows = dict.fromkeys(prompts, splits.rows_of(config.split))
     return digests_of(config.model, known, template, splits, rows, prompts)

@@ -16,7 +16,7 @@ from embedgrad_cli.commands.evaluation_run import Answered, answer_and_report, r
 from embedgrad_cli.commands.regrade import read_digests
 from embedgrad_cli.config.arm_spec import parse_arm
 from embedgrad_cli.config.schema import EvaluateConfig, TemplateConfig
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.few_shot import shown_template
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.evaluation.answer_log import AnswerLog, Progress
 from embedgrad_cli.evaluation.outcomes import Outcome
@@ -35,9 +35,9 @@ from embedgrad_cli.storage.artifact_header import read_header
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.logs import RunLog
+from embedgrad_cli.storage.results_record import Overlap, Results
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_records import Overlap, Results
 from embedgrad_cli.storage.server_record import ServerRecord
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Row, Splits
@@ -105,7 +105,7 @@ def _prepare(config: EvaluateConfig, directory: RunDirectory) -> _Evaluation:
     trained = _trained(config)
     config, splits = load_for(config)
     rows, overlap = check_overlap(splits, config.split, trained, config.task.overlap)
-    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    template = shown_template(config, splits)
     models = _models(config)
     named = dict.fromkeys(f"{model.name} of {model.server.url}" for model in models.values())
     now = replace(_digests(config, template, splits), server=", ".join(named))
@@ -154,7 +154,7 @@ def _trained(config: EvaluateConfig) -> dict[str, _Trained]:
 
 
 def _digests(config: EvaluateConfig, template: TemplateConfig, splits: Splits) -> RunDigests:
-    rows = getattr(splits, config.split)
+    rows = splits.rows_of(config.split)
     sent = {item: conversations(config, template, rows, item) for item in config.arms}
     return RunDigests(split=splits.content_digest, rendering=conversations_digest(sent))
 
@@ -165,7 +165,7 @@ def _check_done(config: EvaluateConfig, before: RunDigests | None, directory: Ru
         warn_unchecked(directory.path)
         return
     config, splits = load_for(config)
-    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    template = shown_template(config, splits)
     check_digests(before, _digests(config, template, splits), directory.path)
 
 

@@ -18,10 +18,10 @@ from embedgrad_cli.reports.write import finish
 from embedgrad_cli.storage.files import write_json, write_json_lines
 from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest
 from embedgrad_cli.storage.logs import RunLog
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_lock import lock_run
-from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.terminal import report
 from embedgrad_cli.terminal.progress import TestDisplay

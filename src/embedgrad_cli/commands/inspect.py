@@ -73,7 +73,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _verify(artifact: Artifact, path: str, model_path: str) -> None:
-    from embedgrad_cli.core.model.language_model import load_model, pick_device
+    from embedgrad_cli.core.model.device import pick_device
+    from embedgrad_cli.core.model.load import load_model
     from embedgrad_cli.core.prompt.artifact import check_fingerprint
 
     recorded = artifact.metadata.config.model

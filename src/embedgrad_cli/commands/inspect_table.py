@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 from rich import box
@@ -12,8 +11,8 @@ from rich.text import Text
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.core.prompt.artifact import identity
 from embedgrad_cli.core.prompt.inspection import Inspection
-from embedgrad_cli.evaluation.significance import verdict
-from embedgrad_cli.guards.console import Console
+from embedgrad_cli.evaluation.significance import show_interval, verdict
+from embedgrad_cli.guards.console import for_results
 from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TemplateRecord
 
 ORDER = ("none", "seed", "optimized")
@@ -22,9 +21,7 @@ NO_MEANING = "Nearest tokens are not meanings: vectors close to a text may do so
 
 def print_report(report: Inspection) -> None:
     """Print facts, one line per token, what is missing."""
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, width=100_000)  # lines are as long as they need to be
+    console = for_results()
     facts = Table(box=None, show_header=False, pad_edge=False)
     for name, value in _facts(report):
         facts.add_row(Text(name, style="bold"), Text(value))
@@ -64,8 +61,7 @@ def _metrics(metrics: PromptMetrics) -> Iterator[tuple[str, str]]:
         return
     arms = metrics.test.arms
     for name, arm in sorted(arms.items(), key=lambda item: ORDER.index(item[0]) if item[0] in ORDER else len(ORDER)):
-        low, high = arm.ci95
-        yield f"test, {name}", f"{arm.accuracy:.1%} ({low:.1%} to {high:.1%}), {arm.correct} correct"
+        yield f"test, {name}", f"{arm.accuracy:.1%} ({show_interval(arm.ci95)}), {arm.correct} correct"
     if metrics.test.comparison and metrics.test.num_examples:
         yield "verdict", verdict(metrics.test.comparison, metrics.test.num_examples)
         yield "wins, losses", f"{metrics.test.comparison.wins}, {metrics.test.comparison.losses}"
@@ -89,13 +85,9 @@ def _tokens(report: Inspection) -> Table:
         table.add_column("nearest tokens (cosine)", overflow="fold")
     rows = report.tokens
     for number, row in enumerate(rows):
-        cells = [str(row.slot), _shown(row.seed, row.seed_id), f"{row.relative_drift:.3f}", f"{row.cosine:.3f}"]
+        cells = [str(row.slot), row.seed_name, f"{row.relative_drift:.3f}", f"{row.cosine:.3f}"]
         if not report.missing:
-            cells.append("  ".join(f"{_shown(near.token, near.id)} {near.cosine:.2f}" for near in row.nearest))
+            cells.append("  ".join(f"{near.name} {near.cosine:.2f}" for near in row.nearest))
         ends_slot = number + 1 < len(rows) and rows[number + 1].slot != row.slot
         table.add_row(*map(Text, cells), end_section=ends_slot)
     return table
-
-
-def _shown(token: str | None, token_id: int) -> str:
-    return repr(token) if token is not None else f"#{token_id}"

@@ -28,13 +28,15 @@ from pathlib import Path
 
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.reward import reward_function
-from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
+from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig, with_effect
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
 from embedgrad_cli.core.passes.engine import OWN, Engine
 from embedgrad_cli.core.passes.vllm_decoder import VllmEngine
 from embedgrad_cli.core.text.encoding import Renderings
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.few_shot import shown_template
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.evaluation.digests import dated, digests_of
@@ -42,16 +44,17 @@ from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.parallel.ranks import Ranks, check_same
 from embedgrad_cli.reports.write import finish
 from embedgrad_cli.storage.logs import RunLog
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.storage.run_lock import lock_run
-from embedgrad_cli.storage.run_records import Results
 from embedgrad_cli.storage.stopwatch import Stopwatch
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Splits
 from embedgrad_cli.terminal import report
 from embedgrad_cli.tracking.tracked import tracked
 from embedgrad_cli.training.checkpoint import read_digests
+from embedgrad_cli.training.final_test import run_final_test
 from embedgrad_cli.training.trainer import Training
 
 
@@ -92,7 +95,7 @@ def run(
             with tracked(directory.path, config.tracker, ranks.is_first):
                 with training.engine.running():
                     training.fit(on_validation)
-                    accuracy = training.test()
+                    accuracy = run_final_test(training)
                 if ranks.is_first:
                     finish(directory, config.report)
             return accuracy
@@ -106,10 +109,9 @@ def _open(config: OptimizeConfig, ranks: Ranks, stack: ExitStack) -> RunDirector
 
 
 def _facts(config: OptimizeConfig, training: Training) -> dict[str, str]:
-    settings = {key: value for key, value in asdict(config).items() if key not in WITHOUT_EFFECT}
     vectors = training.prompt.vectors.detach().cpu().contiguous().numpy().tobytes()
     return {
-        "configuration": json.dumps(settings, sort_keys=True),
+        "configuration": json.dumps(with_effect(asdict(config)), sort_keys=True),
         "split of the data": training.splits.hash,
         "model, tokenizer or template": json.dumps(training.digests.to_json() if training.digests else None),
         "checkpoint": f"{training.state.step} {hashlib.sha256(vectors).hexdigest()}",
@@ -132,7 +134,7 @@ def _prepare(
     model = load_model(told, device, config.launch)
     stopwatch.begin("encoding")
     known = model.model_tokenizer
-    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    template = shown_template(config, splits)
     seed = PromptTemplate(template, list(seeds_of(config.prompt)), known.tokenizer, known.is_chat)
     renderings = Renderings(seed)  # the digests read all rows that training reads
     now = replace(_digests(replace(config, model=told), known, splits, renderings), dtype=model.dtype_name)
@@ -171,7 +173,7 @@ def _finished(config: OptimizeConfig, directory: RunDirectory) -> float:
 def _digests(
     config: OptimizeConfig, known: ModelTokenizer, splits: Splits, renderings: Renderings | None = None
 ) -> RunDigests:
-    template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+    template = shown_template(config, splits)
     prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds_of(config.prompt))}
     rows = {"none": splits.test, "seed": [*splits.train, *splits.validation, *splits.test]}
     return digests_of(config.model, known, template, splits, rows, prompts, renderings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from embedgrad_cli.config.schema import WITHOUT_EFFECT, EvaluateConfig
@@ -11,16 +11,18 @@ from embedgrad_cli.errors import DataError, UserError
 from embedgrad_cli.evaluation.answer_log import Answer
 from embedgrad_cli.evaluation.outcomes import grade_answers
 from embedgrad_cli.evaluation.ranking import likeliest
-from embedgrad_cli.evaluation.results import results_of, row_hash, sample_lines
+from embedgrad_cli.evaluation.results import results_of, sample_lines
 from embedgrad_cli.reports.write import report_of_run
 from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
 from embedgrad_cli.storage.record import MEND
+from embedgrad_cli.storage.results_record import Overlap, RenderedArms, RenderedRow, Results
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory, read_settings
-from embedgrad_cli.storage.run_records import Overlap, RenderedArms, Results, Sample
+from embedgrad_cli.storage.sample_records import Sample
 from embedgrad_cli.storage.server_record import ServerRecord
 from embedgrad_cli.tasks.demonstrations import load_for
 from embedgrad_cli.tasks.load import Row
+from embedgrad_cli.tasks.splits import row_hash
 from embedgrad_cli.terminal import report
 
 # Settings that change what is made of the answers, and not the answers.
@@ -40,16 +42,12 @@ def regrade(config: EvaluateConfig) -> float:
     directory = RunDirectory(Path(config.output_dir), asdict(config), free=(*WITHOUT_EFFECT, *REGRADED))
     lines = _read_lines(directory)
     _, splits = load_for(config)
-    every = getattr(splits, config.split)
+    every = splits.rows_of(config.split)
     rows = _answered_rows(lines, every, directory)
     answers = _by_arm(_ranked(lines, config, directory), rows, directory.samples)
     outcomes = {name: grade_answers(rows, of_arm, config.task) for name, of_arm in answers.items()}
-    before = Results.read(directory.results) if directory.is_finished else None
-    digests = before.digests if before else read_digests(directory)
-    overlap = Overlap.read(directory.overlap) if directory.overlap.exists() else None
-    rendered = RenderedArms.read(directory.rendered).arms if directory.rendered.exists() else None
-    server = ServerRecord.read(directory.server) if directory.server.exists() else None
-    num_excluded = overlap.num_rows if overlap and overlap.excluded else 0
+    known = _Known.of(directory)
+    num_excluded = known.overlap.num_rows if known.overlap and known.overlap.excluded else 0
     results = results_of(
         outcomes,
         rows,
@@ -57,30 +55,59 @@ def regrade(config: EvaluateConfig) -> float:
         splits,
         split=config.split,
         num_skipped=len(every) - len(rows) - num_excluded,
-        overlap=overlap,
-        rendered=rendered,
-        model=server.model if server else config.model.path,
+        overlap=known.overlap,
+        rendered=known.rendered,
+        model=known.server.model if known.server else config.model.path,
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,
     )
-    results = replace(results, server=server)
-    if digests:  # what the model was and read is as it was then; the rows are those graded now
-        results = replace(results, digests=replace(digests, split=splits.content_digest))
-    if before:
-        results = replace(
-            results,
-            artifact=before.artifact,
-            validation=before.validation,
-            drift=before.drift,
-            elsewhere=before.elsewhere,
-            slow_arms=before.slow_arms,
-        )
+    results = known.completed(results, splits.content_digest)
     write_json_lines(directory.samples, sample_lines(answers, rows, outcomes))
     write_yaml(directory.config, asdict(config))
     write_json(directory.results, results)
     report.results(results, rows, outcomes, directory.path)
     report_of_run(directory.path, config.report)
     return results.primary_accuracy
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the files of a run say beside its answers: none of it depends on how these are graded."""
+
+    before: Results | None
+    digests: RunDigests | None
+    overlap: Overlap | None
+    rendered: dict[str, RenderedRow] | None
+    server: ServerRecord | None
+
+    @classmethod
+    def of(cls, directory: RunDirectory) -> _Known:
+        before = Results.read(directory.results) if directory.is_finished else None
+        return cls(
+            before=before,
+            digests=before.digests if before else read_digests(directory),
+            overlap=Overlap.read(directory.overlap) if directory.overlap.exists() else None,
+            rendered=RenderedArms.read(directory.rendered).arms if directory.rendered.exists() else None,
+            server=ServerRecord.read(directory.server) if directory.server.exists() else None,
+        )
+
+    def completed(self, results: Results, split: str) -> Results:
+        """New results with what was known before; what the model was and read is as it was then.
+
+        Args: split: the digest of the rows that are graded now.
+        """
+        digests = replace(self.digests, split=split) if self.digests else None
+        results = replace(results, server=self.server, digests=digests)
+        if self.before is None:
+            return results
+        return replace(
+            results,
+            artifact=self.before.artifact,
+            validation=self.before.validation,
+            drift=self.before.drift,
+            elsewhere=self.before.elsewhere,
+            slow_arms=self.before.slow_arms,
+        )
 
 
 def read_digests(directory: RunDirectory) -> RunDigests | None:

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from embedgrad_cli.commands.flags import FlagParser
 from embedgrad_cli.config.compose import Composer, Request, config_of
+from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.errors import ConfigError
 from embedgrad_cli.storage.record import Json
 
@@ -66,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     overrides = [f"task={args.name}", *args.overrides, *more]  # argparse leaves the words behind a flag in `more`
     config = config_of(Request("optimize", overrides, args.config_dir))
+    assert isinstance(config, OptimizeConfig)  # as the request says
 
     from embedgrad_cli.commands.tasks_show import show  # imports torch
 

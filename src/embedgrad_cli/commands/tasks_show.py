@@ -5,15 +5,14 @@ tokens; then the first of them as the arms `none` and `bare` send it.
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from rich.text import Text
 
 from embedgrad_cli.config.fields import seeds_of
-from embedgrad_cli.config.schema import TemplateConfig
+from embedgrad_cli.config.schema import OptimizeConfig, TemplateConfig
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, load_tokenizer
-from embedgrad_cli.core.text.encoding import continuation, encode_choices, whole_turn
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.answer_tokens import continuation, encode_choices, whole_turn
+from embedgrad_cli.core.text.few_shot import shown_template
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.core.text.template_additions import added_by
 from embedgrad_cli.errors import TemplateError
@@ -25,11 +24,11 @@ SHOWN_ROWS = 3
 COLOURS = {"prompt": "bold green", "query": "cyan", "target": "bold yellow"}
 
 
-def show(config: Any) -> None:
+def show(config: OptimizeConfig) -> None:
     """Print what a task makes of its first rows with this prompt, template and model. No weights are loaded.
 
     Args:
-        config: the checked config of `optimize`.
+        config: as for `optimize`, checked.
 
     Raises:
         DataError: the data is not what the task's settings say.
@@ -40,7 +39,7 @@ def show(config: Any) -> None:
     task, model = config.task, load_tokenizer(config.model)
     seeds = list(seeds_of(config.prompt))
     bare = PromptTemplate(config.template, seeds, model.tokenizer, model.is_chat)
-    template = with_examples(config.template, splits.fewshot, task.fewshot_style)
+    template = shown_template(config, splits)
     prompt_template = PromptTemplate(template, seeds, model.tokenizer, model.is_chat) if splits.fewshot else bare
 
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)

@@ -16,8 +16,9 @@ from typing import Any
 
 from embedgrad_cli.comparison.runs import Run, sha256_of
 from embedgrad_cli.evaluation.significance import holm, ruger
+from embedgrad_cli.storage.arm_records import ArmSummary, Comparison
 from embedgrad_cli.storage.record import Json
-from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Results
+from embedgrad_cli.storage.results_record import Drift, Results
 
 PARTS = ("config", "validation", "arms", "comparison", "drift", "elsewhere")
 ELSEWHERE = ("kl", "first_token_kl", "same_token")

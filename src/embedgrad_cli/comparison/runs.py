@@ -19,9 +19,10 @@ from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.config.spelling import natural
 from embedgrad_cli.errors import CompareError, UserError
 from embedgrad_cli.evaluation.significance import paired_difference_of_counts, wilson_interval
+from embedgrad_cli.storage.arm_records import ArmSummary, Comparison
 from embedgrad_cli.storage.record import Json
+from embedgrad_cli.storage.results_record import Drift, Elsewhere, Results, Validation
 from embedgrad_cli.storage.run_directory import flatten, is_among, read_settings
-from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Elsewhere, Results, Validation
 
 SHOWN_RUNS = 4
 WITHOUT_EFFECT_UNDER = {  # a kind of trust region

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from embedgrad_cli.config.arm_spec import ArmSpec, parse_arm
 from embedgrad_cli.config.fields import num_prompts
-from embedgrad_cli.config.schema import EvaluateConfig, EvaluationConfig, GenerationConfig, TaskConfig
+from embedgrad_cli.config.schema import EvaluateConfig, EvaluationConfig, GenerationConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 
 
 def check_generation(generation: GenerationConfig, task: TaskConfig) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from embedgrad_cli.config.reward import FUNCTION, HOW
-from embedgrad_cli.config.schema import OBJECTIVES, ObjectiveConfig, TaskConfig, TrainConfig
+from embedgrad_cli.config.schema import OBJECTIVES, ObjectiveConfig, TrainConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.config.teacher import is_artifact, is_text_file
 
 NEEDED = ("samples", "temperature", "keep", "rounds", "unsolved")  # of verified

@@ -1,13 +1,17 @@
 """Every setting: its type, its range and a few words. The defaults stand in `conf/`.
 
-One dataclass per config group, one per subcommand. `config.build` turns a composed Hydra config into these and reports
-every problem at once; the rest of the program sees only these classes. Nothing heavy is imported here.
+One dataclass per config group, that of `task` in `task_schema`, and at the end one per subcommand: `OptimizeConfig`,
+`EvaluateConfig`, `ExportConfig`. `config.build` turns a composed Hydra config into these and reports every problem at
+once; the rest of the program sees only these classes. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from embedgrad_cli.config.setting import group, setting
+from embedgrad_cli.config.task_schema import EvaluatedTaskConfig, TaskConfig
 
 # Settings and groups of them that change no result: a resumed run may have others, no artifact records them, and two
 # runs that differ in nothing else are the same run.
@@ -18,29 +22,14 @@ WITHOUT_EFFECT = (
 )
 
 
-def setting(
-    words: str,
-    *,
-    minimum: float | None = None,
-    above: float | None = None,
-    maximum: float | None = None,
-    right: bool = False,
-    default: Any = MISSING,
-) -> Any:
-    """A dataclass field with a few words for `--help` and an optional range (both ends inclusive, `above` not).
-
-    The defaults of users stand in `conf/`. A `default` here is that of a setting that code may leave out.
-
-    A `right` lets something happen that an artifact's author must not decide, such as running code: it holds only if
-    the user gives it in this command, whatever an artifact or a run directory recorded.
-    """
-    metadata = {"words": words, "minimum": minimum, "above": above, "maximum": maximum, "right": right}
-    return field(metadata=metadata, default=default)
-
-
-def group(schema: type, words: str) -> Any:
-    """A dataclass field for a group of settings that has defaults for all of them."""
-    return field(default_factory=schema, metadata={"words": words, "right": False})
+def with_effect(settings: dict[str, Any]) -> dict[str, Any]:
+    """All settings as nested dicts, without those that change no result. A mapping that held no other is null."""
+    kept = {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT}
+    for part, _, name in (key.partition(".") for key in WITHOUT_EFFECT):
+        inner = kept.get(part)
+        if isinstance(inner, dict) and name in inner:
+            kept[part] = {key: value for key, value in inner.items() if key != name} or None
+    return kept
 
 
 @dataclass
@@ -96,69 +85,6 @@ class SeedConfig:
     demonstrations: int | None = setting(
         "so many training rows, as text, in the seed prompt; null: none", minimum=0, default=None
     )
-
-
-@dataclass
-class HubConfig:
-    path: str | None = setting("data set id on the hub")
-    name: str | None = setting("configuration of the data set")
-    revision: str | None = setting("hub revision of the data set")
-
-
-@dataclass
-class SplitConfig:
-    train: list[str] = setting("names of the training split; the first that exists is read")
-    validation: list[str] | None = setting("names of the validation split; null holds rows out of train")
-    test: list[str] | None = setting("names of the test split; null holds rows out of train")
-    num_train: int | None = setting("use at most so many training examples", minimum=1)
-    num_validation: int | float | None = setting("so many validation examples; below 1, a fraction", above=0)
-    num_test: int | float | None = setting("so many test examples; below 1, a fraction of the rows", above=0)
-    folds: int | None = setting("cut train into so many folds, of which task.fold is the test set", minimum=2)
-
-
-@dataclass
-class WorkedExample:
-    """One solved example that is shown to the model before the query."""
-
-    query: str = setting("its input")
-    target: str = setting("its answer")
-
-
-@dataclass
-class TaskConfig:
-    name: str = setting("name of the task, for reports")
-    kind: Literal["choice", "generation"] = setting("score the choices, or generate and grade an answer")
-    data_dir: str | None = setting("folder with one file per split (jsonl, json, csv, tsv, parquet)")
-    hub: HubConfig = setting("where the data is when data_dir is not given")
-    field: str | None = setting("key under which a json file holds its rows")
-    query: str = setting("per-example input, from the row's fields: '{question}'")
-    target: str = setting("text the loss is taken on, from the row's fields: '{answer}'")
-    remove: str | None = setting("regular expression whose matches are removed from the target")
-    target_pattern: str | None = setting("regular expression; its last match in the target is the target")
-    labels: dict[str, str] | None = setting("what the target's values are called: {0: negative, 1: positive}")
-    choices: list[str] | None = setting("the labels to choose from; '{field}' is the row's own")
-    choices_pattern: str | None = setting("regular expression whose matches in the query are the row's own choices")
-    keep: list[str] = setting("fields of the data kept with each row, for breakdowns")
-    fewshot: int | list[WorkedExample] = setting(
-        "worked examples before the query: so many of train, or these", minimum=0
-    )
-    fewshot_style: Literal["text", "turns"] = setting("before the query in its turn, or as turns of their own")
-    grader: Literal["label", "last-number", "boxed"] = setting("how a generated answer is extracted and compared")
-    score: Literal["sum", "mean", "normalized"] = setting("choices: log-likelihood summed, per token, or per character")
-    extraction: Literal["lenient", "strict"] = setting("which of the two extractions counts as correct")
-    split: SplitConfig = setting("which rows train, select and test")
-    fold: int | None = setting("the fold that is the test set, from 0 to task.split.folds - 1", minimum=0)
-    broken: Literal["error", "skip"] = setting("what to do with rows that are not what these settings say")
-    max_new_tokens: int = setting("longest answer generated, in tokens", minimum=1)
-    stop: list[str] | None = setting("texts at which a generated answer ends; it stands before them")
-    too_long: Literal["error", "skip"] = setting("what to do with an example longer than the model's context")
-
-
-@dataclass
-class EvaluatedTaskConfig(TaskConfig):
-    """`TaskConfig` where saved prompts are tested."""
-
-    overlap: Literal["error", "exclude", "allow"] = setting("what to do with rows that trained or selected a prompt")
 
 
 @dataclass

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
 from typing import Any
 
+from embedgrad_cli.storage.nearest_name import nearest
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The most similar name, or None if none is similar."""
-    by_lower = {n.lower(): n for n in names}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
+__all__ = ["half_character", "natural", "nearest", "nearest_key", "one_line", "shown"]
+_WORDS = {None: "null", True: "true", False: "false"}
 
 
 def nearest_key(key: str, known: list[str]) -> str:
@@ -28,16 +25,14 @@ def nearest_key(key: str, known: list[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as YAML writes it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return repr(value)
+    """A value as YAML writes it, a text in quotes: `shown("a")` is "'a'"."""
+    return _WORDS[value] if value is None or isinstance(value, bool) else repr(value)
 
 
 def one_line(value: object) -> str:
-    """A value as YAML writes it on one line: `one_line([True, None])` is "[true, null]"."""
+    """A value as YAML writes it on one line, a text without quotes: `one_line([True, None])` is "[true, null]"."""
     if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+        return _WORDS[value]
     if isinstance(value, list):
         return f"[{', '.join(one_line(item) for item in value)}]"
     if isinstance(value, dict):

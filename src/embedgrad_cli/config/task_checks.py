@@ -7,7 +7,7 @@ from pathlib import Path
 
 from embedgrad_cli import assets
 from embedgrad_cli.config.fields import DATA_FIELD, PLACE
-from embedgrad_cli.config.schema import TaskConfig, WorkedExample
+from embedgrad_cli.config.task_schema import TaskConfig, WorkedExample
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.files import stays_below
 

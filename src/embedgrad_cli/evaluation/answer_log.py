@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from embedgrad_cli.storage.run_records import Ending
+from embedgrad_cli.storage.sample_records import Ending
 
 if TYPE_CHECKING:
     from embedgrad_cli.parallel.ranks import Ranks

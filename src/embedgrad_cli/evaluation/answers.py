@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.generation import widest
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import GREEDY, REFILLED, Decoder, batches_by_length
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Choices, Example
+from embedgrad_cli.core.text.answer_tokens import Choices
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress, from_all, unseen
 from embedgrad_cli.evaluation.arms import Arm, ArmSet
 from embedgrad_cli.evaluation.ranking import likeliest
 from embedgrad_cli.parallel.ranks import ALONE, Ranks
 from embedgrad_cli.storage.interrupts import stop_if_asked
-from embedgrad_cli.storage.run_records import Ending
+from embedgrad_cli.storage.sample_records import Ending
 from embedgrad_cli.tasks.score_rule import Rule
 
 KEPT_DECIMALS = 6  # of a log-likelihood: what float32 can tell apart

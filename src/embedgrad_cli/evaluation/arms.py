@@ -12,16 +12,19 @@ from dataclasses import dataclass
 
 import torch
 
-from embedgrad_cli.config.schema import TaskConfig, TemplateConfig
+from embedgrad_cli.config.schema import TemplateConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Choices, Encoded, Example, Slots, encode, encode_choices, token_ids
+from embedgrad_cli.core.text.answer_tokens import Choices, encode_choices
+from embedgrad_cli.core.text.encoding import Encoded, encode
+from embedgrad_cli.core.text.marked_tokens import Example, Slots, token_ids
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.core.text.template_additions import added_by
 from embedgrad_cli.errors import ArtifactError, DataError
-from embedgrad_cli.storage.run_records import RenderedRow
+from embedgrad_cli.storage.results_record import RenderedRow
 from embedgrad_cli.tasks.load import Row
 
 log = logging.getLogger(__name__)
@@ -112,57 +115,58 @@ def build_arms(
         ArtifactError: in this template the slots do not hold the tokens that an arm's vectors are for.
     """
     keys = {name: (prompt.seeds, model.is_chat and not prompt.is_bare) for name, prompt in prompts.items()}
-    prompt_templates = {
+    templates = {
         key: PromptTemplate(template, None if key[0] is None else list(key[0]), model.tokenizer, key[1])
         for key in dict.fromkeys(keys.values())
     }
-    for written in {p.prefix.strip() for p in prompt_templates.values()} - {""}:
+    for written in {one.prefix.strip() for one in templates.values()} - {""}:
         log.info("the chat template begins every answer with %r, and every arm is given it", written)
-    kept_rows, encodings, choices = list(rows), dict[object, Encoded](), dict[object, dict[tuple[str, ...], Choices]]()
-    for key, prompt_template in prompt_templates.items():
-        sets = dict.fromkeys(row.choices for row in rows) if task.kind == "choice" else ()
-        choices[key] = {names: encode_choices(names, prompt_template) for names in sets}
-        encodings[key] = _encode(kept_rows, prompt_template, model, task, choices[key].values(), with_targets)
-        skipped = set(encodings[key].skipped)
-        kept_rows = [row for row in kept_rows if row.id not in skipped]
-    kept_ids = {row.id for row in kept_rows}
-    options = [row.choices if task.kind == "choice" else () for row in kept_rows]
-    arms, rendered, reasons = {}, {}, dict[object, str | None]()
+    sets = dict.fromkeys(row.choices for row in rows) if task.kind == "choice" else {}
+    kept, readings, reasons = list(rows), dict[_Key, _Reading](), dict[_Key, str | None]()
+    for key, prompt_template in templates.items():
+        readings[key] = _read(kept, prompt_template, model, task, sets, with_targets)
+        skipped = set(readings[key].encoded.skipped)
+        kept = [row for row in kept if row.id not in skipped]
+    kept_ids, arms, rendered = {row.id for row in kept}, {}, {}
+    options = [row.choices if task.kind == "choice" else () for row in kept]
     for name, prompt in prompts.items():
-        encoded = encodings[keys[name]]
-        examples = [example for example in encoded.examples if example.id in kept_ids]
-        vectors = _vectors(name, prompt, encoded.slots, model)
-        if shares_trunk is None and keys[name] not in reasons:
-            reasons[keys[name]] = why_no_trunk(model, examples, vectors)
-        reason = reasons.get(keys[name])
+        key, reading = keys[name], readings[keys[name]]
+        examples = [example for example in reading.encoded.examples if example.id in kept_ids]
+        vectors = _vectors(name, prompt, reading.encoded.slots, model)
+        if shares_trunk is None and key not in reasons:
+            reasons[key] = why_no_trunk(model, examples, vectors)
+        reason = reasons.get(key)
         forward = Forward(model, examples, reason is None if shares_trunk is None else shares_trunk)
-        arms[name] = Arm(name, forward, examples, options, choices[keys[name]], vectors, reason)
-        rendered[name] = _rendered(kept_rows[0], prompt_templates[keys[name]], prompt)
-    return ArmSet(kept_rows, [row.id for row in rows if row.id not in kept_ids], arms, rendered)
+        arms[name] = Arm(name, forward, examples, options, reading.choices, vectors, reason)
+        rendered[name] = _rendered(kept[0], reading.prompt_template, prompt)
+    return ArmSet(kept, [row.id for row in rows if row.id not in kept_ids], arms, rendered)
 
 
-def _rendered(row: Row, prompt_template: PromptTemplate, prompt: ArmPrompt) -> RenderedRow:
-    rendering, addition = prompt_template.render(row.query), added_by(prompt_template)
-    is_turn = addition is not None and addition.is_system_turn
-    return RenderedRow(
-        row=row.id,
-        text=rendering.text,
-        slots=[list(slot) for slot in rendering.slots],
-        vectors=prompt.trained.slots.num_tokens if prompt.trained else None,
-        added_system_turn=addition.text if addition and is_turn else None,
-        added_text=addition.text if addition and not is_turn else None,
-    )
+_Key = tuple[tuple[str, ...] | None, bool]  # the texts in the slots, and whether the chat template is around them
 
 
-def _encode(
+@dataclass(frozen=True)
+class _Reading:
+    """Rows as all arms with the same texts read them, whatever vectors stand in their slots."""
+
+    prompt_template: PromptTemplate
+    encoded: Encoded
+    choices: dict[tuple[str, ...], Choices]
+
+
+def _read(
     rows: Sequence[Row],
     prompt_template: PromptTemplate,
     model: LanguageModel,
     task: TaskConfig,
-    choices: Iterable[Choices],
+    sets: Iterable[tuple[str, ...]],
     with_targets: bool,
-) -> Encoded:
-    lengths = (max(len(name), len(ids)) for one in choices for name, ids in zip(one.names, one.ids, strict=True))
+) -> _Reading:
+    """Args: sets: of choices, one for each row that has other ones."""
+    choices = {names: encode_choices(names, prompt_template) for names in sets}
+    lengths = (
+        max(len(name), len(ids)) for one in choices.values() for name, ids in zip(one.names, one.ids, strict=True)
+    )
     encoded = encode(
         rows,
         prompt_template,
@@ -177,7 +181,20 @@ def _encode(
             f"task {task.name}: no example of this split fits the model's context of {model.max_length} tokens. "
             "Take a model with a longer context or shorter rows."
         )
-    return encoded
+    return _Reading(prompt_template, encoded, choices)
+
+
+def _rendered(row: Row, prompt_template: PromptTemplate, prompt: ArmPrompt) -> RenderedRow:
+    rendering, addition = prompt_template.render(row.query), added_by(prompt_template)
+    is_turn = addition is not None and addition.is_system_turn
+    return RenderedRow(
+        row=row.id,
+        text=rendering.text,
+        slots=[list(slot) for slot in rendering.slots],
+        vectors=prompt.trained.slots.num_tokens if prompt.trained else None,
+        added_system_turn=addition.text if addition and is_turn else None,
+        added_text=addition.text if addition and not is_turn else None,
+    )
 
 
 def _vectors(name: str, prompt: ArmPrompt, slots: Slots, model: LanguageModel) -> SoftPrompt:

@@ -16,7 +16,8 @@ from embedgrad_cli.config.schema import ModelConfig, TemplateConfig
 from embedgrad_cli.core.model.model_digest import model_digest
 from embedgrad_cli.core.model.pinned_template import pinned_day
 from embedgrad_cli.core.model.tokenizer import ModelTokenizer, today
-from embedgrad_cli.core.text.encoding import TOKENIZER_BATCH, Renderings, token_ids
+from embedgrad_cli.core.text.encoding import TOKENIZER_BATCH, Renderings
+from embedgrad_cli.core.text.marked_tokens import token_ids
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import ArmPrompt
 from embedgrad_cli.storage.run_digests import RunDigests

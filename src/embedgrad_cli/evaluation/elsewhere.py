@@ -23,7 +23,7 @@ from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded, Renderings, encode
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import TemplateError
-from embedgrad_cli.storage.run_records import Elsewhere
+from embedgrad_cli.storage.results_record import Elsewhere
 
 log = logging.getLogger(__name__)
 

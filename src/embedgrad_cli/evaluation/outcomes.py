@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.evaluation.answer_log import Answer
 from embedgrad_cli.storage.interrupts import stop_if_asked
 from embedgrad_cli.tasks import graders

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from embedgrad_cli.errors import DataError
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
-from embedgrad_cli.storage.run_records import Overlap
+from embedgrad_cli.storage.results_record import Overlap
 from embedgrad_cli.tasks.load import Row, Splits
 from embedgrad_cli.tasks.row_filter import RowFilter
 
@@ -58,7 +59,47 @@ def check_overlap(
     Raises:
         DataError: there are such rows and the policy is `error`, or no row is left.
     """
-    rows: list[Row] = getattr(splits, split)
+    rows = splits.rows_of(split)
+    found = _look_up(rows, splits, split, artifacts)
+    if found is None:
+        return rows, None
+    if found.refused and policy == "error":
+        raise DataError(f"{'; '.join(found.refused)}, so an accuracy there is none on new rows. {ways_out}")
+    overlap = Overlap(
+        num_rows=sum(found.is_seen),
+        num_looked_up=len(rows),
+        expected_by_chance=float(f"{found.expected:.2g}"),
+        excluded=policy == "exclude",
+    )
+    if overlap.excluded:
+        rows = [row for row, seen in zip(rows, found.is_seen, strict=True) if not seen]
+        if not rows:
+            raise DataError(
+                f"task.overlap=exclude leaves no row of the {split} split: {'; '.join(found.refused)}. Evaluate on "
+                "the prompt's own test split, split=test, or on other data."
+            )
+    return rows, overlap
+
+
+@dataclass(frozen=True)
+class _LookedUp:
+    """What artifacts say of the rows of a split.
+
+    Args:
+        is_seen: for each row, whether it trained or selected one of them.
+        expected: how many such there would be by chance.
+        refused: of each artifact that knows more than chance explains, so in words.
+    """
+
+    is_seen: list[bool]
+    expected: float
+    refused: list[str]
+
+
+def _look_up(
+    rows: Sequence[Row], splits: Splits, split: str, artifacts: Mapping[str, KnowsItsRows]
+) -> _LookedUp | None:
+    """None: there is no artifact, or none knows its rows."""
     is_seen, expected, refused, is_known = [False] * len(rows), 0.0, list[str](), False
     for file, artifact in artifacts.items():
         flags, by_chance = _seen(artifact, rows, splits.hash, split)
@@ -76,24 +117,7 @@ def check_overlap(
             refused.append(
                 f"{sum(flags)} of the {len(rows)} rows of the {split} split trained or selected the prompt {file}"
             )
-    if not is_known:
-        return rows, None
-    if refused and policy == "error":
-        raise DataError(f"{'; '.join(refused)}, so an accuracy there is none on new rows. {ways_out}")
-    overlap = Overlap(
-        num_rows=sum(is_seen),
-        num_looked_up=len(rows),
-        expected_by_chance=float(f"{expected:.2g}"),
-        excluded=policy == "exclude",
-    )
-    if overlap.excluded:
-        rows = [row for row, seen in zip(rows, is_seen, strict=True) if not seen]
-        if not rows:
-            raise DataError(
-                f"task.overlap=exclude leaves no row of the {split} split: {'; '.join(refused)}. Evaluate on "
-                "the prompt's own test split, split=test, or on other data."
-            )
-    return rows, overlap
+    return _LookedUp(is_seen, expected, refused) if is_known else None
 
 
 def _seen(artifact: KnowsItsRows, rows: Sequence[Row], split_hash: str, split: str) -> tuple[list[bool] | None, float]:

@@ -24,5 +24,4 @@ def likeliest(scores: Mapping[str, float], num_tokens: Mapping[str, int], rule: 
         scores: the sum over the tokens' log-likelihoods, by choice.
         num_tokens: how many these are.
     """
-
     return max(scores, key=lambda name: scores[name] / divisor(name, num_tokens, rule))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from embedgrad_cli.config.arm_spec import choose_baseline
-from embedgrad_cli.config.schema import TaskConfig
 from embedgrad_cli.config.spelling import natural
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.evaluation.answer_log import Answer
 from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.significance import (
@@ -23,23 +22,20 @@ from embedgrad_cli.evaluation.significance import (
     wilson_interval,
 )
 from embedgrad_cli.evaluation.vote import majority
-from embedgrad_cli.storage.run_records import (
+from embedgrad_cli.storage.arm_records import (
     ArmSummary,
     Breakdown,
-    ChoiceScoring,
     Comparison,
     Endings,
     ExtractionSummary,
-    FoundAnswer,
-    Overlap,
-    RenderedRow,
-    Results,
-    Sample,
     SamplesDifference,
     SamplesSummary,
 )
+from embedgrad_cli.storage.results_record import ChoiceScoring, Overlap, RenderedRow, Results
+from embedgrad_cli.storage.sample_records import FoundAnswer, Sample
 from embedgrad_cli.tasks.graders import Extraction
 from embedgrad_cli.tasks.load import Row, Splits, rows_hash
+from embedgrad_cli.tasks.splits import row_hash
 
 Outcomes = Mapping[str, Sequence[Sequence[Outcome]]]  # by arm: [rows][samples]
 SAMPLE_SIZES = (2, 4, 8, 16, 32, 64, 128)  # the k of pass@k, beside 1 and all samples
@@ -127,11 +123,6 @@ def _scoring(outcomes: Outcomes, task: TaskConfig) -> ChoiceScoring | None:
     rows = zip(*outcomes.values(), strict=True)
     with_end = (any(outcome.answer.with_end for of_row in of_arms for outcome in of_row) for of_arms in rows)
     return ChoiceScoring(rule=task.score, num_with_end=sum(with_end))
-
-
-def row_hash(row: Row) -> str:
-    """A sha256 over a row's content: query and target, after the length of the query."""
-    return hashlib.sha256(f"{len(row.query)}\n{row.query}{row.target}".encode()).hexdigest()
 
 
 def _graded(line: Sample, outcome: Outcome) -> Sample:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 
-from embedgrad_cli.storage.run_records import Comparison
+from embedgrad_cli.storage.arm_records import Comparison
 
 Z95 = NormalDist().inv_cdf(0.975)
 Z80 = NormalDist().inv_cdf(0.80)
@@ -246,6 +246,12 @@ def verdict(comparison: Comparison, n: int) -> str:
         )
     word = "better" if points > 0 else "worse"
     return f"{candidate} is {word} than {baseline} by {abs(points):.1f} points ({basis})"
+
+
+def show_interval(limits: Sequence[float]) -> str:
+    """Two limits, fractions of 1, for people: `show_interval((0.531, 0.888))` is "53.1% to 88.8%"."""
+    low, high = limits
+    return f"{low:.1%} to {high:.1%}"
 
 
 def show_p(p: float, start: str = "") -> str:

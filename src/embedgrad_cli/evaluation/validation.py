@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.core.passes.scoring import Decoder
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.evaluation.answer_log import AnswerLog, Progress, unseen

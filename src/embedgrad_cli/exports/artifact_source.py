@@ -16,7 +16,8 @@ from torch import Tensor
 
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.config.schema import ModelConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_outline
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_outline
 from embedgrad_cli.core.model.tokenizer import loading
 from embedgrad_cli.core.prompt.artifact import (
     SEED_ROWS,
@@ -30,7 +31,8 @@ from embedgrad_cli.core.prompt.artifact import (
     warn_quantization,
     warn_undated,
 )
-from embedgrad_cli.core.text.encoding import Example, Slots, encode
+from embedgrad_cli.core.text.encoding import encode
+from embedgrad_cli.core.text.marked_tokens import Example, Slots
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, DataError, ModelError, TemplateError
 from embedgrad_cli.exports.placed_weights import PlacedWeights, place_weights

@@ -24,7 +24,7 @@ from embedgrad_cli.config.fields import QUERY_PLACE
 from embedgrad_cli.config.schema import ExportConfig
 from embedgrad_cli.core.model.pinned_template import original_of, pin
 from embedgrad_cli.core.prompt.artifact import Artifact
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.exports.artifact_source import Source, open_source, template_json
 from embedgrad_cli.exports.slot_text import Edges, Turn, fill_slots, find_edges
 from embedgrad_cli.storage.files import write_atomically, write_json

@@ -11,9 +11,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from embedgrad_cli import assets
 from embedgrad_cli.config.fields import as_texts
 from embedgrad_cli.evaluation.significance import verdict
+from embedgrad_cli.storage.arm_records import ArmSummary
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata, ModelRecord, PromptMetrics, RecordedTask
 from embedgrad_cli.storage.gguf_files import SUFFIX
-from embedgrad_cli.storage.run_records import ArmSummary, Elsewhere
+from embedgrad_cli.storage.results_record import Elsewhere
 
 LICENCE = "# license: yours to choose, and the base model's may bind you; embedgrad sets none"
 TAGS = ["embedgrad", "soft-prompt", "prompt-tuning"]

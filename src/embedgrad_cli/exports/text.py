@@ -22,7 +22,7 @@ from embedgrad_cli.exports.text_search.search import SearchResult, TextSearch, T
 from embedgrad_cli.exports.text_search.workbench import Measurement, Texts
 from embedgrad_cli.storage.files import write_atomically, write_json, write_json_lines
 from embedgrad_cli.storage.record import Json, Record
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.terminal.progress import TestDisplay
 
 WARNING = (

@@ -17,10 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from embedgrad_cli.core.model.shards import INDEX, read_index
+from embedgrad_cli.core.model.shards import INDEX, SINGLE, read_index
 from embedgrad_cli.errors import ModelError
 
-SINGLE = "model.safetensors"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 CHUNK_ROWS = 1024

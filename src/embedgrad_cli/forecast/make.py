@@ -10,7 +10,9 @@ import torch
 from embedgrad_cli.config.dry_run import DryRun
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.kernels.memory import free_memory, resident_memory
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.model.unloaded import load_unloaded
 from embedgrad_cli.core.passes.operations import Costs
 from embedgrad_cli.errors import UserError

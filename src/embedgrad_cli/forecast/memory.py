@@ -19,7 +19,7 @@ from embedgrad_cli.core.passes.network_pass import extend_cache, logits_and_cach
 from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example, Slots, trunk_length
+from embedgrad_cli.core.text.marked_tokens import Example, Slots, first_slot, trunk_length
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.forecast.figures import Moment
 from embedgrad_cli.forecast.workload import Workload
@@ -228,7 +228,7 @@ def _kept_queries(work: Workload, place: Place) -> int:
     if any(token < 0 for token in work.examples[0].tokens[:trunk]):
         return 0
     tokens = sum(
-        next((i for i, token in enumerate(branch) if token < 0), 0)
+        first_slot(branch) % len(branch)  # without a slot: 0
         for branch in {example.tokens[trunk:] for example in work.examples}
     )
     needed = tokens * _bytes_per_token(work.model)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from embedgrad_cli.core.passes.operations import Costs, loss_operations, needed_operations
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.evaluation.answer_log import AnswerLog
+from embedgrad_cli.core.text.marked_tokens import Example
+from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog
 from embedgrad_cli.evaluation.answers import answer_rows
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.outcomes import grade_answers
@@ -57,7 +58,7 @@ def assumed_time(work: Workload, step: WorkFigures | None, answers: tuple[int, i
     return TimeFigures(0.0, seconds * len(work.batches), validation * work.num_validations, test, seconds, None)
 
 
-def _time_step(work: Workload, batch: list) -> float:
+def _time_step(work: Workload, batch: Sequence[Example]) -> float:
     """Seconds of the gradient of a batch, after one of a single example, which touches all weights."""
     size = work.config.train.micro_batch_size
     most, prompt = size if isinstance(size, int) else None, SoftPrompt(work.prompt.slots, work.prompt.seed)
@@ -98,7 +99,7 @@ def _time_answers(work: Workload) -> _Sample:
     every = -(-len(ordered) // size)
     chosen = ordered[every // 2 :: every]
     part = replace(arm, examples=[arm.examples[i] for i in chosen], options=[arm.options[i] for i in chosen])
-    rows, answers = [work.validation.rows[i] for i in chosen], list[list]()
+    rows, answers = [work.validation.rows[i] for i in chosen], list[list[Answer]]()
 
     def answer() -> None:
         answers.extend(answer_rows(part, task, size, AnswerLog()))

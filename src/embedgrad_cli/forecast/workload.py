@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from itertools import islice
 
 from embedgrad_cli.config.fields import seeds_of
-from embedgrad_cli.config.schema import OptimizeConfig, TaskConfig
+from embedgrad_cli.config.schema import OptimizeConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.objectives import make_objective
+from embedgrad_cli.core.objectives.training_examples import training_examples
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.operations import Costs, answer_operations, loss_operations, needed_operations
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Choices, Example, encode, trunk_length
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.answer_tokens import Choices
+from embedgrad_cli.core.text.few_shot import shown_template
+from embedgrad_cli.core.text.marked_tokens import Example, trunk_length
 from embedgrad_cli.core.text.template import PromptTemplate
-from embedgrad_cli.errors import DataError
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, ArmSet, build_arms
 from embedgrad_cli.forecast.figures import WorkFigures
 from embedgrad_cli.tasks.load import Splits
@@ -56,12 +59,10 @@ class Workload:
             DataError, TemplateError: what a run would raise.
         """
         task, train, seeds = config.task, config.train, seeds_of(config.prompt)
-        template = with_examples(config.template, splits.fewshot, task.fewshot_style)
+        template = shown_template(config, splits)
         renderer = PromptTemplate(template, list(seeds), model.tokenizer, model.is_chat)
-        ends = task.kind == "generation"
-        encoded = encode(splits.train, renderer, model, append_end_token=ends, too_long=task.too_long)
-        if not encoded.examples:
-            raise DataError(f"task {task.name}: no training example fits the model's context.")
+        objective = make_objective(config.objective, task, splits.train, renderer)
+        encoded = training_examples(splits.train, renderer, model, task, objective)
         prompt = SoftPrompt.from_seed(encoded.slots, model)
         examples, of_seed = encoded.examples, {"seed": ArmPrompt(seeds)}
         in_test = {"none": ArmPrompt(), **of_seed, "optimized": of_seed["seed"]}

@@ -1,1 +1,4 @@
-"""The processes that compute one run together, and how they are started. See docs/parallel.md."""
+"""The processes that compute one run together, and how they are started.
+
+Begin with `ranks`. See docs/parallel.md.
+"""

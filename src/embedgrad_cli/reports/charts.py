@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 
+from embedgrad_cli.evaluation.significance import show_interval
 from embedgrad_cli.reports.scales import Tick, fitting, linear, show
 
 WIDTH = 440  # in units of the picture, so that 13 of them are readable on a phone
@@ -171,7 +172,7 @@ def intervals(title: str, arms: Sequence[tuple[str, float, tuple[float, float]]]
     rows = [
         IntervalRow(
             label=label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…",
-            words=f"{accuracy:.1%} ({limits[0]:.1%} to {limits[1]:.1%})",
+            words=f"{accuracy:.1%} ({show_interval(limits)})",
             low=x.place(limits[0]),
             point=x.place(accuracy),
             high=x.place(limits[1]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,11 @@ def _inspected(artifact: Path) -> PromptTokens:
         TokenLine(
             number=number,
             slot=token.slot,
-            seed=_shown(token.seed, token.seed_id),
+            seed=token.seed_name,
             drift=token.relative_drift,
             cosine=token.cosine,
-            nearest=[f"{_shown(near.token, near.id)} {near.cosine:.2f}" for near in token.nearest],
+            nearest=[f"{near.name} {near.cosine:.2f}" for near in token.nearest],
         )
         for number, token in enumerate(inspection.tokens, start=1)
     ]
     return PromptTokens(lines, inspection.missing)
-
-
-def _shown(token: str | None, token_id: int) -> str:
-    return f"#{token_id}" if token is None else repr(token)

@@ -11,8 +11,8 @@ from pathlib import Path
 from embedgrad_cli.config.spelling import one_line
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
 from embedgrad_cli.storage.record import Json
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_directory import flatten
-from embedgrad_cli.storage.run_records import Results
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from embedgrad_cli.evaluation.vote import majority
-from embedgrad_cli.storage.run_records import Sample
+from embedgrad_cli.storage.sample_records import Sample
 
 LARGEST = 2_700_000  # bytes, so that a report stays below 3 MB
 CUT = " […]"
-ENDINGS = {"limit": 1, "stop": 2}
+ENDINGS = {"limit": 1, "stop": 2}  # as `templates/rows.js` numbers them; all else is 0
 # What could end a script element, or begin a comment or a markup declaration in it.
 ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
@@ -72,7 +72,7 @@ def _row(samples: Sequence[Sample], arms: Sequence[str], kept: Callable[[str], s
 def _answer(sample: Sample, kept: Callable[[str], str]) -> list[object]:
     """`[output, what was found in it, 1 if that is right, how it ended]`; found is 0 where it is the whole output."""
     found = sample.extracted
-    ending = {"limit": 1, "stop": 2}.get(sample.ending or "", 0)
+    ending = ENDINGS.get(sample.ending or "", 0)
     return [
         kept(sample.output),
         0 if found == sample.output else found and kept(found),

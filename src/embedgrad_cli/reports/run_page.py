@@ -8,16 +8,18 @@ from itertools import chain
 from pathlib import Path
 
 from embedgrad_cli.config.arm_spec import choose_baseline, short_names
-from embedgrad_cli.evaluation.significance import show_p, verdict
+from embedgrad_cli.evaluation.significance import show_interval, show_p, verdict
 from embedgrad_cli.reports import provenance, training
 from embedgrad_cli.reports.charts import Chart, IntervalChart, intervals
 from embedgrad_cli.reports.prompt import PromptTokens, tokens_of
 from embedgrad_cli.reports.provenance import Fact
 from embedgrad_cli.reports.rows import RowsData, rows_data
 from embedgrad_cli.reports.training import Phase, read_course
+from embedgrad_cli.storage.arm_records import Comparison
 from embedgrad_cli.storage.artifact_header import read_header
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_directory import read_settings
-from embedgrad_cli.storage.run_records import Comparison, Results, Sample
+from embedgrad_cli.storage.sample_records import Sample
 from embedgrad_cli.terminal import remarks
 
 
@@ -115,15 +117,14 @@ def read_run_page(path: Path) -> RunPage:
 def _comparisons(results: Results) -> list[Comparison]:
     """The one that matters most first, as in the terminal."""
     main = results.comparison
-    every = results.comparisons or ([main] if main else [])
-    return sorted(every, key=lambda one: main is not None and one.candidate != main.candidate)
+    return sorted(results.every_comparison, key=lambda one: main is not None and one.candidate != main.candidate)
 
 
 def _verdicts(results: Results, comparisons: Sequence[Comparison], short: dict[str, str]) -> list[str]:
     if not comparisons:
         ((name, arm),) = list(results.arms.items())[:1]
-        low, high = arm.ci95
-        return [f"{short[name]}: {arm.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}); nothing was compared."]
+        interval = show_interval(arm.ci95)
+        return [f"{short[name]}: {arm.accuracy:.1%} (95 % interval {interval}); nothing was compared."]
     named = [replace(one, baseline=short[one.baseline], candidate=short[one.candidate]) for one in comparisons]
     said = [verdict(one, results.num_examples) for one in named]
     return [f"{one[0].upper() if one.startswith('no ') else one[0]}{one[1:]}." for one in said]
@@ -134,7 +135,7 @@ def _arm_lines(results: Results, comparisons: Sequence[Comparison], short: dict[
     lines = []
     for name, arm in results.arms.items():
         invalid = "" if arm.invalid is None else str(arm.invalid)
-        line = ArmLine(short[name], f"{arm.accuracy:.1%}", _percent(arm.ci95), arm.correct, invalid)
+        line = ArmLine(short[name], f"{arm.accuracy:.1%}", show_interval(arm.ci95), arm.correct, invalid)
         if name in compared:
             one = compared[name]
             line = replace(
@@ -147,11 +148,6 @@ def _arm_lines(results: Results, comparisons: Sequence[Comparison], short: dict[
             )
         lines.append(line)
     return lines
-
-
-def _percent(limits: tuple[float, float]) -> str:
-    low, high = limits
-    return f"{low:.1%} to {high:.1%}"
 
 
 def _training(results: Results, course: training.Course) -> TrainingPage:

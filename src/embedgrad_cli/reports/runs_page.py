@@ -21,7 +21,7 @@ from embedgrad_cli.comparison.entries import (
     pool_seeds,
 )
 from embedgrad_cli.comparison.runs import Run, name_templates, pool_folds
-from embedgrad_cli.comparison.table import Section, heading, run_names, sections
+from embedgrad_cli.comparison.sections import Section, heading, run_names, sections
 from embedgrad_cli.config.spelling import one_line
 from embedgrad_cli.reports.charts import Chart, ParallelChart, Setting, lines_over_steps, parallel, scatter
 from embedgrad_cli.reports.training import read_course

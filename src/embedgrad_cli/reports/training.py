@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import median_high
 
 from embedgrad_cli.reports.charts import Chart, lines_over_steps
-from embedgrad_cli.storage.run_records import Results, StepMetrics, Timing, ValidationMetrics
+from embedgrad_cli.storage.metrics_records import StepMetrics, ValidationMetrics
+from embedgrad_cli.storage.results_record import Results, Timing
 from embedgrad_cli.terminal.pace import duration
 
 # Title, and what a line of metrics.jsonl says of it.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from embedgrad_cli.storage.arm_records import ArmSummary, Comparison
 from embedgrad_cli.storage.gguf_files import GgufRecord
 from embedgrad_cli.storage.quantization import QuantizationRecord
 from embedgrad_cli.storage.record import CONVERTER, Json, Record
-from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Drift, Elsewhere, Results, Validation
+from embedgrad_cli.storage.results_record import Drift, Elsewhere, Results, Validation
 from embedgrad_cli.storage.structure import dataclass_hook
 
 

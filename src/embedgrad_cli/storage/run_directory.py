@@ -9,9 +9,9 @@ from typing import Any
 
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.files import json_line, read_yaml, write_json, write_json_lines, write_yaml
+from embedgrad_cli.storage.metrics_records import StepMetrics, ValidationMetrics
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.run_digests import RunDigests
-from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
 
 SHOWN_SETTINGS = 6  # of those that differ
 

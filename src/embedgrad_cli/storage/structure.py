@@ -9,7 +9,6 @@ structure({"wins": "3"}, Comparison, converter)  # None, [Problem("wins", "3", "
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
@@ -18,6 +17,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from cattrs import BaseValidationError, ClassValidationError, Converter, ForbiddenExtraKeysError
 from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory, mapping_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from embedgrad_cli.storage.nearest_name import nearest
 
 T = TypeVar("T")
 Hook = Callable[[Any], Any]
@@ -130,13 +131,6 @@ def _to_pair(value: Any) -> Pair:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise NotExpected("a list of two numbers")
     return to_number(value[0]), to_number(value[1])
-
-
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The most similar name, or None if none is similar."""
-    by_lower = {known.lower(): known for known in names}
-    matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[matches[0]] if matches else None
 
 
 def _to_choice(choices: tuple[str, ...], value: Any) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.files import json_line, write_json_lines
 from embedgrad_cli.storage.record import MEND, Record
-from embedgrad_cli.storage.run_records import Ending
+from embedgrad_cli.storage.sample_records import Ending
 
 
 @dataclass(frozen=True, kw_only=True)

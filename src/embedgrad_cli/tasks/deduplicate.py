@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embedgrad_cli.storage.run_records import DataReport
+from embedgrad_cli.storage.results_record import DataReport
 from embedgrad_cli.tasks.rows import Row
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedgrad_cli.errors import DataError
+from embedgrad_cli.errors import DataError, cause
 
 SHOWN_DEFECTS = 10
 SHOWN_PLACES = 3
@@ -96,11 +96,3 @@ def _what_it_says(error: Exception) -> str:
         case ValueError():
             return str(error)
     return cause(error)
-
-
-def cause(error: BaseException) -> str:
-    """The first line of what is at the bottom of an error of another library."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    words = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
-    return f"{type(error).__name__}: {words[:200]}"

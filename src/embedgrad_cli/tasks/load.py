@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.errors import DataError
-from embedgrad_cli.storage.run_records import BrokenRows
+from embedgrad_cli.storage.results_record import BrokenRows
 from embedgrad_cli.tasks.defects import Defects
 from embedgrad_cli.tasks.rows import Row, RowMaker
 from embedgrad_cli.tasks.sources import read_sources

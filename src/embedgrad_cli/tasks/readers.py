@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from embedgrad_cli.config.spelling import half_character
-from embedgrad_cli.errors import DataError
-from embedgrad_cli.tasks.defects import Defects, Record, Source, cause
+from embedgrad_cli.errors import DataError, cause
+from embedgrad_cli.tasks.defects import Defects, Record, Source
 
 log = logging.getLogger(__name__)
 

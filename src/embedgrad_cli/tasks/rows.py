@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedgrad_cli.config.fields import DATA_FIELD
-from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.errors import ConfigError, DataError, EmbedgradError
 from embedgrad_cli.guards.limits import TookTooLong, at_most
 from embedgrad_cli.tasks import graders

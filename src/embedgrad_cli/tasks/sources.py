@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from embedgrad_cli.assets import resolve
-from embedgrad_cli.config.schema import HubConfig, TaskConfig
-from embedgrad_cli.errors import DataError
+from embedgrad_cli.config.task_schema import HubConfig, TaskConfig
+from embedgrad_cli.errors import DataError, cause
 from embedgrad_cli.storage.hub_access import COMMIT, offline_if_out_of_reach
-from embedgrad_cli.tasks.defects import Source, cause
+from embedgrad_cli.tasks.defects import Source
 from embedgrad_cli.tasks.readers import read_by_number, read_file
 
 ENDINGS = ("jsonl", "json", "csv", "tsv", "parquet")

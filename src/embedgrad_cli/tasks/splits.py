@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from embedgrad_cli.config.schema import TaskConfig, WorkedExample
+from embedgrad_cli.config.task_schema import TaskConfig, WorkedExample
 from embedgrad_cli.errors import ConfigError, DataError
-from embedgrad_cli.storage.run_records import DataReport
+from embedgrad_cli.storage.results_record import DataReport
 from embedgrad_cli.tasks.deduplicate import deduplicate, normalise
 from embedgrad_cli.tasks.rows import Row
 
@@ -33,6 +33,10 @@ class Splits:
     fewshot: list[WorkedExample] = field(default_factory=list)
     demonstrations: list[Row] = field(default_factory=list)
 
+    def rows_of(self, split: str) -> list[Row]:
+        """The rows of train, validation or test, by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+
     @property
     def content_digest(self) -> str:
         """A sha256 of all that the rows of each split say, in their order, and of the worked examples.
@@ -41,7 +45,7 @@ class Splits:
         """
         total = hashlib.sha256()
         for name in SPLITS:
-            for row in getattr(self, name):
+            for row in self.rows_of(name):
                 total.update(_line(name, row.id, row.query, row.target, row.answer, row.choices, dict(row.fields)))
         for example in self.fewshot:
             total.update(_line("fewshot", example.query, example.target))
@@ -113,6 +117,11 @@ def split_hash(rows: dict[str, list[Row]]) -> str:
         for digest in sorted(_digest(row.query, row.target) for row in rows[name]):
             total.update(digest)
     return total.hexdigest()
+
+
+def row_hash(row: Row) -> str:
+    """A sha256 over a row's content: query and target."""
+    return _digest(row.query, row.target).hex()
 
 
 def rows_hash(rows: Iterable[Row]) -> str:

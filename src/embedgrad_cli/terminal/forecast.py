@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from rich.table import Table
 from rich.text import Text
 
 from embedgrad_cli.forecast.figures import Forecast, TimeFigures, WorkFigures
-from embedgrad_cli.guards.console import Console
+from embedgrad_cli.guards.console import for_results
 from embedgrad_cli.terminal.report import NARROWEST
 
 GIGA = 1e9
@@ -16,9 +14,7 @@ GIGA = 1e9
 
 def print_forecast(forecast: Forecast) -> None:
     """Print what a run would take, whether it fits, and what to change where it does not."""
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, NARROWEST)
+    console = for_results(NARROWEST)
     console.print(Text(_headline(forecast)), soft_wrap=True)
     console.print(_work_table(forecast))
     if forecast.generates:
@@ -107,8 +103,8 @@ def _time_lines(forecast: Forecast) -> list[str]:
     parts = [("training", time.training), ("validation", time.validation), ("test", time.test)]
     if time.start:
         parts.insert(0, ("start", time.start))
-    split = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts)
-    return [f"It takes about {duration(time.total)}: {split}.", _source(time, forecast.generates)]
+    split = ", ".join(f"{name} {rough_duration(seconds)}" for name, seconds in parts)
+    return [f"It takes about {rough_duration(time.total)}: {split}.", _source(time, forecast.generates)]
 
 
 def _source(time: TimeFigures, generates: bool) -> str:
@@ -118,8 +114,8 @@ def _source(time: TimeFigures, generates: bool) -> str:
     return words + " Answers that are generated take longer, because they wait for memory." * generates
 
 
-def duration(seconds: float) -> str:
-    """In the unit that a person would choose."""
+def rough_duration(seconds: float) -> str:
+    """In the one unit that a person would choose, as for something foreseen; what was measured is told by `pace`."""
     if seconds < 100:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"

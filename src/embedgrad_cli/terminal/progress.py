@@ -17,7 +17,7 @@ from rich.text import Text
 from embedgrad_cli.config.arm_spec import legend, short_names
 from embedgrad_cli.evaluation.answer_log import Progress as RowsDone
 from embedgrad_cli.guards.console import Console
-from embedgrad_cli.storage.run_records import StepMetrics, ValidationMetrics
+from embedgrad_cli.storage.metrics_records import StepMetrics, ValidationMetrics
 from embedgrad_cli.terminal.pace import Minutes, Pace
 
 WIDEST_TIME = len("59 min 59 s left")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from embedgrad_cli.config.arm_spec import legend, short_names
 from embedgrad_cli.evaluation.ranking import WORDS
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.terminal import distillation
 
 

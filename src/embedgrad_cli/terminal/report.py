@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,9 +14,10 @@ from rich.text import Text
 
 from embedgrad_cli.config.arm_spec import short_names
 from embedgrad_cli.evaluation.outcomes import Outcome
-from embedgrad_cli.evaluation.significance import show_p, verdict
-from embedgrad_cli.guards.console import Console
-from embedgrad_cli.storage.run_records import Breakdown, Comparison, Results, SamplesSummary, Timing
+from embedgrad_cli.evaluation.significance import show_interval, show_p, verdict
+from embedgrad_cli.guards.console import Console, fits, for_results
+from embedgrad_cli.storage.arm_records import Breakdown, Comparison, SamplesSummary
+from embedgrad_cli.storage.results_record import Results, Timing
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.terminal import remarks
 from embedgrad_cli.terminal.pace import duration
@@ -25,8 +25,7 @@ from embedgrad_cli.terminal.pace import duration
 SHOWN_EXAMPLES = 3
 SHOWN_VALUES = 40  # of a field, in a breakdown
 ANSWER_LINES = 6  # of one answer, in the examples shown
-UNBOUNDED = 100_000  # columns, in which a table is as wide as it wants to be
-NARROWEST = 130  # where there is no terminal: tables are not squeezed into 80 columns
+NARROWEST = 130  # columns, where there is no terminal
 
 
 def results(
@@ -36,11 +35,11 @@ def results(
     output_dir: Path,
 ) -> None:
     """Print examples with both answers, the tables, the verdicts, and where everything is."""
-    console = _console()
+    console = for_results(NARROWEST)
     _print_examples(console, rows, outcomes)
     _print_tables(console, summary)
     main = summary.comparison.candidate if summary.comparison else None
-    ordered = sorted(summary.comparisons or [], key=lambda comparison: comparison.candidate != main)
+    ordered = sorted(summary.every_comparison, key=lambda comparison: comparison.candidate != main)
     short = short_names(list(summary.arms))
     for number, comparison in enumerate(ordered):
         start = "Verdict: " if number == 0 else "         "
@@ -60,7 +59,7 @@ def took(timing: Timing) -> str:
 
 def already_finished(output_dir: Path, summary: Results) -> None:
     """Say that nothing is left to do, and what came out."""
-    console = _console()
+    console = for_results(NARROWEST)
     console.print(f"The run in {escape(str(output_dir))} is finished; nothing was changed.", soft_wrap=True)
     _print_tables(console, summary)
     _say(console, remarks.of_meaning(summary))
@@ -69,18 +68,11 @@ def already_finished(output_dir: Path, summary: Results) -> None:
 def answered(output_dir: Path) -> None:
     """Say that all answers are written and not graded."""
     folder = escape(str(output_dir))
-    _console().print(
+    for_results(NARROWEST).print(
         f"Every arm has answered every example; nothing is graded. Written to {folder}/samples.jsonl\n"
         f"Grade them: embedgrad evaluate --regrade output_dir={folder}",
         soft_wrap=True,
     )
-
-
-def _console() -> Console:
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, NARROWEST)
-    return console
 
 
 def _print_tables(console: Console, summary: Results) -> None:
@@ -99,8 +91,7 @@ def _print_tables(console: Console, summary: Results) -> None:
 
 def _fitting(console: Console, wide: Table, narrow: Callable[[], list[Table]]) -> list[Table]:
     """The wide table where the console has room for it, or else the narrow ones: no cell is broken into pieces."""
-    unbounded = console.options.update(width=UNBOUNDED)
-    return [wide] if console.measure(wide, options=unbounded).maximum <= console.width else narrow()
+    return [wide] if fits(console, wide) else narrow()
 
 
 def _say(console: Console, *sentences: Iterable[str]) -> None:
@@ -119,7 +110,7 @@ def _table(title: str, left: str, *right: str) -> Table:
 
 def _arms_table(summary: Results) -> Table:
     """One line per arm. Columns that say nothing here are left out: Holm's p of one comparison, equal extractions, …"""
-    comparisons, short = _comparisons(summary), short_names(list(summary.arms))
+    comparisons, short = summary.every_comparison, short_names(list(summary.arms))
     several = len(comparisons) > 1
     headings = _arm_headings(summary)
     if comparisons:
@@ -134,7 +125,7 @@ def _arms_table(summary: Results) -> Table:
 
 def _narrow_tables(summary: Results) -> list[Table]:
     """The same in two tables: what each arm achieved, and its difference from the baseline."""
-    comparisons, short = _comparisons(summary), short_names(list(summary.arms))
+    comparisons, short = summary.every_comparison, short_names(list(summary.arms))
     arms = _table(_title(summary), "arm", *_arm_headings(summary))
     for name in summary.arms:
         arms.add_row(Text(short[name]), *_arm_cells(summary, name))
@@ -146,10 +137,6 @@ def _narrow_tables(summary: Results) -> list[Table]:
     for one in comparisons:
         table.add_row(Text(short[one.candidate]), *_compared(one, several))
     return [arms, table]
-
-
-def _comparisons(summary: Results) -> list[Comparison]:
-    return summary.comparisons or [comparison for comparison in [summary.comparison] if comparison]
 
 
 def _title(summary: Results) -> str:
@@ -164,7 +151,7 @@ def _arm_headings(summary: Results) -> list[str]:
 
 def _arm_cells(summary: Results, name: str) -> list[str]:
     arm, (differ, given_up) = summary.arms[name], _shows(summary)
-    cells = [f"{arm.accuracy:.1%}", _interval(arm.ci95)]
+    cells = [f"{arm.accuracy:.1%}", show_interval(arm.ci95)]
     if differ:
         cells += [f"{found.accuracy:.1%}" if found else "" for found in (arm.strict, arm.lenient)]
     cells += ["" if arm.invalid is None else str(arm.invalid)]
@@ -194,7 +181,7 @@ def _samples_table(arms: Mapping[str, SamplesSummary]) -> Table:
     table = _table(title, "arm", *headings)
     short = short_names(list(arms))
     for name, arm in arms.items():
-        cells = [f"{arm.mean_accuracy:.1%}", f"{arm.standard_error:.1%}", _interval(arm.ci95)]
+        cells = [f"{arm.mean_accuracy:.1%}", f"{arm.standard_error:.1%}", show_interval(arm.ci95)]
         cells += [f"{arm.majority_vote:.1%}", *(f"{arm.pass_at_k[k]:.1%}" for k in sizes)]
         table.add_row(Text(short[name]), *cells)
     return table
@@ -204,7 +191,7 @@ def _breakdown_table(field: str, values: Mapping[str, Breakdown]) -> Table:
     names = short_names(list(next(iter(values.values())).arms)).values()
     table = _table(f"by {field}", field, "examples", *names)
     for value, part in list(values.items())[:SHOWN_VALUES]:
-        shown = [f"{arm.accuracy:.1%} ({_interval(arm.ci95)})" for arm in part.arms.values()]
+        shown = [f"{arm.accuracy:.1%} ({show_interval(arm.ci95)})" for arm in part.arms.values()]
         table.add_row(Text(value or "(none)"), str(part.num_examples), *shown)
     return _with_rest(table, values)
 
@@ -218,7 +205,7 @@ def _narrow_breakdown(field: str, values: Mapping[str, Breakdown]) -> list[Table
     for value, part in list(values.items())[:SHOWN_VALUES]:
         for number, (name, arm) in enumerate(part.arms.items()):
             first = (Text(value or "(none)"), str(part.num_examples)) if number == 0 else ("", "")
-            table.add_row(*first, Text(short[name]), f"{arm.accuracy:.1%}", _interval(arm.ci95))
+            table.add_row(*first, Text(short[name]), f"{arm.accuracy:.1%}", show_interval(arm.ci95))
         table.add_section()
     return [_with_rest(table, values)]
 
@@ -227,11 +214,6 @@ def _with_rest(table: Table, values: Mapping[str, Breakdown]) -> Table:
     if len(values) > SHOWN_VALUES:
         table.caption = f"and {len(values) - SHOWN_VALUES} more in results.json"
     return table
-
-
-def _interval(limits: Sequence[float]) -> str:
-    low, high = limits
-    return f"{low:.1%} to {high:.1%}"
 
 
 def _print_examples(console: Console, rows: Sequence[Row], outcomes: Mapping[str, Sequence[Sequence[Outcome]]]) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from embedgrad_cli.config.arm_spec import short_names
 from embedgrad_cli.evaluation.significance import verdict
 from embedgrad_cli.reports.runs_page import REPORT
+from embedgrad_cli.storage.arm_records import ArmSummary, Comparison
 from embedgrad_cli.storage.record import Json
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_directory import flatten, read_settings
-from embedgrad_cli.storage.run_records import ArmSummary, Comparison, Results
 from embedgrad_cli.tracking.tracker import Outcome, Point, Table
 
 ARMS = ("arm", "accuracy", "low", "high", "correct", "invalid", "in full")
@@ -63,7 +64,7 @@ def outcome_of(directory: Path, how: str) -> Outcome:
         return Outcome(how)
     results = Results.read(directory / "results.json")
     short = short_names(list(results.arms))
-    comparisons = results.comparisons or [one for one in [results.comparison] if one]
+    comparisons = results.every_comparison
     tables = [Table("arms", ARMS, tuple(_arm(name, short[name], arm) for name, arm in results.arms.items()))]
     if comparisons:
         tables.append(Table("comparisons", COMPARISONS, tuple(_comparison(one, short) for one in comparisons)))

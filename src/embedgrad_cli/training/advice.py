@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from embedgrad_cli.config.schema import OptimizeConfig
-from embedgrad_cli.storage.run_records import Validation
+from embedgrad_cli.storage.results_record import Validation
 
 
 def advice_after(best: Validation, last_step: int, config: OptimizeConfig) -> str | None:

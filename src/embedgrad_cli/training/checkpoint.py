@@ -16,8 +16,8 @@ from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.files import write_atomically
 from embedgrad_cli.storage.record import Record
+from embedgrad_cli.storage.results_record import Validation
 from embedgrad_cli.storage.run_digests import RunDigests
-from embedgrad_cli.storage.run_records import Validation
 
 STATE, DIGESTS = "embedgrad_checkpoint", "digests"  # the metadata key, and a key in the JSON under it
 

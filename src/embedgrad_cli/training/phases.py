@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embedgrad_cli.storage.run_records import Timing
+from embedgrad_cli.storage.results_record import Timing
 from embedgrad_cli.storage.stopwatch import Stopwatch
 
 PHASES = ("reading", "loading", "encoding", "checking", "answering", "training", "validation", "elsewhere", "grading")

@@ -1,6 +1,6 @@
-"""One optimisation, from the encoded examples to the tested prompt.
+"""One optimisation, from the rows to the best prompt in validation; `final_test` then tests it.
 
-Their shared prefix, the trunk, is computed once per step: see `core.passes.forward`.
+The shared prefix of the examples, their trunk, is computed once per step: see `core.passes.forward`.
 """
 
 from __future__ import annotations
@@ -16,46 +16,38 @@ from torch import Tensor
 
 from embedgrad_cli.config.fields import seeds_of
 from embedgrad_cli.config.schema import OptimizeConfig
-from embedgrad_cli.core.kernels.memory import free_memory, peak_memory
+from embedgrad_cli.core.kernels.memory import free_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.objectives import Objective, make_objective
+from embedgrad_cli.core.objectives.training_examples import training_examples
 from embedgrad_cli.core.passes.engine import OWN, Engine
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.query_cache import SHARE_OF_FREE_MEMORY, QueryCache
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk
 from embedgrad_cli.core.prompt.artifact import artifact_metadata, save_artifact
-from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift, relative_drift
-from embedgrad_cli.core.text.encoding import Encoded, Example, Renderings, encode
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, relative_drift
+from embedgrad_cli.core.text.encoding import Renderings
+from embedgrad_cli.core.text.few_shot import shown_template
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.template import PromptTemplate
-from embedgrad_cli.errors import DataError, EmbedgradError, EndedElsewhere, EngineError, UserError
-from embedgrad_cli.evaluation.answer_log import AnswerLog, Progress
-from embedgrad_cli.evaluation.answers import answer_arms
+from embedgrad_cli.errors import EmbedgradError, EndedElsewhere, EngineError, UserError
 from embedgrad_cli.evaluation.arms import ArmPrompt, ArmSet, build_arms
-from embedgrad_cli.evaluation.distillation import TEACHER, distillation_of
-from embedgrad_cli.evaluation.elsewhere import measure_elsewhere
-from embedgrad_cli.evaluation.outcomes import grade_answers
-from embedgrad_cli.evaluation.results import Outcomes, results_of, sample_lines
 from embedgrad_cli.evaluation.validation import answer_and_grade, loss_by_scores, mean_loss
 from embedgrad_cli.parallel.ranks import ALONE, Ranks
-from embedgrad_cli.storage.artifact_metadata import PromptMetrics, TestSummary
-from embedgrad_cli.storage.files import write_json, write_json_lines
+from embedgrad_cli.storage.artifact_metadata import PromptMetrics
 from embedgrad_cli.storage.interrupts import StopAsked, Stopped, StopRequest, stop_if_asked
+from embedgrad_cli.storage.metrics_records import StepMetrics, ValidationMetrics
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory
-from embedgrad_cli.storage.run_records import Results, StepMetrics, ValidationMetrics
 from embedgrad_cli.storage.stopwatch import Stopwatch
 from embedgrad_cli.tasks.load import Row, Splits
 from embedgrad_cli.tasks.row_filter import RowFilter
-from embedgrad_cli.terminal import report
-from embedgrad_cli.terminal.progress import TestDisplay, TrainingDisplay
-from embedgrad_cli.training.advice import advice_after
+from embedgrad_cli.terminal.progress import TrainingDisplay
 from embedgrad_cli.training.averaging import Averaging
 from embedgrad_cli.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from embedgrad_cli.training.gradient import set_gradient
 from embedgrad_cli.training.optimizer import learning_rate, make_optimizer
-from embedgrad_cli.training.phases import TEST, timing_of
-from embedgrad_cli.training.targets import Material, make_targets, tested_prompts
+from embedgrad_cli.training.targets import Material, make_targets
 from embedgrad_cli.training.token_dropout import TokenDropout
 from embedgrad_cli.training.trust_region import TrustRegion
 
@@ -73,6 +65,19 @@ class Training:
     """One optimisation: the frozen model, the encoded examples, the prompt, and the state that checkpoints keep.
 
     Every rank has all of it and takes the same steps; what is computed per row they share, and the first one writes.
+
+    Args:
+        directory: with a checkpoint in it, the run goes on from there.
+        overrides: the command line, which artifacts record.
+        digests: of what the run works on, for its files.
+        renderings: of rows under the seed, if some are known already.
+        stopwatch: of the command, whose phases go on here.
+        ranks: the processes of the run.
+        engine: what answers in validation and test.
+
+    Raises:
+        DataError, TemplateError, ModelError: the rows, the template or the model do not go together.
+        ArtifactError: the checkpoint is damaged, or another prompt's.
     """
 
     def __init__(
@@ -93,9 +98,9 @@ class Training:
         self.overrides, self.digests, self.seen_rows = overrides, digests, RowFilter.of(splits)
         self.stopwatch = stopwatch or Stopwatch()
         self.stopwatch.begin("encoding")
-        self.template = with_examples(config.template, splits.fewshot, config.task.fewshot_style)
+        self.template = shown_template(config, splits)
         prompt_template, objective = self._objective(splits.train)
-        self.encoded = self._encode(splits.train, prompt_template, objective.longest, renderings)
+        self.encoded = training_examples(splits.train, prompt_template, model, config.task, objective, renderings)
         self.prompt = SoftPrompt.from_seed(self.encoded.slots, model)
         self.trust_region = TrustRegion(config.trust_region, model.embedding_rms)
         self.optimizer = make_optimizer(config.optimizer, self.prompt)
@@ -108,7 +113,7 @@ class Training:
         self.targets = make_targets(self._material(prompt_template, objective))
         self.forward = self._training_forward()
         arm = {VALIDATION: ArmPrompt(seeds_of(config.prompt))}
-        self.validation = self._build_arms(splits.validation, arm, with_targets=True)
+        self.validation = self.build_arms(splits.validation, arm, with_targets=True)
         if directory.checkpoint.exists():
             self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
         elif ranks.is_first:  # nobody knows any more what answers in the test, if there are some, were given to
@@ -163,74 +168,6 @@ class Training:
     def _tell(self, on_validation: OnValidation | None) -> None:
         if on_validation is not None and self.state.accuracy is not None:
             on_validation(self.state.step, self.state.accuracy)
-
-    def test(self) -> float:
-        """Answer the test split once with `none`, `seed`, a teacher and `optimized`, and write everything down.
-
-        Raises:
-            Stopped: asked to stop (Ctrl-C, SIGTERM, SIGHUP); the answers so far are kept.
-        """
-        optimized = SoftPrompt(self.prompt.slots, self.prompt.seed, self.state.best_vectors)
-        task, seeds = self.config.task, seeds_of(self.config.prompt)
-        prompts = {"none": ArmPrompt(), "seed": ArmPrompt(seeds), **tested_prompts(self.targets)}
-        prompts["optimized"] = ArmPrompt(seeds, optimized)
-        self.stopwatch.begin("encoding")
-        arm_set = self.ranks.together(lambda: self._build_arms(self.splits.test, prompts))
-        log_of_answers = AnswerLog.shared(self.directory.answers, self.ranks)
-        batch_size = self.config.evaluation.batch_size
-        with StopRequest(), TestDisplay(list(prompts), quiet=self.is_quiet) as display:
-
-            def begin(arm: str, num_rows: int) -> Progress:
-                self.stopwatch.begin(f"{TEST}{arm}")
-                return display.arm(arm, num_rows)
-
-            try:
-                how = (arm_set, task, batch_size, log_of_answers, begin)
-                answers = answer_arms(*how, ranks=self.ranks, decoder_of=self.engine.decoder)
-                self.engine.rest()
-                self.stopwatch.begin("elsewhere")
-                if self.ranks.is_first or self.ranks.joins_first:
-                    elsewhere = measure_elsewhere(optimized, self.model, self.template, seeds, self.shares_trunk)
-                if not self.ranks.is_first:  # it has all answers, grades them and writes
-                    return self.state.validation.accuracy
-                self.stopwatch.begin("grading")
-                outcomes = {name: grade_answers(arm_set.rows, of_arm, task) for name, of_arm in answers.items()}
-            except StopAsked:
-                raise self.ranks.alike(Stopped("in the test", self.directory.path)) from None
-        results = replace(self._results(arm_set, outcomes, optimized), elsewhere=elsewhere)
-        test, drift = TestSummary.of(results), results.drift
-        known = PromptMetrics(validation=results.validation, test=test, drift=drift, elsewhere=elsewhere)
-        self._save_artifact(optimized, known)
-        write_json_lines(self.directory.samples, sample_lines(answers, arm_set.rows, outcomes))
-        write_json(self.directory.results, results)
-        report.results(results, arm_set.rows, outcomes, self.directory.path)
-        return self.state.validation.accuracy
-
-    def _results(self, arm_set: ArmSet, outcomes: Outcomes, optimized: SoftPrompt) -> Results:
-        results = results_of(
-            outcomes,
-            arm_set.rows,
-            self.config.task,
-            self.splits,
-            split="test",
-            num_skipped=len(arm_set.skipped),
-            rendered=arm_set.rendered,
-            model=self.model.path,
-            slow_arms=arm_set.slow_arms,
-            breakdown=self.config.evaluation.breakdown,
-        )
-        return replace(
-            results,
-            validation=self.state.validation,
-            steps=self.state.step,
-            advice=advice_after(self.state.validation, self.state.step, self.config),
-            drift=measure_drift(optimized, self.model),
-            peak_memory_bytes=peak_memory(self.model.device),
-            digests=self.digests,
-            engine=self.engine.record,
-            timing=timing_of(self.stopwatch),
-            distillation=distillation_of(arm_set.arms, outcomes) if TEACHER in arm_set.arms else None,
-        )
 
     def _step(self, batch: Sequence[Example], display: TrainingDisplay) -> None:
         """One optimiser step. A batch that teaches nothing leaves prompt and optimiser as they are."""
@@ -304,7 +241,7 @@ class Training:
         better = self.state.update_best(accuracy, loss, prompt.vectors)
         self.state.validation_due = False
         if better:
-            self._save_artifact(prompt, PromptMetrics(validation=self.state.validation))
+            self.write_artifact(prompt, PromptMetrics(validation=self.state.validation))
         row = ValidationMetrics(step=self.state.step, validation_accuracy=accuracy, validation_loss=loss, best=better)
         self._append_metrics(row)
         display.validated(row)
@@ -315,26 +252,6 @@ class Training:
         seeds = list(seeds_of(self.config.prompt))
         prompt_template = PromptTemplate(self.template, seeds, self.model.tokenizer, self.model.is_chat)
         return prompt_template, make_objective(self.config.objective, self.config.task, rows, prompt_template)
-
-    def _encode(
-        self, rows: list[Row], prompt_template: PromptTemplate, reserve: int, renderings: Renderings | None
-    ) -> Encoded:
-        task = self.config.task
-        encoded = encode(
-            rows,
-            prompt_template,
-            self.model,
-            append_end_token=task.kind == "generation",
-            reserve=reserve,
-            too_long=task.too_long,
-            renderings=renderings,
-        )
-        if not encoded.examples:
-            raise DataError(
-                f"task {task.name}: no training example fits the model's context of {self.model.max_length} tokens, so "
-                "there is nothing to train on. Take a model with a longer context, or shorter rows."
-            )
-        return encoded
 
     def _material(self, prompt_template: PromptTemplate, objective: Objective) -> Material:
         kept = {example.id for example in self.encoded.examples}
@@ -353,14 +270,16 @@ class Training:
             engine=self.engine,
         )
 
-    def _build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:
+    def build_arms(self, rows: list[Row], prompts: dict[str, ArmPrompt], with_targets: bool = False) -> ArmSet:
+        """`evaluation.arms.build_arms` with this run's model, template and task."""
         return build_arms(rows, self.model, self.template, self.config.task, prompts, with_targets=with_targets)
 
     def _append_metrics(self, row: StepMetrics | ValidationMetrics) -> None:
         if self.ranks.is_first:
             self.directory.append_metrics(row)
 
-    def _save_artifact(self, prompt: SoftPrompt, metrics: PromptMetrics) -> None:
+    def write_artifact(self, prompt: SoftPrompt, metrics: PromptMetrics) -> None:
+        """Write a prompt with what is known of it; the first rank does."""
         if not self.ranks.is_first:
             return
         splits, overrides = self.splits, self.overrides

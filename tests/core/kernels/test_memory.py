@@ -17,7 +17,7 @@ from tests.core.passes.parity import encoded_rows, gradient_by, moved_prompt
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.core.kernels import memory
 from embedgrad_cli.core.kernels.memory import OutOfMemory, RowsThatFit, left_in_groups
-from embedgrad_cli.core.model.language_model import load_model
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.generation import Generation
 from embedgrad_cli.core.passes.query_cache import QueryCache

@@ -16,7 +16,8 @@ from tests.core.passes.parity import encoded_rows, gradient_by, moved_prompt, pl
 from embedgrad_cli.config.compose import Request, check_line
 from embedgrad_cli.config.schema import LaunchConfig, ModelConfig
 from embedgrad_cli.core.model import laid_out
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.scoring import Decoder
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk

@@ -10,8 +10,8 @@ import torch
 from tests.conftest import make_network
 
 from embedgrad_cli.config.schema import ModelConfig
-from embedgrad_cli.core.model import language_model, precision
-from embedgrad_cli.core.model.language_model import load_model
+from embedgrad_cli.core.model import load, precision
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.model.precision import precision_on_gpu, settle_precision, settle_precision_on_gpu
 from embedgrad_cli.evaluation.digests import dated
 from embedgrad_cli.storage.run_digests import RunDigests
@@ -86,7 +86,7 @@ def test_a_model_for_cuda_is_rounded_before_it_is_moved(monkeypatch: pytest.Monk
         seen.append(network.dtype)
         raise RuntimeError("no GPU here")
 
-    monkeypatch.setattr(language_model, "_move", moved)
+    monkeypatch.setattr(load, "_move", moved)
     for dtype in ("auto", "float32"):
         with pytest.raises(RuntimeError):
             load_model(ModelConfig(str(model_folder), None, dtype, "auto", False), torch.device("cuda"))  # type: ignore[arg-type]

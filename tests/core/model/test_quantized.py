@@ -19,7 +19,8 @@ from torch import nn
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.packed_linear import float32_copy
 from embedgrad_cli.core.model import quantized
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.passes.trunk_check import why_no_trunk

@@ -12,7 +12,7 @@ from tests.conftest import make_model, shared_data
 
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.live_memory import LiveMemory
-from embedgrad_cli.core.model.language_model import load_model
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.model.unloaded import load_unloaded
 from embedgrad_cli.errors import ModelError
 

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.model import unpacked_gguf
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.model.model_digest import model_digest
 from embedgrad_cli.core.model.pinned_template import original_of
 from embedgrad_cli.errors import ModelError

@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from embedgrad_cli.core.objectives import Choice, Gold
 from embedgrad_cli.core.objectives.choice import RowChoices
-from embedgrad_cli.core.text.encoding import Choices, Example
+from embedgrad_cli.core.text.answer_tokens import Choices
+from embedgrad_cli.core.text.marked_tokens import Example
 
 INF = math.inf
 IDS = ((5,), (6, 7), (8, 9, 10))

@@ -10,7 +10,7 @@ from torch.nn.functional import kl_div
 
 from embedgrad_cli.core.objectives import Distill, SoftTargets
 from embedgrad_cli.core.objectives.distill import SMALLEST_REST
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 
 TARGETS = {"a": (5, 6), "b": (7,)}
 BATCH = [Example(name, (1, 2), target) for name, target in TARGETS.items()]

@@ -12,7 +12,8 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Encoded, Example, encode
+from embedgrad_cli.core.text.encoding import Encoded, encode
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.template import PromptTemplate
 
 ARCHITECTURES = ["qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gpt2"]

@@ -21,7 +21,8 @@ from embedgrad_cli.core.passes.forward import GOLD, Forward
 from embedgrad_cli.core.passes.query_cache import QueryCache
 from embedgrad_cli.core.passes.scoring import score_choices
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Encoded, encode, encode_choices
+from embedgrad_cli.core.text.answer_tokens import encode_choices
+from embedgrad_cli.core.text.encoding import Encoded, encode
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError
 

@@ -15,7 +15,8 @@ from embedgrad_cli.core.passes.divergence import Divergence, divergences
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.token_likelihoods import States
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Encoded, Example, token_ids
+from embedgrad_cli.core.text.encoding import Encoded
+from embedgrad_cli.core.text.marked_tokens import Example, token_ids
 
 Predictions = list[tuple[Categorical, Categorical]]  # of each example's target tokens: under the seed, and the prompt
 

@@ -14,7 +14,7 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.operations import Costs, Run, answer_operations, loss_operations
 from embedgrad_cli.core.passes.scoring import Decoder, generate
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 
 EXAMPLES = [Example("0", (-1, -2, 11), (7, 8)), Example("1", (-1, -2, 12, 13), (7,))]
 

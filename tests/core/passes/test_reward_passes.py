@@ -19,7 +19,8 @@ from embedgrad_cli.core.passes.query_cache import QueryCache
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import Decoder
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Encoded, Example
+from embedgrad_cli.core.text.encoding import Encoded
+from embedgrad_cli.core.text.marked_tokens import Example
 
 # The answers to each row, with their rewards: of different length, equal ones, one that begins another, an empty one.
 ANSWERS: list[list[tuple[tuple[int, ...], float]]] = [

@@ -18,7 +18,8 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.forward import WORTH_SHARING, Forward
 from embedgrad_cli.core.passes.query_cache import QueryCache
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Encoded, Example
+from embedgrad_cli.core.text.encoding import Encoded
+from embedgrad_cli.core.text.marked_tokens import Example
 
 PLENTY = 10**9
 

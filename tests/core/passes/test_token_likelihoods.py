@@ -15,7 +15,8 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.query_cache import QueryCache
 from embedgrad_cli.core.passes.scoring import likeliest_tokens
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Encoded, Example
+from embedgrad_cli.core.text.encoding import Encoded
+from embedgrad_cli.core.text.marked_tokens import Example
 
 TOP = 20
 

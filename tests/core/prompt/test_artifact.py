@@ -13,7 +13,7 @@ from tests.conftest import make_model, optimize_config
 
 from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact, save_artifact, warn_quantization
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Slots
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
 from embedgrad_cli.storage.quantization import QUANTIZATIONS
@@ -37,6 +37,14 @@ def test_round_trip(tmp_path: Path, ids: tuple[tuple[int, ...], ...]) -> None:
     assert artifact.prompt.slots == prompt.slots
     assert artifact.metadata == metadata
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_settings_that_change_no_result_change_no_byte(tmp_path: Path) -> None:
+    model = make_model()
+    prompt, config = SoftPrompt.from_seed(Slots(((5, 9),)), model), optimize_config(tmp_path, tmp_path, tmp_path)
+    for name, arguments in (("a", None), ("b", {"gpu_memory_utilization": 0.4})):
+        save_prompt(tmp_path / name, prompt, model, replace(config, engine_args=arguments, output_dir=name))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 @pytest.mark.parametrize("tensor", ["soft_prompt", "seed_embedding"])

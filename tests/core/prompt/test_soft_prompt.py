@@ -6,7 +6,7 @@ from tests.conftest import make_model
 
 from embedgrad_cli.config.schema import TrustRegionConfig
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt, measure_drift
-from embedgrad_cli.core.text.encoding import Slots
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.training.trust_region import TrustRegion
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model, make_tokenizer, sentencepiece_tokenizer
 
+from embedgrad_cli.core.text.answer_tokens import encode_choices
 from embedgrad_cli.core.text.conversation import render_turns
-from embedgrad_cli.core.text.encoding import encode, encode_choices
+from embedgrad_cli.core.text.encoding import encode
 from embedgrad_cli.core.text.template import PromptTemplate
 
 SYSTEM = (

@@ -8,12 +8,13 @@ import pytest
 import torch
 from tests.conftest import PLACEMENTS, ROWS, SEEDS, make_model
 
-from embedgrad_cli.config.schema import WorkedExample
+from embedgrad_cli.config.task_schema import WorkedExample
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.plain import plain_losses
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import encode, trunk_length
+from embedgrad_cli.core.text.encoding import encode
 from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.marked_tokens import trunk_length
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import DataError
 

@@ -5,7 +5,8 @@ import re
 import pytest
 from tests.conftest import CHAT_TEMPLATE, PLACEMENTS, SEEDS, make_tokenizer
 
-from embedgrad_cli.config.schema import Message, TemplateConfig, WorkedExample
+from embedgrad_cli.config.schema import Message, TemplateConfig
+from embedgrad_cli.config.task_schema import WorkedExample
 from embedgrad_cli.core.text.few_shot import with_examples
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import TemplateError

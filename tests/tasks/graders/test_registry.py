@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args, get_type_hints
 
-from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.tasks import graders
 
 

@@ -22,12 +22,13 @@ from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.build import build
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Slots, encode_choices
+from embedgrad_cli.core.text.answer_tokens import encode_choices
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ArtifactError, DataError, UserError
 from embedgrad_cli.evaluation.significance import paired_difference
 from embedgrad_cli.storage.interrupts import Stopped, stop_if_asked
-from embedgrad_cli.storage.run_records import Results
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.tasks.load import load
 from embedgrad_cli.training.targets import distilled
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from embedgrad_cli import assets
 from embedgrad_cli.config.schema import ModelConfig
+from embedgrad_cli.core.model.shards import INDEX, SINGLE
 from embedgrad_cli.storage.gguf_files import named_gguf, sha256_of
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 READ_WHOLE = 256 << 20  # bytes
 BLOCK, STRIDE = 64 << 10, 16 << 20  # bytes
 

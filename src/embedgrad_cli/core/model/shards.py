@@ -8,7 +8,7 @@ from typing import Any
 
 from embedgrad_cli.errors import ModelError
 
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def read_index(folder: Path, name: str = INDEX) -> dict[str, Any] | None:

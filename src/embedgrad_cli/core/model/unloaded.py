@@ -9,7 +9,8 @@ import torch
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.kernels.live_memory import LiveMemory
 from embedgrad_cli.core.kernels.shared_prefix_attention import assume_prepared
-from embedgrad_cli.core.model.language_model import LanguageModel, attention_of
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import attention_of
 from embedgrad_cli.core.model.precision import has_bfloat16, precision_on_gpu
 from embedgrad_cli.core.model.quantized import quantization_of
 from embedgrad_cli.core.model.tokenizer import from_pretrained, load_tokenizer, loading

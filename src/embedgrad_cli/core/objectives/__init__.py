@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from embedgrad_cli.config.schema import OBJECTIVES, ObjectiveConfig, TaskConfig
+from embedgrad_cli.config.schema import OBJECTIVES, ObjectiveConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.core.objectives.choice import Choice, row_choices
 from embedgrad_cli.core.objectives.distill import Distill, SoftTargets
 from embedgrad_cli.core.objectives.gold import Gold
 from embedgrad_cli.core.objectives.masked_gold import MaskedGold
 from embedgrad_cli.core.objectives.objective import Labels, Objective, Passes
 from embedgrad_cli.core.objectives.reward import Reward, RowAnswers, leave_one_out
-from embedgrad_cli.core.text.encoding import Row, encode_choices
+from embedgrad_cli.core.text.answer_tokens import encode_choices
+from embedgrad_cli.core.text.encoding import Row
 from embedgrad_cli.core.text.template import PromptTemplate
 
 __all__ = [

@@ -10,7 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from embedgrad_cli.core.kernels.placed import placed
 from embedgrad_cli.core.objectives.objective import Passes
-from embedgrad_cli.core.text.encoding import Choices, Example, Row
+from embedgrad_cli.core.text.answer_tokens import Choices
+from embedgrad_cli.core.text.encoding import Row
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.tasks.score_rule import Rule, divisor
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from embedgrad_cli.core.kernels.placed import placed
 from embedgrad_cli.core.objectives.objective import Passes
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 
 SMALLEST_REST = 0.01  # below it the rest is the difference of two numbers close to 1, and rounding is most of it
 

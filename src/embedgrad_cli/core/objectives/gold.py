@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from embedgrad_cli.core.objectives.objective import Passes
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 
 
 @dataclass(frozen=True)

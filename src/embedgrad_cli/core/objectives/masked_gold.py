@@ -9,7 +9,7 @@ from torch import Tensor
 
 from embedgrad_cli.core.kernels.placed import placed
 from embedgrad_cli.core.objectives.objective import Passes
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 
 Labels = Sequence[tuple[int, ...]]  # the token ids of each choice of one row
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.storage.interrupts import stop_if_asked
 
 ROWS = 4  # at once: the logits of all their targets are held for both prompts

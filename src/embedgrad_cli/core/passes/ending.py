@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from embedgrad_cli.core.text.stop_strings import StopStrings
-from embedgrad_cli.storage.run_records import Ending
+from embedgrad_cli.storage.sample_records import Ending
 
 
 @dataclass(frozen=True)

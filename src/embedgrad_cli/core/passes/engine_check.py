@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.scoring import likeliest_tokens
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 
 log = logging.getLogger(__name__)
 

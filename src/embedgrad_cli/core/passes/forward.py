@@ -51,7 +51,7 @@ from embedgrad_cli.core.passes.plain import plain_losses, plain_target_logits
 from embedgrad_cli.core.passes.query_cache import QueryCache
 from embedgrad_cli.core.passes.token_likelihoods import States
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example, Slots, first_slot, trunk_length
+from embedgrad_cli.core.text.marked_tokens import Example, Slots, first_slot, trunk_length
 from embedgrad_cli.storage.interrupts import stop_if_asked
 
 log = logging.getLogger(__name__)

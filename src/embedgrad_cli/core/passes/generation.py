@@ -17,10 +17,10 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.network_pass import logits_and_cache
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.storage.interrupts import stop_if_asked
-from embedgrad_cli.storage.run_records import Ending
+from embedgrad_cli.storage.sample_records import Ending
 
 # New examples come in once so much of the batch is free: each time costs a forward pass and a copy of the cache.
 FREE_SHARE = 0.25

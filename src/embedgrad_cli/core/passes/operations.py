@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from embedgrad_cli.core.kernels.activation_checkpointing import decoder_layers
-from embedgrad_cli.core.text.encoding import Example, first_slot, trunk_length
+from embedgrad_cli.core.text.marked_tokens import Example, first_slot, trunk_length
 
 
 @dataclass(frozen=True)

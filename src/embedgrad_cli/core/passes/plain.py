@@ -20,7 +20,7 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.ending import GeneratedAnswer
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.storage.interrupts import stop_if_asked
 

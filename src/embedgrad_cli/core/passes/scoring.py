@@ -18,7 +18,7 @@ from embedgrad_cli.core.passes.network_pass import logits_at
 from embedgrad_cli.core.passes.plain import plain_answers, plain_scores
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.storage.interrupts import stop_if_asked
 

@@ -24,9 +24,8 @@ from embedgrad_cli.core.passes.network_pass import logits_and_cache
 from embedgrad_cli.core.passes.plain import plain_logits
 from embedgrad_cli.core.passes.scoring import batches_by_length
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example, Slots, token_ids
-from embedgrad_cli.errors import ModelError
-from embedgrad_cli.tasks.defects import cause
+from embedgrad_cli.core.text.marked_tokens import Example, Slots, token_ids
+from embedgrad_cli.errors import ModelError, cause
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import GREEDY, Decoder
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.errors import EngineError, ModelError, first_line
 from embedgrad_cli.storage.engine_record import EngineRecord

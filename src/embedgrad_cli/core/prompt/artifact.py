@@ -16,18 +16,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from embedgrad_cli.config.schema import (
-    WITHOUT_EFFECT,
-    Message,
-    ModelConfig,
-    OptimizeConfig,
-    TemplateConfig,
-    WorkedExample,
-)
+from embedgrad_cli.config.schema import Message, ModelConfig, OptimizeConfig, TemplateConfig, with_effect
+from embedgrad_cli.config.task_schema import WorkedExample
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Slots
 from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.artifact_header import FORMAT_VERSION, read_header
 from embedgrad_cli.storage.artifact_metadata import (
@@ -81,7 +75,7 @@ def artifact_metadata(
         data_revision: the commit of the data set, if it came from the hub.
         demonstrations: rows of train that stand in the seed's text.
     """
-    settings = {key: value for key, value in asdict(config).items() if key not in (*WITHOUT_EFFECT, "template")}
+    settings = {key: value for key, value in with_effect(asdict(config)).items() if key != "template"}
     fingerprint = replace(model.fingerprint, seed_embedding=_hash(prompt.seed))
     return ArtifactMetadata(
         format_version=FORMAT_VERSION,

@@ -28,6 +28,11 @@ class NearToken(Record):
     token: str | None
     cosine: float
 
+    @property
+    def name(self) -> str:
+        """The token for people."""
+        return _name(self.token, self.id)
+
 
 @dataclass(frozen=True, kw_only=True)
 class InspectedVector(Record):
@@ -39,6 +44,11 @@ class InspectedVector(Record):
     relative_drift: float
     cosine: float
     nearest: list[NearToken]
+
+    @property
+    def seed_name(self) -> str:
+        """The seed token for people."""
+        return _name(self.seed, self.seed_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +92,10 @@ def inspect(artifact: Artifact, path: str, verified: str | None = None) -> Inspe
         )
     ]
     return Inspection(artifact=path, verified=verified, tokens=tokens, missing=missing, metadata=artifact.metadata)
+
+
+def _name(text: str | None, token_id: int) -> str:
+    return f"#{token_id}" if text is None else repr(text)
 
 
 def _nearest(artifact: Artifact, folder: Path | None) -> tuple[list[list[tuple[int, float]]], str | None]:

@@ -15,7 +15,7 @@ from embedgrad_cli.config.schema import Message, TemplateConfig
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.model.nearest_tokens import nearest_tokens
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Slots
+from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.errors import UserError
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from embedgrad_cli.core.model.language_model import LanguageModel
-from embedgrad_cli.core.text.encoding import Slots
-from embedgrad_cli.storage.run_records import Drift
+from embedgrad_cli.core.text.marked_tokens import Slots
+from embedgrad_cli.storage.results_record import Drift
 
 
 class SoftPrompt(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from embedgrad_cli.config.fields import PLACE, QUERY, QUERY_PLACE, SLOT, prompt_number
@@ -35,16 +36,7 @@ def render_turns(
         return _plain(turns, template, list(seeds), tokenizer)
 
     def render(value: Callable[[str], str]) -> str:
-        filled = [Message(m.role, PLACE.sub(lambda field: value(field[1]), m.content)) for m in template.messages]
-        messages = _insert_turns(turns, filled, _query_at(template))
-        try:
-            return apply_template(tokenizer, messages, add_generation_prompt=True)
-        except Refused as error:
-            roles = ", ".join(m["role"] for m in messages)
-            raise TemplateError(
-                f"the model's chat template refuses messages with the roles {roles}: {error}. Turns of user and "
-                "assistant usually have to alternate."
-            ) from error
+        return _render_chat(turns, template, value, tokenizer)
 
     # The slots are found by a character that nobody else uses, put around the seed in a second rendering.
     contents = "".join([*seeds, *(turn["content"] for turn in turns)])
@@ -52,7 +44,33 @@ def render_turns(
     query = turns[-1]["content"]
     text = render(lambda name: query if name == QUERY else _seed(name, seeds))
     marked = render(lambda name: query if name == QUERY else f"{mark}{_seed(name, seeds)}{mark}")
-    pieces = marked.split(mark)
+    slots = _slots(marked.split(mark), text, template)
+    # An answer begins as in training: behind what the template writes there, with its trailing blank in front.
+    prompt_template = PromptTemplate(template, list(seeds), tokenizer, is_chat)
+    text += prompt_template.prefix
+    end = len(text.removesuffix(prompt_template.blank))
+    return Rendered(text[:end], [(begin, min(stop, end)) for begin, stop in slots])
+
+
+def _render_chat(turns: Turns, template: TemplateConfig, value: Callable[[str], str], tokenizer: Any) -> str:
+    """The turns around the template's messages, with `value(name)` in place of each field, by the chat template."""
+    filled = [Message(m.role, PLACE.sub(lambda field: value(field[1]), m.content)) for m in template.messages]
+    messages = _insert_turns(turns, filled, _query_at(template))
+    try:
+        return apply_template(tokenizer, messages, add_generation_prompt=True)
+    except Refused as error:
+        roles = ", ".join(m["role"] for m in messages)
+        raise TemplateError(
+            f"the model's chat template refuses messages with the roles {roles}: {error}. Turns of user and "
+            "assistant usually have to alternate."
+        ) from error
+
+
+def _slots(pieces: Sequence[str], text: str, template: TemplateConfig) -> list[tuple[int, int]]:
+    """The character ranges of the prompt in a text.
+
+    Args: pieces: the text, cut before and after each prompt.
+    """
     if "".join(pieces) != text:
         raise TemplateError(
             "the model's chat template rewrites the prompt where it stands in this conversation, so its place in the "
@@ -65,12 +83,8 @@ def render_turns(
             "conversation. Leave out its system turn, or optimise a prompt in the user's turn (template=before-query "
             "or template=after-query)."
         )
-    ends = [sum(map(len, pieces[: i + 1])) for i in range(len(pieces))]
-    # An answer begins as in training: behind what the template writes there, with its trailing blank in front.
-    prompt_template = PromptTemplate(template, list(seeds), tokenizer, is_chat)
-    text += prompt_template.prefix
-    end = len(text.removesuffix(prompt_template.blank))
-    return Rendered(text[:end], [(ends[i - 1], min(ends[i], end)) for i in range(1, len(pieces), 2)])
+    ends = list(accumulate(map(len, pieces)))
+    return [(ends[i - 1], ends[i]) for i in range(1, len(pieces), 2)]
 
 
 def _check(turns: Turns) -> None:

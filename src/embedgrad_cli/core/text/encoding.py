@@ -1,23 +1,18 @@
-"""From rendered conversations to token sequences in which the slots' tokens are marked.
+"""From data rows to examples: every row rendered, tokenised, and checked for what a prompt and a model need.
 
-Every example is tokenised in full with the seed text in its place, exactly as a user's text prompt would be. A slot is
-the set of tokens that overlap the seed's characters. In `Example.tokens` a slot token is the negative number
-`-1 - i`, where i counts rows of the soft prompt; every other number is a vocabulary id. So two examples share a token
-exactly where they share a number, and the shared prefix (trunk) is their longest common one.
+`encode` is the way in. What comes out is made of `marked_tokens` (the conversation) and `answer_tokens` (the target).
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
-from tokenizers import AddedToken
-
 from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.text.answer_tokens import continuation, encode_choices, whole_turn
+from embedgrad_cli.core.text.marked_tokens import Example, Slots, tokenise
 from embedgrad_cli.core.text.template import PromptTemplate, Rendered
 from embedgrad_cli.errors import DataError, TemplateError
 from embedgrad_cli.storage.interrupts import stop_if_asked
@@ -25,7 +20,6 @@ from embedgrad_cli.storage.interrupts import stop_if_asked
 log = logging.getLogger(__name__)
 
 TOKENIZER_BATCH = 1_000
-PLACEHOLDER = "<|embedgrad|>"
 
 
 class Row(Protocol):
@@ -41,49 +35,10 @@ class Row(Protocol):
     def choices(self) -> tuple[str, ...]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """Labels that are ranked against each other, as token ids; `with_end` says whether these hold the turn's end."""
-
-    names: tuple[str, ...]
-    ids: tuple[tuple[int, ...], ...]
-    with_end: bool
-
-    @property
-    def pairs(self) -> list[tuple[str, tuple[int, ...]]]:
-        return list(zip(self.names, self.ids, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One tokenised row: `tokens` up to where the answer begins, `target` the tokens the loss is taken on."""
-
-    id: str
-    tokens: tuple[int, ...]
-    target: tuple[int, ...]
-
-    @property
-    def length(self) -> int:
-        return len(self.tokens) + len(self.target)
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """The token ids of the seed, slot by slot: what the soft prompt starts from."""
-
-    ids: tuple[tuple[int, ...], ...]
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(len(ids) for ids in self.ids)
-
-    @property
-    def flat_ids(self) -> list[int]:
-        return [token for ids in self.ids for token in ids]
-
-
 @dataclass(frozen=True)
 class Encoded:
+    """The rows that fit, what stands in their slots, and the ids of those that were left out."""
+
     examples: list[Example]
     slots: Slots
     skipped: list[str]
@@ -121,12 +76,6 @@ class Renderings:
         tokenised = tokenise(rendered, self.prompt_template.tokenizer, self.prompt_template.adds_special_tokens)
         for row, (tokens, slots) in zip(rows, tokenised, strict=True):
             self._of_query[row.query] = (tokens, self._slots.setdefault(slots, slots))
-
-
-def token_ids(tokens: Sequence[int], slots: Slots) -> list[int]:
-    """The vocabulary ids of marked tokens, the seed's in the slots."""
-    seed_ids = slots.flat_ids
-    return [token if token >= 0 else seed_ids[-1 - token] for token in tokens]
 
 
 def encode(
@@ -199,106 +148,6 @@ def _encode_targets(
     texts = {(row.target, with_end[row.choices]) for row in rows}
     ids = {(text, ends): (whole_turn if ends else continuation)(text, prompt_template) for text, ends in texts}
     return {(row.target, row.choices): ids[row.target, with_end[row.choices]] for row in rows}
-
-
-def encode_choices(names: Sequence[str], prompt_template: PromptTemplate) -> Choices:
-    """Labels as they are scored.
-
-    The tokens of a label that begins another one ("1" and "10", digit by digit) are always the likelier ones. So where
-    that is the case every label has the end of the turn behind it.
-    """
-    ids = tuple(continuation(name, prompt_template) for name in names)
-    with_end = any(a == b[: len(a)] for i, a in enumerate(ids) for j, b in enumerate(ids) if i != j)
-    if with_end:
-        ids = tuple(whole_turn(name, prompt_template) for name in names)
-    return Choices(tuple(names), ids, with_end)
-
-
-def continuation(text: str, prompt_template: PromptTemplate) -> tuple[int, ...]:
-    """Token ids of an answer that follows the rendered template, the template's trailing blank in front of it.
-
-    The template's fixed tail is tokenised along, so that a tokenizer that marks the beginning of a text does not
-    do so in the middle of one; where the two would merge, the answer stands alone, as it does when it is generated.
-    """
-    tail, text = prompt_template.tail, prompt_template.blank + text
-    if not tail and prompt_template.blank:
-        tail = "."  # for the query: a blank at the very beginning of a text may have another token
-    before, joint, alone = prompt_template.tokenizer([tail, tail + text, text], add_special_tokens=False)["input_ids"]
-    return tuple(joint[len(before) :] if joint[: len(before)] == before else alone)
-
-
-def whole_turn(text: str, prompt_template: PromptTemplate) -> tuple[int, ...]:
-    """`continuation` up to the end of the model's turn: what the template writes there, and the token that ends it."""
-    end = prompt_template.turn_end
-    ids = continuation(text + end.text, prompt_template)
-    return ids if end.token_id is None else (*ids, end.token_id)
-
-
-def first_slot(tokens: Sequence[int]) -> int:
-    """Where the first slot begins among tokens as in `Example.tokens`; after the last one if there is none."""
-    return next((i for i, token in enumerate(tokens) if token < 0), len(tokens))
-
-
-def trunk_length(examples: Sequence[Example]) -> int:
-    """Length of the longest prefix all examples share, in tokens, short of the last token before an answer."""
-    if not examples:
-        return 0
-    first, limit = examples[0].tokens, min(len(e.tokens) for e in examples) - 1
-    for example in examples:
-        if example.tokens[:limit] != first[:limit]:
-            limit = next(i for i in range(limit) if example.tokens[i] != first[i])
-    return limit
-
-
-def tokenise(
-    rendered: Sequence[Rendered], tokenizer: Any, adds_special_tokens: bool
-) -> list[tuple[tuple[int, ...], Slots]]:
-    """The tokens of each rendering, with its slots' tokens marked as in `Example.tokens`, and what stood there."""
-    batch = tokenizer(
-        [r.text for r in rendered],
-        add_special_tokens=adds_special_tokens,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-    )
-    results = []
-    for ids, offsets, rendering in zip(batch["input_ids"], batch["offset_mapping"], rendered, strict=True):
-        tokens, slots = list(ids), []
-        row = 0  # of the soft prompt
-        for begin, end in rendering.slots:
-            inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > begin]
-            slots.append(tuple(ids[i] for i in inside))
-            for i in inside:
-                tokens[i], row = -1 - row, row + 1
-        results.append((tuple(tokens), Slots(tuple(slots))))
-    return results
-
-
-def tokenise_apart(rendered: Rendered, tokenizer: Any, slots: Slots) -> tuple[int, ...] | None:
-    """The tokens of a chat whose slots merge with nothing beside them, as added tokens do; marked as by `tokenise`.
-
-    Returns: None where the slots' tokens are not the seed's text and nothing else, so that they cannot stand apart.
-    """
-    text, end_of_last = "", 0
-    for (begin, end), ids in zip(rendered.slots, slots.ids, strict=True):
-        if tokenizer.decode(list(ids)) != rendered.text[begin:end]:
-            return None
-        text += rendered.text[end_of_last:begin] + PLACEHOLDER
-        end_of_last = end
-    with_placeholder = _with_placeholder(tokenizer)
-    ids = with_placeholder(text + rendered.text[end_of_last:], add_special_tokens=False)["input_ids"]
-    placeholder = with_placeholder.convert_tokens_to_ids(PLACEHOLDER)
-    if ids.count(placeholder) != len(slots.ids):  # a conversation about placeholders
-        return None
-    rows = iter(range(slots.num_tokens))
-    groups = iter([[-1 - next(rows) for _ in slot] for slot in slots.ids])
-    return tuple(row for token in ids for row in (next(groups) if token == placeholder else [token]))
-
-
-@lru_cache(maxsize=1)
-def _with_placeholder(tokenizer: Any) -> Any:
-    copied = copy.deepcopy(tokenizer)
-    copied.add_tokens([AddedToken(PLACEHOLDER, special=True, normalized=False)], special_tokens=True)
-    return copied
 
 
 def _straddling(expected: Slots, actual: Slots, example_id: str, tokenizer: Any) -> TemplateError:

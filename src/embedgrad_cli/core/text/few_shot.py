@@ -9,8 +9,19 @@ from collections.abc import Sequence
 from typing import Literal
 
 from embedgrad_cli.config.fields import PLACE, QUERY_PLACE, SLOT_AND_SPACE
-from embedgrad_cli.config.schema import Message, TemplateConfig, WorkedExample
+from embedgrad_cli.config.schema import EvaluateConfig, Message, OptimizeConfig, TemplateConfig
+from embedgrad_cli.config.task_schema import WorkedExample
 from embedgrad_cli.errors import DataError
+from embedgrad_cli.tasks.splits import Splits
+
+
+def shown_template(config: OptimizeConfig | EvaluateConfig, splits: Splits) -> TemplateConfig:
+    """The template of a run as every row is shown in it: with the worked examples of its task.
+
+    Raises:
+        DataError: as `with_examples`.
+    """
+    return with_examples(config.template, splits.fewshot, config.task.fewshot_style)
 
 
 def with_examples(

@@ -45,7 +45,7 @@ class PromptTemplate:
 
     A blank at the end of the template ("Answer: ") belongs to the answer, as in lm-evaluation-harness: tokenizers join
     it to the word that follows, so that a model has hardly ever seen a word after a lone one. Renderings end before it,
-    `blank` holds it, and `encoding.continuation` puts it in front of an answer.
+    `blank` holds it, and `answer_tokens.continuation` puts it in front of an answer.
 
     Args:
         template: the messages (chat) or the text (plain).

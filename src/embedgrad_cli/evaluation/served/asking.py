@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
-from embedgrad_cli.config.schema import EvaluateConfig, GenerationConfig, TaskConfig
+from embedgrad_cli.config.schema import EvaluateConfig, GenerationConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.errors import ServerError
 from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress
 from embedgrad_cli.evaluation.served.client import Client, Server, unexpected
 from embedgrad_cli.evaluation.served.conversations import ServedArm
 from embedgrad_cli.storage.interrupts import stop_if_asked
 from embedgrad_cli.storage.record import Json
-from embedgrad_cli.storage.run_records import Ending
+from embedgrad_cli.storage.sample_records import Ending
 from embedgrad_cli.tasks.rows import Row
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,8 @@ from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.prompt.nearest_text import texts_of, unwritable
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Encoded, Example, Slots, tokenise
+from embedgrad_cli.core.text.encoding import Encoded
+from embedgrad_cli.core.text.marked_tokens import Example, Slots, tokenise
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import TemplateError, UserError
 from embedgrad_cli.evaluation.arms import ArmPrompt

@@ -9,7 +9,9 @@ from embedgrad_cli.config.build import build, merge
 from embedgrad_cli.config.compose import Composer
 from embedgrad_cli.config.fields import prompt_numbers, seeds_of
 from embedgrad_cli.config.schema import EvaluateConfig, ExportConfig, TemplateConfig
-from embedgrad_cli.core.model.language_model import LanguageModel, load_model, pick_device
+from embedgrad_cli.core.model.device import pick_device
+from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.prompt.artifact import (
     Artifact,
     check_fingerprint,
@@ -19,7 +21,7 @@ from embedgrad_cli.core.prompt.artifact import (
 )
 from embedgrad_cli.core.prompt.nearest_text import one_text_per_slot
 from embedgrad_cli.core.text.encoding import Encoded, encode
-from embedgrad_cli.core.text.few_shot import with_examples
+from embedgrad_cli.core.text.few_shot import shown_template
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.errors import ConfigError, DataError
 from embedgrad_cli.evaluation.answer_log import Answer, AnswerLog, Progress
@@ -73,7 +75,7 @@ class Measurement:
         if told.chat_template_date is None:
             warn_undated(artifact, model, config.artifact)
         artifact.prompt.to(model.device)
-        template = with_examples(settings.template, splits.fewshot, settings.task.fewshot_style)
+        template = shown_template(settings, splits)
         numbered = one_text_per_slot(template)
         contents = [m.content for m in template.messages] if model.is_chat else [template.text]
         seeds = seeds_of(settings.prompt)

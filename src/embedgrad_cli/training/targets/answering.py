@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from embedgrad_cli.config.fields import as_texts
-from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.config.teacher import is_artifact, teacher_text
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.ending import GeneratedAnswer
@@ -20,7 +20,7 @@ from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import REFILLED, batches_by_length
 from embedgrad_cli.core.prompt.artifact import check_fingerprint, load_artifact
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.stop_strings import StopStrings
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.evaluation.arms import Arm, ArmPrompt, build_arms

@@ -13,7 +13,7 @@ from embedgrad_cli.core.objectives import Distill, SoftTargets
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.passes.scoring import likeliest_tokens
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.errors import DataError, UserError
 from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.evaluation.answers import answer_rows

@@ -10,7 +10,7 @@ from embedgrad_cli.core.objectives import MaskedGold
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.scoring import Decoder
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.interrupts import stop_if_asked
 from embedgrad_cli.training.targets.targets import Material, Targets

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedgrad_cli.config.reward import reward_function
-from embedgrad_cli.config.schema import TaskConfig
+from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.evaluation.outcomes import grade_texts
 from embedgrad_cli.storage.interrupts import stop_if_asked

@@ -8,7 +8,7 @@ from embedgrad_cli.core.objectives import Objective, Reward, RowAnswers, leave_o
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.training.targets.answering import Answering, Sampled, as_target, seed_of_round
 from embedgrad_cli.training.targets.rewards import make_rewards
 from embedgrad_cli.training.targets.targets import BatchRewards, Material

@@ -11,7 +11,7 @@ from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.objectives import Objective
 from embedgrad_cli.core.passes.engine import OWN, Engine
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.core.text.template import PromptTemplate
 from embedgrad_cli.parallel.ranks import ALONE, Ranks
 from embedgrad_cli.storage.run_directory import RunDirectory

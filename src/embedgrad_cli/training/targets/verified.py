@@ -12,7 +12,7 @@ from embedgrad_cli.core.passes.ending import GeneratedAnswer
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.core.passes.sampling import Sampling
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.evaluation.arms import Arm
 from embedgrad_cli.evaluation.outcomes import Outcome, grade_texts
@@ -56,9 +56,7 @@ class Verified:
         self._forward: Forward | None = None
         self._round: int | None = None
         self._batches: Iterator[list[Example]] = iter(())
-        if (
-            material.ranks.is_first and not directory.checkpoint.exists()
-        ):  # nobody knows any more what these answers were given to
+        if material.ranks.is_first and not directory.checkpoint.exists():
             self.files.forget()  # nobody knows any more what these answers were given to
 
     def batch(self, step: int, prompt: SoftPrompt) -> Sequence[Example]:

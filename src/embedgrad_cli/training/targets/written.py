@@ -8,7 +8,7 @@ from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.objectives import Objective
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
-from embedgrad_cli.core.text.encoding import Example
+from embedgrad_cli.core.text.marked_tokens import Example
 
 
 class Written:

@@ -1,12 +1,9 @@
-"""Runs as a table for people (`table`, `md`) and as records for programs (`csv`, `json`)."""
+"""What a comparison says, whoever shows it: for each test set a title, columns of cells, and remarks."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -25,7 +22,6 @@ from embedgrad_cli.comparison.entries import (
 from embedgrad_cli.config.arm_spec import legend, short_names
 from embedgrad_cli.config.spelling import one_line
 from embedgrad_cli.evaluation.significance import show_p
-from embedgrad_cli.guards.visible_text import visible
 
 HEADINGS = {
     VALIDATION: "validation",
@@ -37,7 +33,6 @@ HEADINGS = {
     "elsewhere.kl": "elsewhere",
 }
 LONGEST_CELL = 40
-UNBOUNDED = 100_000  # columns, in which a table is as wide as it wants to be
 ROWS_OF_VALIDATION = {
     "config.seed",
     *(f"config.task.{key}" for key in ("data_dir", "split.validation", "split.num_validation", "split.folds", "fold")),
@@ -238,89 +233,3 @@ def _wins_and_losses(row: FlatRecord) -> str:
     """What the candidate mended and broke; of several seeds, whose tests may be of the same rows, nothing."""
     wins, losses = row.get("comparison.wins"), row.get("comparison.losses")
     return "" if wins is None or losses is None else f"{wins}, {losses}"
-
-
-def parts(columns: Sequence[Column], fits: Callable[[Sequence[Column]], bool]) -> list[list[Column]]:
-    """The columns in as few tables as have room for them, each with the first column, which names the runs."""
-    first, *others = columns
-    found = [[first]]
-    for column in others:
-        if len(found[-1]) > 1 and not fits([*found[-1], column]):
-            found.append([first])
-        found[-1].append(column)
-    return found
-
-
-def _print_table(groups: Sequence[Sequence[Entry]]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from embedgrad_cli.guards.console import Console
-
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, width=UNBOUNDED)  # lines are as long as they need to be
-
-    def table_of(columns: Sequence[Column]) -> Table:
-        table = Table(box=box.ROUNDED)
-        for column in columns:
-            table.add_column(Text(column.heading), justify="right" if column.is_number else "left", overflow="fold")
-        for cells in zip(*(column.cells for column in columns), strict=True):
-            table.add_row(*map(Text, cells))
-        return table
-
-    def fits(columns: Sequence[Column]) -> bool:
-        unbounded = console.options.update(width=UNBOUNDED)
-        return console.measure(table_of(columns), options=unbounded).maximum <= console.width
-
-    for section in sections(groups):
-        console.print(Text(section.title), soft_wrap=True)
-        for part in parts(section.columns, fits):
-            console.print(table_of(part))
-        for remark in section.remarks:
-            console.print(Text(remark), soft_wrap=True)
-
-
-def _print_markdown(groups: Sequence[Sequence[Entry]]) -> None:
-    for number, section in enumerate(sections(groups)):
-        rules = ["---:" if column.is_number else "---" for column in section.columns]
-        cells = zip(*(column.cells for column in section.columns), strict=True)
-        lines = [[column.heading for column in section.columns], rules, *map(list, cells)]
-        print(("\n" if number else "") + visible(section.title) + "\n")
-        print(
-            visible("\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines))
-        )
-        print(visible("".join(f"\n{remark}\n" for remark in section.remarks)), end="")
-
-
-def _shown_records(groups: Sequence[Sequence[Entry]]) -> list[FlatRecord]:
-    """One record per run, all with the same keys: the settings that differ, and all results."""
-    records = [entry.record for group in groups for entry in group]
-    settings = differing_settings(records)
-    keys = [key for key in keys_of(records) if not key.startswith("config.") or key in settings]
-    return [{key: one.get(key) for key in keys} for one in records]
-
-
-def _print_csv(groups: Sequence[Sequence[Entry]]) -> None:
-    records = _shown_records(groups)
-    writer = csv.DictWriter(sys.stdout, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    for one in records:
-        writer.writerow({key: _csv_cell(value) for key, value in one.items()})
-
-
-def _csv_cell(value: Any) -> Any:
-    return visible(one_line(value) if isinstance(value, list) else value) if isinstance(value, list | str) else value
-
-
-def _print_json(groups: Sequence[Sequence[Entry]]) -> None:
-    print(visible(json.dumps(_shown_records(groups), indent=2, ensure_ascii=False)))
-
-
-FORMATS: dict[str, Callable[[Sequence[Sequence[Entry]]], None]] = {
-    "table": _print_table,
-    "md": _print_markdown,
-    "csv": _print_csv,
-    "json": _print_json,
-}

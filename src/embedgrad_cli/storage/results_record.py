@@ -1,122 +1,21 @@
-"""What stands in the files of a run directory: results.json, samples.jsonl, metrics.jsonl.
+"""`results.json`, which says all that came of a run.
 
 results = Results.read(Path("outputs/demo/results.json"))
 results.arms["optimized"].accuracy
 
-All accuracies and differences are fractions of 1.
+Begin with `Results`, the last of these: the records before it stand under its keys. All accuracies are fractions of 1.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
+from embedgrad_cli.storage.arm_records import ArmSummary, Breakdown, Comparison
 from embedgrad_cli.storage.distillation import Distillation
 from embedgrad_cli.storage.engine_record import EngineRecord
-from embedgrad_cli.storage.record import Json, Record
+from embedgrad_cli.storage.record import Record
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.server_record import ServerRecord
-from embedgrad_cli.storage.structure import Pair
-
-Ending = Literal["end_of_turn", "stop", "limit"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractionSummary(Record):
-    """What an arm achieved by one of the two extractions."""
-
-    accuracy: float
-    correct: int
-    invalid: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplesSummary(Record):
-    """Several answers to each question. Errors are clustered by question; `pass_at_k` is by k, as text."""
-
-    num_samples: int
-    mean_accuracy: float
-    standard_error: float
-    ci95: Pair
-    majority_vote: float
-    pass_at_k: dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Endings(Record):
-    """How many generated answers ended how: at a token that ends a turn, at a stop string of the task, or at the limit:
-    `task.max_new_tokens`, or where the model's context ends."""
-
-    end_of_turn: int
-    stop: int
-    limit: int
-
-    @property
-    def total(self) -> int:
-        return self.end_of_turn + self.stop + self.limit
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmSummary(Record):
-    """What an arm achieved; the interval is Wilson's. With several samples its answers are their majority's.
-
-    `endings` counts all answers; None where choices are scored, and for answers of earlier versions.
-    `undecided` counts answers that could not be compared with the gold answer (math-verify took too long) and so do not
-    count as right; None: there is none.
-    """
-
-    accuracy: float
-    ci95: Pair
-    correct: int
-    invalid: int | None = None
-    undecided: int | None = None
-    strict: ExtractionSummary | None = None
-    lenient: ExtractionSummary | None = None
-    samples: SamplesSummary | None = None
-    endings: Endings | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplesDifference(Record):
-    """The difference of the mean accuracies of several samples; questions are what is drawn."""
-
-    difference: float
-    standard_error: float
-    bootstrap_ci95: Pair
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison(Record):
-    """Candidate minus baseline on the same examples.
-
-    `wins`: only the candidate is right; `losses`: only the baseline. `ci95` is Newcombe's interval for paired
-    proportions, `mcnemar_p` exact and two-sided, `holm_p` corrected for all comparisons of the results.
-    """
-
-    baseline: str
-    candidate: str
-    difference: float
-    ci95: Pair
-    wins: int
-    losses: int
-    mcnemar_p: float
-    bootstrap_ci95: Pair | None = None
-    minimum_detectable_difference: float | None = None
-    samples: SamplesDifference | None = None
-    holm_p: float | None = None
-
-    @property
-    def promised(self) -> Comparison:
-        """The same with only what `comparison` in results.json is promised to hold."""
-        return replace(self, bootstrap_ci95=None, minimum_detectable_difference=None, samples=None, holm_p=None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Breakdown(Record):
-    """The examples that have one value of a kept field, and each arm's accuracy on them."""
-
-    num_examples: int
-    arms: dict[str, ArmSummary]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,6 +219,11 @@ class Results(Record):
         return [(kind, text, names) for (kind, text), names in found.items()]
 
     @property
+    def every_comparison(self) -> list[Comparison]:
+        """All comparisons; an earlier version wrote none but the one that matters most."""
+        return self.comparisons or ([self.comparison] if self.comparison else [])
+
+    @property
     def primary_accuracy(self) -> float:
         """The accuracy that stands for a run: the candidate's, or that of the only arm."""
         name = self.comparison.candidate if self.comparison else next(iter(self.arms))
@@ -329,72 +233,3 @@ class Results(Record):
     def selection_accuracy(self) -> float:
         """What a sweeper maximises: in validation, or the primary one where nothing was validated."""
         return self.validation.accuracy if self.validation else self.primary_accuracy
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundAnswer(Record):
-    """What an extraction found in an output (None: nothing, it is invalid), and whether it is the gold answer.
-
-    `undecided`: the two could not be compared.
-    """
-
-    extracted: str | None
-    correct: bool
-    undecided: bool | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample(Record):
-    """A line of `samples.jsonl`: one answer of an arm to a row. `correct` and what is around it wait for the grader."""
-
-    id: str
-    row_hash: str
-    arm: str
-    sample: int
-    prompt_hash: str
-    query: str
-    answer: str
-    output: str
-    extracted: str | None = None
-    correct: bool | None = None
-    strict: FoundAnswer | None = None
-    lenient: FoundAnswer | None = None
-    tokens: int
-    seconds: float
-    scores: dict[str, float] | None = None
-    choice_tokens: dict[str, int] | None = None
-    with_end: bool | None = None
-    ending: Ending | None = None
-
-    def to_json(self) -> Json:
-        line = super().to_json()
-        return line if self.correct is None else {**line, "extracted": self.extracted}  # of an invalid answer: null
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepMetrics(Record):
-    """A line of `metrics.jsonl` after an optimiser step. `lr` is in embedding units, `drift` relative to the seed.
-
-    `reward` is the mean over the answers that were drawn, `rows_used` the share of the batch's rows whose rewards
-    differed; without any the step changed nothing, and `loss` and `grad_norm` are 0.
-    """
-
-    step: int
-    loss: float
-    grad_norm: float
-    lr: float
-    drift: float
-    tokens: int
-    seconds: float
-    reward: float | None = None
-    rows_used: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationMetrics(Record):
-    """A line of `metrics.jsonl` after a validation; `best` says whether its prompt was kept."""
-
-    step: int
-    validation_accuracy: float
-    validation_loss: float
-    best: bool
