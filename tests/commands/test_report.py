@@ -34,7 +34,7 @@ def test_a_sweep_is_sorted_by_validation_and_never_by_the_test() -> None:
     order = [page.index(f'<th scope="row">{number}</th>') for number in (1, 2, 0)]
     assert order == sorted(order)
     chosen = page[page.index("<h1>") : page.index("</h1>")]
-    assert "Validation chose 1 (80.0 %): optimized 30.0" in chosen
+    assert "Validation chose run 1 (80.0 %): optimized 30.0 %" in chosen
 
 
 def test_runs_of_several_test_sets_and_links_to_their_pages() -> None:

@@ -26,7 +26,7 @@ def test_validation_orders_and_chooses_and_the_test_does_not(capsys: Capture, re
     for format in ("table", "md"):
         assert cli.main(["compare", "s", "--format", format]) == 0
         (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Validation chose")]
-        assert "chose 3 (90.0 %): optimized 40.0 (" in said
+        assert "chose run 3 (90.0 %): optimized 40.0 % (" in said
 
 
 def test_of_equal_accuracies_validation_chooses_by_loss(records: Records) -> None:

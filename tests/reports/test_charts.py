@@ -35,6 +35,11 @@ def test_settings_that_are_words_stand_beside_each_other() -> None:
     assert by_words["b"].y < by_words["c"].y < by_words["a"].y  # downwards in a picture
 
 
+def test_numbers_among_words_stand_first_and_in_order() -> None:
+    chart = scatter("radius", [(0.5, 0.9, "a", False), ("null", 0.8, "b", False), (0.25, 0.5, "c", False)])
+    assert [tick.label for tick in chart.x_ticks] == ["0.25", "0.5", "null"]
+
+
 def test_intervals_hold_their_points_in_order() -> None:
     arms = [("none", 0.2, (0.1, 0.35)), ("seed", 0.5, (0.4, 0.6)), ("optimized", 0.9, (0.8, 1.0))]
     chart = intervals("accuracy", arms, main="optimized")

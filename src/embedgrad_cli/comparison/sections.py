@@ -103,7 +103,7 @@ def _remarks(group: Sequence[Entry], names: dict[tuple[Path, ...], str]) -> Iter
     yield from legend(_arm_names(records))
     chosen = next((entry for entry in group if entry.record[CHOSEN]), None)
     if chosen:
-        yield f"Validation chose {names[chosen.paths]} ({_percent(chosen.record, VALIDATION)} %): {_tested(chosen)}"
+        yield f"Validation chose run {names[chosen.paths]} ({_percent(chosen.record, VALIDATION)} %): {_tested(chosen)}"
         if not ROWS_OF_VALIDATION.isdisjoint(differing_settings(records)):
             yield "These runs were not all validated on the same rows, so the choice is a rough one."
     elif len(group) > 1:
@@ -119,14 +119,16 @@ def _remarks(group: Sequence[Entry], names: dict[tuple[Path, ...], str]) -> Iter
 def _tested(chosen: Entry) -> str:
     """The test of what validation chose. The choice did not look at the test, so its p needs no correction."""
     r = chosen.record
-    said = f"{_accuracy(r, chosen.candidate)} % on the {r['split']} split"
+    arm = chosen.candidate.removesuffix(".accuracy")
+    said = _percent(r, chosen.candidate, (f"{arm}.ci95.low", f"{arm}.ci95.high"), unit=" %")
+    said = f"{said} on the {r['split']} split"
     if P not in r:
         return f"{said}."
     limits = () if r["seeds"] > 1 else ("comparison.ci95.low", "comparison.ci95.high")
-    difference = _percent(r, "comparison.difference", limits, "+")
+    difference = _percent(r, "comparison.difference", limits, "+", unit=" points")
     short = short_names(_arm_names([r]))
     candidate, baseline = short[r["comparison.candidate"]], short[r["comparison.baseline"]]
-    return f"{candidate} {said}, {difference} points against {baseline}, {show_p(r[P], 'p ')} (of this test alone)."
+    return f"{candidate} {said}, {difference} against {baseline}, {show_p(r[P], 'p ')} (of this test alone)."
 
 
 def run_names(entries: Sequence[Entry]) -> dict[tuple[Path, ...], str]:
@@ -199,15 +201,15 @@ def _accuracy(row: FlatRecord, key: str, shows_interval: bool = True) -> str:
     return _percent(row, key, (f"{arm}.ci95.low", f"{arm}.ci95.high") if shows_interval else ())
 
 
-def _percent(row: FlatRecord, key: str, limits: Sequence[str] = (), sign: str = "") -> str:
+def _percent(row: FlatRecord, key: str, limits: Sequence[str] = (), sign: str = "", unit: str = "") -> str:
     """A fraction of 1 in per cent: with its interval, or of several seeds with its standard deviation."""
     if row.get(key) is None:
         return ""
     value = f"{100 * row[key]:{sign}.1f}"
     if f"{key}.sd" in row:
-        return f"{value} ± {100 * row[f'{key}.sd']:.1f}"
+        return f"{value} ± {100 * row[f'{key}.sd']:.1f}{unit}"
     interval = [f"{100 * row[limit]:{sign}.1f}" for limit in limits]
-    return f"{value} ({' to '.join(interval)})" if interval else value
+    return f"{value}{unit} ({' to '.join(interval)})" if interval else f"{value}{unit}"
 
 
 def _p_value(p: float | None) -> str:

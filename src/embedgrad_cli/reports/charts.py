@@ -230,12 +230,12 @@ def parallel(
 
 
 def _axis(values: Sequence[Setting], start: float, end: float, longest: int) -> tuple[list[float], list[Tick]]:
-    """The place of each value, and the ticks: numbers along a line, words beside each other."""
+    """The place of each value, and the ticks: numbers along a line; words beside each other, after the numbers."""
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) == len(values):
         scale = fitting(numbers, start, end)
         return [scale.place(value) for value in numbers], scale.ticks
-    names = list(dict.fromkeys(map(str, values)))
+    names = list(dict.fromkeys(map(str, [*sorted(numbers), *values])))
     width = (end - start) / len(names)
     places = {name: round(start + width * (number + 0.5), 2) for number, name in enumerate(names)}
     cut = {name: name if len(name) <= max(longest, 4) else f"{name[: max(longest, 4) - 1]}…" for name in names}
