@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -108,6 +109,39 @@ def test_what_depends_on_padding_or_on_length_is_computed_in_full(make: Callable
     prompt = SoftPrompt.from_seed(encoded.slots, model)
     assert why_no_trunk(model, shortest, prompt) is None, "alone, the shortest example would not show it"
     assert why_no_trunk(model, encoded.examples, prompt)
+
+
+def test_only_longer_examples_are_tried_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def counted(model: LanguageModel) -> AbstractContextManager[LanguageModel]:
+        tried.append(model)
+        return trial_of(model)
+
+    monkeypatch.setattr(trunk_check, "trial_of", counted)
+    model = make_model("qwen2")
+    encoded = encoded_rows(model, "system")
+    prompt = SoftPrompt.from_seed(encoded.slots, model)
+    ordered = sorted(encoded.examples, key=lambda example: example.length)
+    assert ordered[0].length < ordered[1].length < ordered[-1].length
+
+    for examples, trials in [
+        (ordered[:1], 1),  # of one length: nothing was padded
+        (ordered[:2], 2),
+        (ordered[:1], 2),
+        (ordered, 3),
+        (ordered[1:], 3),
+    ]:
+        assert why_no_trunk(model, examples, prompt) is None
+        assert len(tried) == trials
+
+
+def test_a_model_that_failed_is_tried_out_again() -> None:
+    model = model_of(phi3_longrope)
+    encoded = encoded_rows(model, "system")
+    prompt = SoftPrompt.from_seed(encoded.slots, model)
+    for _ in range(2):
+        assert why_no_trunk(model, encoded.examples, prompt)
 
 
 @pytest.mark.parametrize("chunk", [8, 512])

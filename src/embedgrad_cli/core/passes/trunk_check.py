@@ -44,11 +44,16 @@ def why_no_trunk(model: LanguageModel, examples: Sequence[Example], prompt: Soft
     after the example and after one more token. On a small float32 stand-in for the model, see `core.model.trial`. Where
     a trunk that is read in place does not do and one with a copy per row does, the model has copies from then on.
 
+    Examples no longer than others, of several lengths, on which the model has passed are not tried out: it is the
+    model's way of computing that is in question, not what the examples say.
+
     Returns: why this model cannot share a trunk on these examples, in words; None: it can.
     Raises:
         ModelError: what the model makes of token ids is not what it makes of their embeddings, or it is not causal.
         OutOfMemory: the longest example does not fit.
     """
+    if max(example.length for example in examples) <= model.longest_tried:
+        return None
     chosen, prompt = _with_a_slot(_of_different_length(examples), SoftPrompt(prompt.slots, prompt.seed), model)
     try:
         with trial_of(model) as trial:
@@ -67,6 +72,8 @@ def why_no_trunk(model: LanguageModel, examples: Sequence[Example], prompt: Soft
         raise
     if reason:
         log.warning("every example is computed in full, which is slower: %s", reason)
+    elif chosen[0].length < chosen[-1].length:  # rows of one length have shown nothing of padding
+        model.longest_tried = chosen[-1].length
     return reason
 
 
