@@ -139,9 +139,7 @@ class TaskConfig:
     choices: list[str] | None = setting("the labels to choose from; '{field}' is the row's own")
     choices_pattern: str | None = setting("regular expression whose matches in the query are the row's own choices")
     keep: list[str] = setting("fields of the data kept with each row, for breakdowns")
-    fewshot: int | list[WorkedExample] = setting(
-        "worked examples before the query: so many of train, or these", minimum=0
-    )
+    fewshot: int | list[WorkedExample] = setting("worked examples: so many of train, or these", minimum=0)
     fewshot_style: Literal["text", "turns"] = setting("before the query in its turn, or as turns of their own")
     grader: Literal["label", "last-number", "boxed"] = setting("how a generated answer is extracted and compared")
     score: Literal["sum", "mean", "normalized"] = setting("choices: log-likelihood summed, per token, or per character")
@@ -176,7 +174,7 @@ class OptimizerConfig:
 @dataclass
 class ObjectiveConfig:
     name: Literal["gold", "choice", "verified", "reward", "distill"] | None = setting(
-        "what is minimised; null: what suits the task's kind"
+        "null: what suits the task's kind"
     )
     choice_weight: float = setting("choice: weight of the softmax over the choices' scores", above=0)
     gold_weight: float = setting("choice: weight of the gold choice's loss per token", minimum=0)
@@ -398,3 +396,5 @@ class ExportConfig:
     search: SearchConfig = setting("text: the search for the best text")
     push: str | None = setting("hub: upload to this repository, OWNER/NAME", right=True)
     yes: bool = setting("hub: upload without asking")
+    quantize: str | None = setting("gguf: weights of this type of llama.cpp's, as Q8_0 or Q4_K_M", default=None)
+    quantizer: str = setting("gguf: the program that quantises, by name or file", right=True, default="llama-quantize")
