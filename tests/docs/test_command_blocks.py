@@ -44,7 +44,6 @@ NOT_RUN = {
     "vllm serve *": SERVER,
     "transformers serve *": "needs what it serves with; `make test-serving` runs it",
     "llama-server *": "starts a server; `make test-llamacpp` does",
-    "embedgrad export * quantize=*": "needs llama.cpp; tests/exports/test_quantize.py has a stand-in",
     "ollama *": "needs Ollama; tests/exports/test_format_gguf.py has what the Modelfile is made of",
     "embedgrad evaluate * engine=vllm": SERVER,
     "embedgrad optimize * engine=vllm *": SERVER,

@@ -3,7 +3,8 @@
 It holds what `format=model` puts into a folder: the vectors are rows of the input embeddings, control tokens name them,
 and the chat template writes these into an ordinary conversation. Control tokens are read from a rendered conversation,
 and are not printed. Why none of them is ever answered is said in `exports.model`; llama.cpp is told so besides
-(`suppress_tokens`). Numbers are the folder's, bit for bit.
+(`suppress_tokens`). Numbers are the folder's, bit for bit; of a model that is a GGUF file, they are that file's, packed
+as they are there.
 """
 
 from __future__ import annotations
