@@ -154,11 +154,13 @@ LLAMA_SERVER := $(LLAMACPP)/build/bin/llama-server
 test-llamacpp: setup $(LLAMACPP)/.installed
 	$(BIN)/python scripts/llamacpp_check.py --server $(LLAMA_SERVER) --templates $(LLAMACPP)/trl/chat_templates
 
-# The same on SmolLM2-135M-Instruct in float32: one prompt, 50 answers of up to 64 tokens.
+# The same on SmolLM2-135M-Instruct: one prompt, 50 answers of up to 64 tokens, in float32, in eight bits, and from its
+# GGUF file of four bits, whose tensors are copied.
+LLAMACPP_REAL := --placements system --examples 50 --steps 10
 test-llamacpp-real: setup $(LLAMACPP)/.installed
-	model=$$($(BIN)/python scripts/fetch_smollm2.py) && \
-	$(BIN)/python scripts/llamacpp_check.py --server $(LLAMA_SERVER) --model "$$model" --placements system \
-	  --examples 50 --steps 10 --out outputs/llamacpp-real train.batch_size=8 task.max_new_tokens=64
+	model=$$($(BIN)/python scripts/fetch_smollm2.py) && for more in "--quantize Q8_0" --as-it-is; do \
+	  $(BIN)/python scripts/llamacpp_check.py --server $(LLAMA_SERVER) --model "$$model" $(LLAMACPP_REAL) $$more \
+	    --out outputs/llamacpp-real train.batch_size=8 task.max_new_tokens=64 || exit 1; done
 
 $(LLAMACPP)/.installed: constraints-llamacpp.txt | .venv/.installed
 	rm -rf $(LLAMACPP)

@@ -10,7 +10,9 @@ of `embedgrad optimize`, which makes the prompts.
 `--templates DIR` takes a folder of chat templates (`*.jinja`), as models are shipped with. Each gets a prompt put into
 it in the ways of the export, and llama.cpp has to render conversations as transformers does.
 
-`--quantize TYPE …` has llama-quantize, which lies beside the server, make smaller files, and shows what they answer.
+`--quantize TYPE …` exports smaller files too, by the llama-quantize that lies beside the server, and shows what they
+answer. `--as-it-is` leaves the model in its own precision: of a GGUF file, whose tensors the export copies, only the
+answers are shown, because llama.cpp computes with packed weights and with activations of eight bits.
 
 Prints for each prompt how many conversations have the tokens of training, and how many answers are those of embedgrad's
 own decoding; transformers answers with the folder of `format=model` beside it. Writes DIR/llamacpp_check.json, and ends
@@ -24,7 +26,6 @@ import argparse
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +46,7 @@ def main() -> int:
     args = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave by way of the servers' clean-up
     shutil.rmtree(args.out, ignore_errors=True)
-    model = in_float32(args.model, args.out / "base")
+    model = args.model if args.as_it_is else in_float32(args.model, args.out / "base")
     settings = [f"train.steps={args.steps}", f"task.split.num_test={args.examples}", *args.settings]
     settings = ["model=local", f"model.path={model}", *settings]
     comparisons, quantised, others = list[Comparison](), list[Comparison](), dict[str, int]()
@@ -60,7 +61,8 @@ def main() -> int:
         comparisons.append(compare("transformers + model", placement, found, reference))
         with llamacpp.llama_server(args.server, folder / "gguf/model.gguf", folder / "llama-server.log") as url:
             others[placement] = other_conversations(url, folder, reference)
-            comparisons.append(answered("llama.cpp chat + gguf", url, folder, reference))
+            of_file = quantised if args.as_it_is else comparisons
+            of_file.append(answered("llama.cpp chat + gguf", url, folder, reference))
         quantised += [after_quantisation(kind, args.server, folder, reference) for kind in args.quantize]
     console.print(llamacpp.version_of(args.server))
     if args.templates is not None:
@@ -85,10 +87,10 @@ def answered(route: str, url: str, folder: Path, reference: Reference) -> Compar
 
 def after_quantisation(kind: str, server: Path, folder: Path, reference: Reference) -> Comparison:
     """The answers of the file with weights of fewer bits, which may be others; the prompt's vectors stay the same."""
-    source, target = folder / "gguf/model.gguf", folder / f"{kind}.gguf"
-    command = [server.with_name("llama-quantize"), "--token-embedding-type", "f32", source, target, kind]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
-    with llamacpp.llama_server(server, target, folder / f"llama-server-{kind}.log") as url:
+    quantizer = server.with_name("llama-quantize")
+    words = ["export", f"artifact={folder}/prompt.safetensors", "format=gguf", f"output_dir={folder}/{kind}"]
+    call([*words, f"quantize={kind}", f"quantizer={quantizer}"])
+    with llamacpp.llama_server(server, folder / kind / "model.gguf", folder / f"llama-server-{kind}.log") as url:
         return answered(f"llama.cpp chat + gguf, {kind}", url, folder, reference)
 
 
@@ -139,6 +141,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=100, help="test rows per placement")
     parser.add_argument("--steps", type=int, default=15, help="optimiser steps")
     parser.add_argument("--quantize", nargs="+", default=[], help="also with weights of these types, as Q8_0")
+    parser.add_argument("--as-it-is", action="store_true", help="do not write the model in float32 first")
     parser.add_argument("--templates", type=Path, help="a folder of chat templates to render")
     parser.add_argument("--out", type=Path, default=Path("outputs/llamacpp"))
     parser.add_argument("settings", nargs="*", help="of embedgrad optimize, as task=reviews prompt=sentiment")

@@ -44,7 +44,7 @@ from serving.graded import by_engine, by_server
 from serving.optimized import by_engine_in_training
 from serving.recipes import run_recipe
 from serving.reference import reference_of
-from serving.server import vllm_server
+from serving.server import prefix_keys, transformers_server, vllm_server
 
 CONFIG_DIR = Path(__file__).parent / "serving/conf"  # has the placement with several slots
 BEFORE_QUERY = ("system", "before-query")  # what PEFT can carry
@@ -129,6 +129,7 @@ def in_process(out: Path, references: References) -> Iterator[Comparison]:
 
 def served(out: Path, references: References, python: Path, model: Path, with_recipes: bool) -> Iterator[Comparison]:
     """vLLM, once with each exported model, and twice with the model as it is; the recipes on the same servers."""
+    console.print(prefix_keys(python), markup=False)
     for number, (placement, reference) in enumerate(references.items()):
         folder = out / placement
         with vllm_server(python, folder / "model", out / f"vllm-{placement}.log") as url:
@@ -136,6 +137,9 @@ def served(out: Path, references: References, python: Path, model: Path, with_re
             yield compare("vLLM, evaluate server=URL", placement, by_server(folder, reference, url), reference)
             if number == 0 and with_recipes:
                 run_recipe("vLLM: chat", folder, url)
+        with transformers_server(python, folder / "model", out / f"transformers-{placement}.log") as url:
+            found = by_server(folder, reference, url, f"requests.model={folder}/model")
+            yield compare("transformers serve + model", placement, found, reference)
     with vllm_server(python, model, out / "vllm-embeds.log", *EMBEDS_FLAGS) as url:
         yield from with_embeddings(out, references, url, with_recipes)
     folders = {placement: out / placement for placement in references}

@@ -19,12 +19,12 @@ from serving.server import ENVIRONMENT
 EAGER = "engine_args={enforce_eager: true}"
 
 
-def by_server(folder: Path, reference: Reference, url: str) -> list[list[int]]:
+def by_server(folder: Path, reference: Reference, url: str, *settings: str) -> list[list[int]]:
     """The answers of `server=URL` to the test rows of a run, of the arm `served`."""
     out = folder / "by-server"
     shutil.rmtree(out, ignore_errors=True)
     command = ["evaluate", f"server={url}", f"artifact={folder}/prompt.safetensors", "arms=[served]"]
-    if embedgrad([*command, f"output_dir={out}"]) != 0:
+    if embedgrad([*command, *settings, f"output_dir={out}"]) != 0:
         sys.exit(f"embedgrad {' '.join(command)} failed")
     return answers_in(out, reference, "served")
 

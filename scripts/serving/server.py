@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 STARTS_WITHIN = 900  # seconds; half a minute is usual on two idle cores
-OFFLINE = Path(__file__).with_name("offline.py")
+OFFLINE, PREFIX_KEYS = (Path(__file__).with_name(name) for name in ("offline.py", "prefix_keys.py"))
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -43,6 +43,16 @@ def vllm_server(python: Path, model: Path, log: Path, *flags: str) -> Iterator[s
         yield f"http://127.0.0.1:{port}"
 
 
+@contextmanager
+def transformers_server(python: Path, model: Path, log: Path) -> Iterator[str]:
+    """The same for `transformers serve`, which is asked for the model by its path."""
+    port = free_port()
+    command = [str(python), str(python.with_name("transformers")), "serve", str(model), "--device", "cpu"]
+    with running([*command, "--host", "127.0.0.1", "--port", str(port)], log) as process:
+        wait_for(process, f"http://127.0.0.1:{port}/health", log)
+        yield f"http://127.0.0.1:{port}"
+
+
 def vllm_offline(python: Path, model: Path, requests: Path, answers: Path, max_tokens: int) -> None:
     """Let `vllm.LLM.generate` answer a file of prompt embeddings, see offline.py.
 
@@ -53,6 +63,18 @@ def vllm_offline(python: Path, model: Path, requests: Path, answers: Path, max_t
     with running([str(python), str(OFFLINE), *map(str, (model, requests, answers, max_tokens))], log) as process:
         if process.wait() != 0:
             raise RuntimeError(f"vLLM failed; {_end_of(log)}")
+
+
+def prefix_keys(python: Path) -> str:
+    """What prefix_keys.py says of vLLM's prefix cache.
+
+    Raises:
+        RuntimeError: chats with other embeddings share keys, or vLLM's functions are others.
+    """
+    done = subprocess.run([str(python), str(PREFIX_KEYS)], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{PREFIX_KEYS}: {done.stdout}{done.stderr}")
+    return done.stdout.strip()
 
 
 @contextmanager

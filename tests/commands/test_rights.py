@@ -171,4 +171,6 @@ def test_the_user_may_say_so(artifact: Path, marker: Path, tmp_path: Path) -> No
 
 def test_what_a_right_is() -> None:
     rights = {key for schema in COMMANDS.values() for key, _, item in settings(schema) if item.metadata["right"]}
-    assert rights == {"model.trust_remote_code", "objective.reward", "push", "tracker.name", "tracker.place"}
+    assert rights == {
+        *("model.trust_remote_code", "objective.reward", "push", "quantizer", "tracker.name", "tracker.place")
+    }

@@ -101,6 +101,8 @@ class Workplace:
             settings |= ROWS | ANSWERS
         if given & {"push", "--push"}:
             settings["yes"] = "true"
+        if "quantize" in given:
+            settings["quantizer"] = str(self.folder / "llama-quantize")
         settings = {key: value for key, value in settings.items() if key not in given}
         if "search.budget" in given:
             settings |= SEARCH
@@ -132,10 +134,15 @@ def filled(words: Sequence[str]) -> list[str]:
 
 
 def furnish(folder: Path) -> None:
-    """MODEL, MODEL.gguf, rows for every task whose data the pages call DIR, and the tasks that they define."""
+    """MODEL, MODEL.gguf, rows for every task whose data the pages call DIR, and the tasks that they define.
+
+    Beside them a stand-in for llama.cpp's program, which copies.
+    """
     shutil.copytree(assets.resolve("embedded:tiny"), folder / "MODEL")
     tokenizer = make_tokenizer()
     write_gguf(folder / "MODEL.gguf", make_network("qwen2", len(tokenizer)), tokenizer)
+    (folder / "llama-quantize").write_text('#!/bin/sh\ncp "$3" "$4"\n')
+    (folder / "llama-quantize").chmod(0o755)
     data, numbers = folder / "data", range(NUM_ROWS)
     for split in ("train", "test"):
         rows = [{"question": f"In {split}, what is {n} + {n}?", "answer": f"#### {2 * n}"} for n in numbers]

@@ -138,3 +138,11 @@ def test_stop_strings_go_along(stop: list[str] | None, tmp_path: Path) -> None:
     assert case.export("model", tmp_path / "model") == 0
     assert json.loads((tmp_path / "model/embedgrad.json").read_text())["stop"] == stop
     assert load(case.artifact).stop_strings == stop
+
+
+@pytest.mark.parametrize("placement", ["system", "before-query"])
+def test_the_export_warns_of_a_cache_that_does_not_know_vectors(
+    placement: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make_case(tmp_path, placement=placement).export("embeds", tmp_path / "out") == 0
+    assert "without LMCache" in capsys.readouterr().out

@@ -205,6 +205,15 @@ def check_push(push: str, format: str) -> list[str]:
     return [f"push: {push!r} is no repository. Give its owner and name: push=OWNER/NAME."]
 
 
+def check_quantize(quantize: str, format: str) -> list[str]:
+    """Only a GGUF file is quantised; what types there are its program knows."""
+    if format != "gguf":
+        return [f"quantize: format={format} keeps weights as they are. Leave it out, or give format=gguf."]
+    if re.fullmatch(r"\w+", quantize):
+        return []
+    return [f"quantize: {quantize!r} is no type of llama.cpp's. Give one as Q8_0 or Q4_K_M."]
+
+
 # Which parts of a config a check reads. It runs if the subcommand has them and the first is right so far.
 CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("output_dir",), check_output_dir),
@@ -224,6 +233,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[..., list[str]]]] = [
     (("search", "format"), check_search),
     (("data_dir", "format"), check_data_dir),
     (("push", "format"), check_push),
+    (("quantize", "format"), check_quantize),
 ]
 
 

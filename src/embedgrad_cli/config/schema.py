@@ -324,3 +324,5 @@ class ExportConfig:
     search: SearchConfig = setting("text: the search for the best text")
     push: str | None = setting("hub: upload to this repository, OWNER/NAME", right=True)
     yes: bool = setting("hub: upload without asking")
+    quantize: str | None = setting("gguf: weights of this type of llama.cpp's, as Q8_0 or Q4_K_M", default=None)
+    quantizer: str = setting("gguf: the program that quantises, by name or file", right=True, default="llama-quantize")

@@ -33,6 +33,7 @@ from embedgrad_cli.storage.record import Json
 PLACEHOLDER = "<prompt_embeds>"  # vLLM's own special token, which stands for one part
 SEPARATOR = "\n"  # vLLM joins the parts of a message with it
 ANOTHER_DAY = date(1970, 1, 1)  # than that of training
+NO_LMCACHE = "Serve them without LMCache, which takes other vectors for the same (docs/serving.md)"
 CLIENT = Path(__file__).with_name("vllm_client.py")
 
 
@@ -66,11 +67,12 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
     messages = chat_messages(source, list(tensors))
     if messages is None:
         return (
-            f"{written}; no request.json, because vLLM's chat API would not render this prompt exactly: use completions"
+            f"{written}; no request.json, because vLLM's chat API would not render this prompt exactly: use "
+            f"completions. {NO_LMCACHE}"
         )
     write_json(folder / "request.json", request(source, messages))
     write_atomically(folder / "client.py", CLIENT.read_bytes())
-    return f"{written}, request.json for vLLM's chat API and client.py"
+    return f"{written}, request.json for vLLM's chat API and client.py. {NO_LMCACHE}"
 
 
 def embed_query(source: Source, query: str) -> Tensor:

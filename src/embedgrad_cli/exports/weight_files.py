@@ -7,6 +7,7 @@ puts several metadata keys in an order of chance, so that equal exports would di
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,18 @@ def mean_row(tensor: StoredTensor, left_out: Sequence[int]) -> Tensor:
             end = min(start + CHUNK_ROWS, num_rows)
             total += table[start:end][kept[start:end]].double().sum(dim=0)
     return total / kept.sum()
+
+
+def nearest_row(tensor: StoredTensor, vector: Tensor, end: int) -> int:
+    """The number of the row, among the first `end`, that is nearest to a vector, `[width]`."""
+    nearest, row = math.inf, 0
+    with safe_open(tensor.file, framework="pt") as file:
+        table = file.get_slice(tensor.name)
+        for start in range(0, end, CHUNK_ROWS):
+            distances = (table[start : min(start + CHUNK_ROWS, end)].double() - vector).norm(dim=1)
+            if distances.min() < nearest:
+                nearest, row = distances.min().item(), start + int(distances.argmin())
+    return row
 
 
 def same_rows(one: StoredTensor, other: StoredTensor, left_out: Sequence[int] = ()) -> bool:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -27,13 +27,27 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("llama", "qwen2", "qwen3")  # as transformers and llama.cpp both name them
 WITHOUT_EFFECT = re.compile(r"rotary_emb\.inv_freq$")  # older checkpoints hold what is computed from the settings
 QUERIES_AND_KEYS = re.compile(r"\.([qk])_proj\.(weight|bias)$")
-ROPE_FACTORS = "rope_freqs.weight"
+TABLE, OUTPUT, ROPE_FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
 ALIGNMENT = 32  # bytes, of every tensor in a GGUF file
+
+
+class WrittenTensor(Protocol):
+    """A tensor as a GGUF file has it; `dtype` is the format's name of a type, `shape` counts numbers."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def num_bytes(self) -> int: ...
+    def load(self) -> np.ndarray[Any, Any]: ...
 
 
 @dataclass(frozen=True)
 class FileTensor:
-    """A tensor under its name in the file: a stored one, or one that is computed here."""
+    """A tensor of numbers that are not packed: a stored one, or one that is computed here."""
 
     name: str
     content: StoredTensor | ChangedTensor | Tensor
@@ -104,26 +118,37 @@ def file_tensors(source: Source, changed: Mapping[str, Sequence[ChangedTensor]])
     Raises:
         UserError: the checkpoint has a tensor that this architecture of llama.cpp does not know.
     """
+    stored = [one for name, kept in source.checkpoint.tensors.items() for one in changed.get(name, [kept])]
+    found = under_their_names(source, stored)
+    config = source.model.network.config
+    if rope_of(config)["rope_type"] == "llama3":
+        found.append(FileTensor(ROPE_FACTORS, _rope_factors(config)))
+    return found
+
+
+def under_their_names(source: Source, tensors: Iterable[StoredTensor | ChangedTensor]) -> list[FileTensor]:
+    """Tensors of a checkpoint as they are called in the file; those without effect are left out.
+
+    Raises:
+        UserError: this architecture of llama.cpp does not know one.
+    """
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
     config = source.model.network.config
     architecture = next(key for key, name in MODEL_ARCH_NAMES.items() if name == config.model_type)
     names = get_tensor_name_map(architecture, config.num_hidden_layers)
-    stored = [one for name, kept in source.checkpoint.tensors.items() for one in changed.get(name, [kept])]
     found = []
-    for tensor in stored:
+    for tensor in tensors:
         if WITHOUT_EFFECT.search(tensor.name):
             continue
         name = names.get_name(tensor.name, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise _refusal(source, f"it has a tensor {tensor.name}, which has no name there")
         found.append(FileTensor(name, tensor, _heads(tensor.name, config)))
-    if rope_of(config)["rope_type"] == "llama3":
-        found.append(FileTensor(ROPE_FACTORS, _rope_factors(config)))
     return found
 
 
-def write_tensors(writer: GGUFWriter, tensors: Sequence[FileTensor], file: Path) -> None:
+def write_tensors(writer: GGUFWriter, tensors: Sequence[WrittenTensor], file: Path) -> None:
     """Write what the writer was given, and then the tensors, of which one at a time is in memory."""
     from gguf import GGMLQuantizationType
 
