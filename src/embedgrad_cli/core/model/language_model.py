@@ -51,10 +51,10 @@ class LanguageModel:
         is_chat: whether conversations are rendered with the tokenizer's chat template.
         reads_trunk_in_place: whether its attention reads a shared prefix (trunk) without a copy for each row, as
             `prepare_attention` said when it was given the network.
-        longest_tried: tokens of the longest example on which a shared prefix was tried out and found right.
         gguf: the GGUF file that it was unpacked from, if it was.
         quantization: how its weights are quantised, if they are.
         is_divided: each process of the run has a part of every layer, so all of them have to ask it the same.
+        longest_tried: tokens of the longest example on which a shared prefix was tried out and found right.
     """
 
     network: Any
@@ -63,10 +63,10 @@ class LanguageModel:
     revision: str | None
     is_chat: bool
     reads_trunk_in_place: bool = False
-    longest_tried: int = 0
     gguf: GgufRecord | None = None
     quantization: QuantizationRecord | None = None
     is_divided: bool = False
+    longest_tried: int = 0
 
     @property
     def model_tokenizer(self) -> ModelTokenizer:
