@@ -310,7 +310,8 @@ def test_an_interrupt_stays_one_whatever_a_library_makes_of_it(
 def test_a_signal_that_comes_while_an_error_is_told_is_an_interrupt(number: signal.Signals, tmp_path: Path) -> None:
     """A SIGTERM there ended the command by itself, without a word."""
     code = (
-        f"import os, sys; from embedgrad_cli.cli import main as cli; say = cli._say\n"
+        "import os, signal, sys; from embedgrad_cli.cli import main as cli; say = cli._say\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell turns off in the background
         f"def told(message):\n  cli._say = say; os.kill(os.getpid(), {int(number)})\n"
         "cli._say = told; sys.exit(cli.main(['optimise']))"
     )
