@@ -61,15 +61,14 @@ test-long: setup
 test-fast: setup
 	$(PYTEST) -q -m '$(HERE) and not slow and not long'
 
-# The same with the lowest versions that pyproject.toml names. torch comes in builds of gigabytes, so it is the one that
-# constraints.txt names, unless another is asked for: make test-lowest TORCH=2.5.1
-TORCH ?= $(patsubst torch==%,%,$(filter torch==%,$(file < constraints.txt)))
+# The same with the lowest versions that pyproject.toml names.
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile -m '$(HERE) and not slow and not long'
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/pip install --quiet -c constraints-lowest.txt torch==$(TORCH) -e '.[dev,bench,gguf,joblib,slurm,optuna]'
+	$(LOWEST)/bin/pip install --quiet -c constraints-lowest.txt torch
+	$(LOWEST)/bin/pip install --quiet -c constraints-lowest.txt -e '.[dev,bench,gguf,joblib,slurm,optuna]'
 	touch $@
 
 # Twenty steps on the same real model; skipped, with the reason, where it cannot be fetched.
