@@ -7,9 +7,10 @@ QUANTIZED := .venv-quantized
 TRACKERS := .venv-trackers
 SERVING := .venv-serving
 LLAMACPP := .venv-llamacpp
+LOWEST := .venv-lowest
 
 .PHONY: setup demo real lab compare-methods lint docs
-.PHONY: test test-fast test-long test-real test-report test-quantized test-trackers test-lm-eval test-serving test-serving-real
+.PHONY: test test-fast test-lowest test-long test-real test-report test-quantized test-trackers test-lm-eval test-serving test-serving-real
 .PHONY: test-llamacpp test-llamacpp-real fuzz torture torture-short
 .PHONY: bench bench-step bench-parts bench-evaluation bench-trainer bench-growth train-tiny clean
 
@@ -59,6 +60,16 @@ test-long: setup
 # Every room, without the tests that train, install or start programs.
 test-fast: setup
 	$(PYTEST) -q -m '$(HERE) and not slow and not long'
+
+# The same with the lowest versions that pyproject.toml names.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile -m '$(HERE) and not slow and not long'
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet -c constraints-lowest.txt torch
+	$(LOWEST)/bin/pip install --quiet -c constraints-lowest.txt -e '.[dev,bench,gguf,joblib,slurm,optuna]'
+	touch $@
 
 # Twenty steps on the same real model; skipped, with the reason, where it cannot be fetched.
 test-real: setup
@@ -207,4 +218,4 @@ train-tiny: setup
 	$(BIN)/python scripts/train_tiny.py --out src/embedgrad_cli/assets --sst2 $(SST2)
 
 clean:
-	rm -rf .venv $(LM_EVAL) $(SERVING) $(LLAMACPP) $(QUANTIZED) $(TRACKERS) outputs multirun dist build site
+	rm -rf .venv $(LM_EVAL) $(SERVING) $(LLAMACPP) $(QUANTIZED) $(TRACKERS) $(LOWEST) outputs multirun dist build site

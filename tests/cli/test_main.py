@@ -306,6 +306,19 @@ def test_an_interrupt_stays_one_whatever_a_library_makes_of_it(
         signal.signal(number, before)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_while_an_error_is_told_is_an_interrupt(number: signal.Signals, tmp_path: Path) -> None:
+    """A SIGTERM there ended the command by itself, without a word."""
+    code = (
+        "import os, signal, sys; from embedgrad_cli.cli import main as cli; say = cli._say\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell turns off in the background
+        f"def told(message):\n  cli._say = say; os.kill(os.getpid(), {int(number)})\n"
+        "cli._say = told; sys.exit(cli.main(['optimise']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "embedgrad: interrupted.\n")
+
+
 def test_a_stopped_job_stops_the_sweep(
     received: Received, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

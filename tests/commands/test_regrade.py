@@ -28,3 +28,8 @@ def test_every_arm_has_its_answers() -> None:
 def test_a_missing_answer_is_named(lines: list[Sample]) -> None:
     with pytest.raises(UserError, match=r"samples\.jsonl has no answer of the arm '\w+' to the row test:\d"):
         _by_arm(lines, ROWS, Path("samples.jsonl"))
+
+
+def test_a_file_without_answers_is_named() -> None:
+    with pytest.raises(UserError, match=r"samples\.jsonl holds no answers"):
+        _by_arm([], [], Path("samples.jsonl"))

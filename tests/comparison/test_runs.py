@@ -13,6 +13,7 @@ from tests.comparison.run_files import Capture, Records, summary, write_run
 
 from embedgrad_cli.cli import main as cli
 from embedgrad_cli.comparison.runs import find_runs, natural, pool_folds, read_run
+from embedgrad_cli.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -41,6 +42,13 @@ def test_a_run_from_before_there_were_objectives_is_one_of_gold(tmp_path: Path) 
     del config["objective"]
     (old / "config.yaml").write_text(yaml.safe_dump(config))
     assert read_run(old).config == read_run(new).config
+
+
+@pytest.mark.parametrize("messages", ["system", 1, ["system"], {"role": "system"}])
+def test_a_template_without_messages_is_named(messages: Any, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", template__messages=messages)
+    with pytest.raises(UserError, match=r"run/config\.yaml: template\.messages"):
+        read_run(run)
 
 
 def folds(folder: str, seed: int, count: int = 3, **changes: Any) -> tuple[list[bool], list[bool]]:

@@ -25,6 +25,7 @@ def test_bad_artifacts_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("this is a text, not a prompt")
     write_header(tmp_path / "short", plain_metadata(), data=2)
     write_header(tmp_path / "other", None)
+    (tmp_path / "labels").write_bytes((22).to_bytes(8, "little") + b'{"__metadata__":"{}" }')
     write_header(tmp_path / "damaged", "{")
     write_header(tmp_path / "deep metadata", "[" * 100_000)
     (tmp_path / "deep").write_bytes((100_000).to_bytes(8, "little") + b'{"a":' + b"[" * 99_995)
@@ -35,6 +36,7 @@ def test_bad_artifacts_are_told_apart(tmp_path: Path) -> None:
         "text": "not a safetensors file",
         "short": "truncated",
         "other": "not an embedgrad artifact",
+        "labels": "not an embedgrad artifact",
         "damaged": "damaged",
         "newer": "Upgrade",
         "deep": "not a safetensors file",

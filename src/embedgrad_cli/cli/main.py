@@ -25,10 +25,16 @@ COMPLETION_FLAGS = ("-sc", "--shell-completion")
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
-    argv = sys.argv[1:] if argv is None else argv
+    with signals_interrupt():
+        try:
+            return _exit_code(sys.argv[1:] if argv is None else argv)
+        except KeyboardInterrupt as interrupt:  # also while an error is told
+            return _interrupted(str(interrupt))
+
+
+def _exit_code(argv: list[str]) -> int:
     try:
-        with signals_interrupt():
-            return _dispatch(argv)
+        return _dispatch(argv)
     except EndedElsewhere as error:
         return error.exit_code
     except EmbedgradError as error:
@@ -37,8 +43,6 @@ def main(argv: list[str] | None = None) -> int:
         if speaks() or not isinstance(error, ConfigError):  # which every process of a run has seen by itself
             _say(_message(error))
         return error.exit_code
-    except KeyboardInterrupt as interrupt:
-        return _interrupted(str(interrupt))
     except BrokenPipeError:  # `embedgrad optimize --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -54,8 +58,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _interrupted(why: str = "") -> int:
-    if speaks():
-        _say(why or "interrupted.")
+    with suppress(KeyboardInterrupt):  # a second signal
+        if speaks():
+            _say(why or "interrupted.")
     return INTERRUPTED
 
 

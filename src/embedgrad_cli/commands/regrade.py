@@ -165,8 +165,10 @@ def _by_arm(lines: Sequence[Sample], rows: Sequence[Row], file: Path) -> dict[st
     """The answers of every arm, `[rows][samples]`.
 
     Raises:
-        UserError: an arm has not answered every row.
+        UserError: there are no answers, or an arm has not answered every row.
     """
+    if not lines:
+        raise UserError(f"{file} holds no answers. {MEND}")
     found: dict[tuple[str, str], list[Answer]] = {}
     for line in lines:
         of_choices = (line.scores, line.choice_tokens, line.with_end)

@@ -20,7 +20,7 @@ from embedgrad_cli.config.spelling import natural
 from embedgrad_cli.errors import CompareError, UserError
 from embedgrad_cli.evaluation.significance import paired_difference_of_counts, wilson_interval
 from embedgrad_cli.storage.arm_records import ArmSummary, Comparison
-from embedgrad_cli.storage.record import Json
+from embedgrad_cli.storage.record import MEND, Json
 from embedgrad_cli.storage.results_record import Drift, Elsewhere, Results, Validation
 from embedgrad_cli.storage.run_directory import flatten, is_among, read_settings
 
@@ -109,7 +109,7 @@ def read_run(path: Path) -> Run:
     """Read config.yaml and results.json of a run directory.
 
     Raises:
-        UserError: one of them cannot be read, or results.json is not what `optimize` and `evaluate` write.
+        UserError: one of them cannot be read, or is not what `optimize` and `evaluate` write.
     """
     config, results = read_settings(path / "config.yaml"), Results.read(path / "results.json")
     wrong = _contradiction(results)
@@ -117,6 +117,11 @@ def read_run(path: Path) -> Run:
         raise UserError(
             f"{path / 'results.json'}: {wrong}. Expected is what `optimize` and `evaluate` write. Take this run out, "
             "or repeat it in another output_dir."
+        )
+    if not _has_messages(config):
+        raise UserError(
+            f"{path / 'config.yaml'}: template.messages is no list of messages, each with its role and content, which "
+            f"`optimize` and `evaluate` write. {MEND}"
         )
     # Runs of versions that wrote no `test_hash` have the hash of all splits.
     test_hash = results.test_hash or sha256_of(results.split, results.split_hash or str(path))
@@ -137,6 +142,12 @@ def _contradiction(results: Results) -> str | None:
     if both != first - losses or min(both, wins, losses, n - both - wins - losses, n - 1) < 0:
         return f"the counts contradict each other ({first} and {second} correct of {n}, {wins} wins, {losses} losses)"
     return None
+
+
+def _has_messages(config: Json) -> bool:
+    template = config.get("template")
+    messages = template.get("messages") if isinstance(template, dict) else None
+    return messages is None or (isinstance(messages, list) and all(isinstance(one, dict) for one in messages))
 
 
 def _flat_config(config: Json) -> Json:

@@ -67,7 +67,7 @@ class Recorded:
         return [
             f"{problem} It was recorded by {self.place}; {key}=… in this command replaces it." if recorded else problem
             for problem in problems
-            for key in [problem.partition(":")[0]]
+            for key in [problem.partition(":")[0].partition("[")[0]]  # a list is recorded and replaced as a whole
             for recorded in [_at(merged, key) is not None and _at(merged, key) == _at(self.settings, key)]
         ]
 

@@ -27,7 +27,8 @@ def read_header(path: str | Path) -> ArtifactMetadata:
     needed = size + max((t["data_offsets"][1] for key, t in header.items() if key != "__metadata__"), default=0)
     if stored < needed:
         raise _error(file, f"it is truncated, {stored:,} of {needed:,} bytes are there. Copy it again.")
-    text = (header.get("__metadata__") or {}).get("embedgrad")
+    labels = header.get("__metadata__")
+    text = labels.get("embedgrad") if isinstance(labels, dict) else None
     if text is None:
         raise _error(
             file,
