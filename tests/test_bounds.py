@@ -16,7 +16,7 @@ INSTALLED = ("dev", "bench", "gguf", "joblib", "slurm", "optuna")  # by `make se
 
 
 def bounded(lines: list[str]) -> dict[str, Requirement]:
-    """Requirements by their name, without those that take every version."""
+    """Requirements by their name, without those that take every version; an extra's stand behind the package's own."""
     found = {canonicalize_name(one.name): one for one in map(Requirement, lines)}
     return {name: one for name, one in found.items() if one.specifier}
 
