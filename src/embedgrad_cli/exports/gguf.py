@@ -9,7 +9,6 @@ as they are there.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -32,7 +31,7 @@ from embedgrad_cli.exports.llamacpp.weights import (
     file_tensors,
     write_tensors,
 )
-from embedgrad_cli.exports.model import changed_tensors, never_answered, token_names, tokenizer_with_prompt
+from embedgrad_cli.exports.model import changed_tensors, check_space, never_answered, token_names, tokenizer_with_prompt
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -60,7 +59,7 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
     content = _content_of(source, vocabulary, ids)
     if quantizer is not None:
         _refuse_packed(content, quantizer, source)
-    _check_space(content.tensors, folder)
+    check_space(sum(tensor.num_bytes for tensor in content.tensors), folder)
     _write_file(source, content, folder / FILE)
     if quantizer is not None:
         quantizer.apply(folder / FILE, content.table_type)
@@ -150,16 +149,3 @@ def _sizes(folder: Path, content: Content, quantizer: Quantizer | None) -> str:
     size = f"{(folder / FILE).stat().st_size:,} bytes"
     kinds = [quantizer.kind] if quantizer else content.packings
     return f"{size} ({', '.join(kinds)}, the input embeddings {content.table_type})" if kinds else size
-
-
-def _check_space(tensors: Sequence[WrittenTensor], folder: Path) -> None:
-    """
-    Raises:
-        UserError: the tensors do not fit on the disk.
-    """
-    needed, free = sum(tensor.num_bytes for tensor in tensors), shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"output_dir: there is no space left for the export: it needs {needed:,} bytes, and {free:,} are free in "
-            f"{folder.parent}. Give an output_dir on another disk; nothing was left behind."
-        )

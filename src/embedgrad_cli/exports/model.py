@@ -69,7 +69,7 @@ def write(artifact: Artifact, config: ExportConfig, folder: Path) -> str:
     tokenizer = tokenizer_with_prompt(source)
     names = token_names(source)
     ids = tokenizer.convert_tokens_to_ids(names)
-    _check_space(source, folder)
+    check_space(_num_bytes(source), folder)
     tokenizer.save_pretrained(folder)
     linked, written = write_weights(source, ids, folder, config.weights == "link")
     _write_configs(source, ids, folder)
@@ -265,23 +265,26 @@ def _description(source: Source, names: list[str], ids: Sequence[int]) -> Json:
     }
 
 
-def _check_space(source: Source, folder: Path) -> None:
-    """Only what is certainly written is counted: the small files, and those that hold an embedding.
-
-    Raises:
-        UserError: they do not fit on the disk.
+def check_space(needed: int, folder: Path) -> None:
     """
-    head = source.placed.head
-    changed = {source.table.file, *([head.file] if head else [])}
-    table_bytes = math.prod(source.table.shape) * table_dtype(source).itemsize
-    small = [file for file in source.folder.glob("*.json") if file.is_file()]
-    needed = sum(file.stat().st_size for file in [*changed, *small]) + (0 if head else table_bytes)
+    Raises:
+        UserError: so many bytes do not fit on the disk of an export's folder.
+    """
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
             f"output_dir: there is no space left for the export: it needs {needed:,} bytes, and {free:,} are free in "
             f"{folder.parent}. Give an output_dir on another disk; nothing was left behind."
         )
+
+
+def _num_bytes(source: Source) -> int:
+    """Of what is certainly written: the small files, and those that hold an embedding."""
+    head = source.placed.head
+    changed = {source.table.file, *([head.file] if head else [])}
+    table_bytes = math.prod(source.table.shape) * table_dtype(source).itemsize
+    small = [file for file in source.folder.glob("*.json") if file.is_file()]
+    return sum(file.stat().st_size for file in [*changed, *small]) + (0 if head else table_bytes)
 
 
 def _rounding(source: Source) -> float:

@@ -28,7 +28,6 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3")  # as transformers and llama.cpp bot
 WITHOUT_EFFECT = re.compile(r"rotary_emb\.inv_freq$")  # older checkpoints hold what is computed from the settings
 QUERIES_AND_KEYS = re.compile(r"\.([qk])_proj\.(weight|bias)$")
 TABLE, OUTPUT, ROPE_FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
-ALIGNMENT = 32  # bytes, of every tensor in a GGUF file
 
 
 class WrittenTensor(Protocol):
