@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from safetensors import safe_open
 
 from embedgrad_cli.cli import hydra_job
 from embedgrad_cli.cli.main import main
+from embedgrad_cli.parallel import environment
 
 SMALL = ["experiment=debug", "train.steps=1"]
 LONG = ["experiment=debug", "train.steps=100000", "train.eval_every=100000", "train.checkpoint_every=1"]
@@ -100,6 +102,31 @@ def test_torchrun_starts_it_too(tmp_path: Path) -> None:
     done = subprocess.run([*words, *SMALL], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("outputs/optimize/*/results.json"))) == 1, "all have the first one's folder"
+
+
+WRONG = [sys.executable, "-m", "embedgrad_cli", "optimize", "train.step=1"]
+SECOND = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}
+
+
+@pytest.mark.slow
+def test_the_second_process_lets_the_first_say_what_is_wrong() -> None:
+    second = subprocess.Popen(WRONG, stderr=subprocess.PIPE, text=True, env={**os.environ, **SECOND})
+    first = subprocess.run(WRONG, capture_output=True, text=True, env={**os.environ, **SECOND, "RANK": "0"}, check=False)
+    assert first.returncode == 2
+    assert "train.step: there is no such setting" in first.stderr
+    assert second.poll() is None, "torchrun ends all others once one has ended, the first one before its word too"
+    second.send_signal(signal.SIGTERM)
+    assert second.communicate(timeout=60)[1] == ""
+
+
+def test_what_the_first_process_has_not_seen_the_second_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environment, "FIRST_SPEAKS_S", 0.0)
+    for name, value in SECOND.items():
+        monkeypatch.setenv(name, value)
+    assert main(WRONG[3:]) == 2
+    assert "train.step: there is no such setting" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from embedgrad_cli.commands import flag_command
 from embedgrad_cli.config.spelling import nearest
 from embedgrad_cli.errors import ConfigError, EmbedgradError, EndedElsewhere
 from embedgrad_cli.guards.visible_text import shortened, visible
-from embedgrad_cli.parallel.environment import speaks
+from embedgrad_cli.parallel.environment import let_first_speak, speaks
 from embedgrad_cli.storage.interrupts import Interruption, signals_interrupt
 
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
@@ -40,8 +40,9 @@ def _exit_code(argv: list[str]) -> int:
     except EmbedgradError as error:
         if Interruption.has_come and error.exit_code != INTERRUPTED:
             return _interrupted()
-        if speaks() or not isinstance(error, ConfigError):  # which every process of a run has seen by itself
-            _say(_message(error))
+        if isinstance(error, ConfigError):
+            let_first_speak()
+        _say(_message(error))
         return error.exit_code
     except BrokenPipeError:  # `embedgrad optimize --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

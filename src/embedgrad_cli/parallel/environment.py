@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 
 from embedgrad_cli.errors import EndedElsewhere, UserError
 
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+FIRST_SPEAKS_S = 30.0  # the first process has it to find and to say what is wrong with the settings
 
 
 def in_group() -> bool:
@@ -22,6 +24,16 @@ def count() -> int:
 def speaks() -> bool:
     """Whether this is the process that says what all of them could say: alone, or the first one."""
     return not in_group() or os.environ["RANK"] == "0"
+
+
+def let_first_speak() -> None:
+    """For an error that every process should have come upon by itself: a signal ends this one once the first has said it.
+
+    If it ended at once, torchrun might end the first one before its word. Where none comes, the first one has not seen
+    the error, and the word is this one's.
+    """
+    if not speaks():
+        time.sleep(FIRST_SPEAKS_S)
 
 
 def refuse_group(what: str) -> None:
