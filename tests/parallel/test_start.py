@@ -110,8 +110,9 @@ SECOND = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": 
 
 @pytest.mark.slow
 def test_the_second_process_lets_the_first_say_what_is_wrong() -> None:
-    second = subprocess.Popen(WRONG, stderr=subprocess.PIPE, text=True, env={**os.environ, **SECOND})
-    first = subprocess.run(WRONG, capture_output=True, text=True, env={**os.environ, **SECOND, "RANK": "0"}, check=False)
+    environments = [{**os.environ, **SECOND, "RANK": number} for number in "01"]
+    second = subprocess.Popen(WRONG, stderr=subprocess.PIPE, text=True, env=environments[1])
+    first = subprocess.run(WRONG, capture_output=True, text=True, env=environments[0], check=False)
     assert first.returncode == 2
     assert "train.step: there is no such setting" in first.stderr
     assert second.poll() is None, "torchrun ends all others once one has ended, the first one before its word too"

@@ -27,7 +27,7 @@ def speaks() -> bool:
 
 
 def let_first_speak() -> None:
-    """For an error that every process should have come upon by itself: a signal ends this one once the first has said it.
+    """For an error that every process should find by itself: a signal ends this one once the first has said it.
 
     If it ended at once, torchrun might end the first one before its word. Where none comes, the first one has not seen
     the error, and the word is this one's.
