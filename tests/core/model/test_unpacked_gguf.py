@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import gguf
 import pytest
@@ -151,6 +151,8 @@ def test_want_of_room_is_said_before_anything_is_written(tmp_path: Path, monkeyp
     assert "HF_HOME" in message
 
 
-def test_transformers_without_the_setting_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "transformers", ModuleType("transformers"))
-    assert unpacked_gguf._dequantised() == {}
+def test_transformers_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, names = make_file(tmp_path), {"AutoModelForCausalLM": None, "AutoTokenizer": None, "__version__": "5.18.0"}
+    monkeypatch.setitem(sys.modules, "transformers", cast(ModuleType, SimpleNamespace(**names)))
+    with pytest.raises(ModelError, match=r"transformers 5\.19"):
+        unpacked_gguf.place_of(str(file))

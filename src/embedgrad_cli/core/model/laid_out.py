@@ -95,8 +95,6 @@ def _divided(config: ModelConfig, processes: int, shape: Any) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM
     from transformers.distributed import DistributedConfig
 
-    if "tp_size" not in vars(DistributedConfig).get("__dataclass_fields__", {}):
-        raise ModelError(f"launch.tensor_parallel={processes} needs transformers 5.17 or later.")
     with torch.device("meta"):
         outline = AutoModelForCausalLM.from_config(shape, trust_remote_code=config.trust_remote_code)
     plan = dict(getattr(outline, "tp_plan", None) or {})

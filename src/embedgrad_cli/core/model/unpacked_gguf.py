@@ -131,12 +131,20 @@ def _load(folder: Path, file: Path) -> tuple[Any, Any]:
     """Network and tokenizer as transformers reads them from a folder with nothing but the GGUF file.
 
     Raises:
-        ModelError: it cannot, leaves weights packed, or does not find all of them.
+        ModelError: it cannot, is too old to, leaves weights packed, or does not find all of them.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    settings = {"gguf_file": file.name, "dtype": torch.float32, "output_loading_info": True, **_dequantised()}
+    settings = {"gguf_file": file.name, "dtype": torch.float32, "output_loading_info": True}
+    try:
+        from transformers import GgufConfig
+    except ImportError as error:
+        raise ModelError(
+            f"model.path={file} is a GGUF file, and reading it needs transformers 5.19 or later: pip install "
+            "'embedgrad[gguf]'."
+        ) from error
+    settings["quantization_config"] = GgufConfig(dequantize=True)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **settings)
@@ -162,15 +170,6 @@ def _check_dense(network: Any, file: Path) -> None:
             "gradient comes back through packed weights. Upgrade: pip install -U transformers; or give the folder of a "
             "model that was saved as safetensors."
         )
-
-
-def _dequantised() -> dict[str, Any]:
-    """What has transformers dequantise; versions without the setting do nothing else."""
-    try:
-        from transformers import GgufConfig
-    except ImportError:
-        return {}
-    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def _check_space(network: Any, file: Path, folder: Path) -> None:
