@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +135,8 @@ def test_every_part_may_be_left_out_without_another_gradient(tmp_path: Path) -> 
     before, after = json.loads(file.read_text())
     assert all(row["grad_error"] <= 1e-5 for row in (before, after))
     assert before["queries each time"] is None
-    assert all(after[part] > 0 for part in bench_parts.PARTS)
+    newer = set() if hasattr(functional, "linear_cross_entropy") else {bench_parts.FUSED}
+    assert all(after[part] > 0 for part in bench_parts.PARTS if part not in newer)
 
 
 def test_reading_the_trunk_in_place_is_counted_without_the_device(tmp_path: Path) -> None:

@@ -46,6 +46,10 @@ class Bars(Progress):
             expand=True,
         )
 
+    def stop(self) -> None:
+        if not self.disable:  # rich before 14.3 writes an empty line of a disabled one
+            super().stop()
+
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         if self.numbers:
