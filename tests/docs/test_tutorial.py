@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from tests.docs.snippets import ROOT, fences, snippets, words_of
 
+from embedgrad_cli.config.arm_spec import short_names
+
 PAGE = "docs/tutorial.md"
 ROW = re.compile(r"^│ ([\w:. ]+?) *│ +([\d.]+)% │", re.MULTILINE)
 NOT_TYPED = {". .venv/bin/activate": "the interpreter of this test is the environment's"}
@@ -60,6 +62,7 @@ def test_the_figures_are_what_it_shows(followed: Path) -> None:
     for rows, run in zip(shown, ("demo", "texts"), strict=True):
         arms = json.loads((followed / "outputs" / run / "results.json").read_text())["arms"]
         measured = [100 * arm["accuracy"] for arm in arms.values()]
+        assert [arm for arm, _ in rows] == list(short_names(list(arms)).values())
         assert [float(accuracy) for _, accuracy in rows] == pytest.approx(measured, abs=2.0)
 
 
