@@ -25,6 +25,8 @@ _RIGHT = (
     r"(?:the\s+)?(?:only\s+|most\s+)?(?:one\s+)?(?:correct|right|best|true|answer|likely|appropriate|accurate)\b(?!\s+(?:about|that|to))"
 )
 _WRONG = re.compile(r"\b(?:wrong|incorrect|false|not|cannot|unlikely|ruled\s+out|eliminated)\b|n['’]t\b", re.IGNORECASE)
+_DENIED = re.compile(r"(?:\b(?:not|never|cannot)|n['’]t)(?:\s+be)?(?:\s+(?:an?|the))?[\s*_`\"'“‘]+\Z", re.IGNORECASE)
+_AS_FAR_BACK = 40  # characters before a choice that may deny it
 _CLAUSE = re.compile(r"[^.,;:!?\n(]*?(?=[.,;:!?\n(]|\b(?:because|since|as)\b|\Z)")
 
 
@@ -48,7 +50,7 @@ class Label(Grader):
         self.right = [re.compile(rf"(?<![\w\\])(?:{first}){_MARKUP}\s{_RIGHT}", flags)]
         if any(map(_OPTION.fullmatch, choices)):  # "(B) the crow is right"; a bare letter may be a word there
             self.right.append(re.compile(rf"(?:{anywhere})[^.;:\n]{{0,60}}?\s{_RIGHT}", flags))
-        self.named = re.compile(rf"(?<!\bnot )(?:{anywhere})", flags)
+        self.named = re.compile(anywhere, flags)
         self.option = re.compile(rf"(?:{options})(?!\s+{_BE})", flags)
         closed = rf"{_MARKUP}[)\].:]?\s*"
         self.also = re.compile(rf"{closed}(?:/|&|\bor\b|\band\b){_MARKUP}(?:{first})", flags)
@@ -112,7 +114,7 @@ class Label(Grader):
         return choice if others <= {choice, None} else None
 
     def _only_one(self, text: str) -> str | None:
-        named = {self._choice(match) for match in self.named.finditer(text)}
+        named = {self._choice(match) for match in self.named.finditer(text) if not _is_denied(match)}
         return named.pop() if len(named) == 1 else None
 
     def _choice(self, match: re.Match[str] | None) -> str | None:
@@ -130,6 +132,11 @@ class Label(Grader):
         while (bare := _LATEX.sub(lambda match: match[1] or " ", text)) != text:
             text = bare
         return text
+
+
+def _is_denied(named: re.Match[str]) -> bool:
+    """Whether a choice stands behind "not", as in "it isn't (A)" or "not a positive one"."""
+    return bool(_DENIED.search(named.string, max(0, named.start() - _AS_FAR_BACK), named.start()))
 
 
 def _doubted(clause: re.Match[str]) -> bool:
