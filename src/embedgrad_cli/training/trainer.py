@@ -116,6 +116,7 @@ class Training:
         self.validation = self.build_arms(splits.validation, arm, with_targets=True)
         if directory.checkpoint.exists():
             self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
+            self.forward.loss_scale = self.state.loss_scale or self.forward.loss_scale
         elif ranks.is_first:  # nobody knows any more what answers in the test, if there are some, were given to
             directory.answers.unlink(missing_ok=True)
         if ranks.is_first:
@@ -290,6 +291,7 @@ class Training:
         save_artifact(self.directory.prompt, prompt, metadata, self.seen_rows)
 
     def _save_checkpoint(self) -> None:
+        self.state.loss_scale = self.forward.loss_scale
         if self.ranks.is_first:
             save_checkpoint(self.directory.checkpoint, self.state, self.prompt, self.optimizer, self.digests)
 
