@@ -21,7 +21,10 @@ from embedgrad_cli.cli.main import main
 from embedgrad_cli.commands import evaluate, optimize
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.passes.scoring import Decoder
+from embedgrad_cli.errors import DataError
+from embedgrad_cli.evaluation.arms import ArmPrompt, build_arms
 from embedgrad_cli.evaluation.significance import holm, pass_at_k
+from embedgrad_cli.tasks.load import load
 
 A, B = "text:Give the answer.", "text:Solve the problem, please."
 
@@ -70,6 +73,20 @@ def test_texts_alone_need_no_artifact_and_no_seed(problem: OptimizeConfig, tmp_p
     evaluate.run(alone)
     assert results(tmp_path / "alone")["arms"][B] == got["arms"][B]
     assert results(tmp_path / "alone")["comparison"] is None
+
+
+def test_a_row_whose_choices_fit_behind_it_is_no_too_long_one(
+    tmp_path: Path, model_folder: Path, choice_data: Path
+) -> None:
+    config, model = optimize_config(tmp_path, model_folder, choice_data), make_model()
+    how = (load(config.task, 0).test[:1], model, config.template, config.task, {"none": ArmPrompt()})
+    arm = build_arms(*how).arms["none"]
+    fits = len(arm.examples[0].tokens) + max(map(len, arm.choices[arm.options[0]].ids))
+    model.network.config.max_position_embeddings = fits
+    assert build_arms(*how).arms["none"].examples == arm.examples
+    model.network.config.max_position_embeddings = fits - 1
+    with pytest.raises(DataError, match=f"needs {fits} tokens"):
+        build_arms(*how)
 
 
 def test_files_stand_beside_texts_and_equal_inputs_are_computed_once(
