@@ -160,6 +160,15 @@ def test_several_samples(problem: OptimizeConfig, tmp_path: Path, capsys: pytest
     assert "4 answers to each question" in capsys.readouterr().out
 
 
+def test_several_answers_to_a_single_question_have_no_error(problem: OptimizeConfig, tmp_path: Path) -> None:
+    drawn = {"generation__num_samples": 2, "generation__temperature": 1.0, "task__split__num_test": 1}
+    evaluate.run(evaluate_config(problem, tmp_path, arms=["none", A], **drawn))
+    got = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    summary = got["arms"]["none"]["samples"]
+    assert (summary["standard_error"], summary["ci95"]) == (None, [0.0, 1.0])
+    assert got["comparisons"][0]["samples"]["standard_error"] is None
+
+
 def test_strict_and_lenient_both_count(problem: OptimizeConfig, tmp_path: Path) -> None:
     evaluate.run(evaluate_config(problem, tmp_path, arms=["none"]))
     arm, lines = results(tmp_path)["arms"]["none"], samples(tmp_path)
