@@ -245,6 +245,12 @@ def test_both_grades_of_a_label() -> None:
     assert [verdict(grade.lenient) for grade in grades] == [True, False, None, True]
 
 
+def test_the_gold_label_is_the_one_that_is_written() -> None:
+    grader = graders.get("label", ["A", "A+", "A-"])
+    assert [grader.gold(target) for target in ("A", "A+", "A-")] == ["A", "A+", "A-"]
+    assert graders.get("label", ["Yes", "No", "Yes"]).gold("yes") == "Yes"
+
+
 def test_a_sign_is_not_punctuation() -> None:
     judge = graders.get("label").judge
     assert [judge("-50", output).strict.correct for output in ("-50", "-50.", "50")] == [True, True, False]
