@@ -284,6 +284,24 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_validation_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real, calls = trainer.loss_by_scores, list[None]()
+
+    def breaks(*arguments: Any) -> float | None:
+        calls.append(None)
+        return float("nan") if len(calls) == number else real(*arguments)
+
+    monkeypatch.setattr(trainer, "loss_by_scores", breaks)
+    with pytest.raises(NonFiniteLoss, match=r"validation after step \d.*nan") as error:
+        optimize.run(optimize_config(tmp_path, model_folder, choice_data))
+    assert ("is kept in" in str(error.value)) == (tmp_path / "prompt.safetensors").exists() == (number > 1)
+    lines = (tmp_path / "metrics.jsonl").read_text() if number > 1 else ""
+    assert "NaN" not in lines
+
+
 def test_patience_stops_early(tmp_path: Path, model_folder: Path, choice_data: Path) -> None:
     config = optimize_config(
         tmp_path,

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from embedgrad_cli.commands import evaluate, optimize
 from embedgrad_cli.core.passes.forward import Forward
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.evaluation.answer_log import AnswerLog
+from embedgrad_cli.storage.engine_record import EngineRecord
+from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.interrupts import Stopped
 from embedgrad_cli.storage.results_record import Results
 
@@ -193,9 +196,12 @@ def test_what_was_not_recorded_is_not_checked(place: Path, state: str, capsys: p
         assert Results.read(place / "run/results.json").digests is None, "nobody knows what all of it was made with"
 
 
-def test_grading_again_keeps_the_digests(place: Path) -> None:
+def test_grading_again_keeps_the_digests_and_the_engine(place: Path) -> None:
     finished(evaluate_at(place))
-    before = Results.read(place / "run/results.json").digests
-    assert before is not None
+    before = Results.read(place / "run/results.json")
+    assert before.digests is not None
+    engine = EngineRecord(name="vllm", version="0.1")
+    write_json(place / "run/results.json", replace(before, engine=engine))
     finished(evaluate_at(place, mode="regrade", task__extraction="strict"))
-    assert Results.read(place / "run/results.json").digests == before
+    after = Results.read(place / "run/results.json")
+    assert (after.digests, after.engine) == (before.digests, engine)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 from tests.conftest import optimize_config, samples
+from tests.stops import run_until
 
 from embedgrad_cli.commands import optimize
 from embedgrad_cli.config.schema import OptimizeConfig
@@ -25,6 +26,7 @@ from embedgrad_cli.errors import EmbedgradError
 from embedgrad_cli.evaluation.answer_log import AnswerLog
 from embedgrad_cli.storage.files import write_yaml
 from embedgrad_cli.storage.interrupts import Stopped, StopRequest
+from embedgrad_cli.training.trainer import Training
 
 Place = tuple[type, str, int]  # a method, and the number of its call within which the signal comes
 LOSS, GRADIENT, TOKEN = (Forward, "losses"), (Forward, "_accumulate"), (Generation, "_choose")
@@ -119,6 +121,28 @@ def test_stopped_in_training(
     assert validated == [done for done in (0, 2, 3) if done < step or (done == step and not is_due)]
     optimize.run(config)
     assert_same(whole, tmp_path / "parts")
+
+
+def test_a_loss_scale_that_was_made_smaller_stays_so(
+    tmp_path: Path, model_folder: Path, choice_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a gradient in float16 loses at its lower end depends on it."""
+    whole, parts = (
+        optimize_config(tmp_path / name, model_folder, choice_data, model__dtype="float16", train__steps=4)
+        for name in ("whole", "parts")
+    )
+    step = Training._step
+
+    def overflows_at_first(self: Training, *arguments: Any) -> None:
+        if self.state.step == 0:
+            self.forward.loss_scale = 1.0 / 64
+        step(self, *arguments)
+
+    monkeypatch.setattr(Training, "_step", overflows_at_first)
+    optimize.run(whole)
+    run_until(2, parts)
+    optimize.run(parts)
+    assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

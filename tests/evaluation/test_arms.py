@@ -21,7 +21,10 @@ from embedgrad_cli.cli.main import main
 from embedgrad_cli.commands import evaluate, optimize
 from embedgrad_cli.config.schema import OptimizeConfig
 from embedgrad_cli.core.passes.scoring import Decoder
+from embedgrad_cli.errors import DataError
+from embedgrad_cli.evaluation.arms import ArmPrompt, build_arms
 from embedgrad_cli.evaluation.significance import holm, pass_at_k
+from embedgrad_cli.tasks.load import load
 
 A, B = "text:Give the answer.", "text:Solve the problem, please."
 
@@ -70,6 +73,20 @@ def test_texts_alone_need_no_artifact_and_no_seed(problem: OptimizeConfig, tmp_p
     evaluate.run(alone)
     assert results(tmp_path / "alone")["arms"][B] == got["arms"][B]
     assert results(tmp_path / "alone")["comparison"] is None
+
+
+def test_a_row_whose_choices_fit_behind_it_is_no_too_long_one(
+    tmp_path: Path, model_folder: Path, choice_data: Path
+) -> None:
+    config, model = optimize_config(tmp_path, model_folder, choice_data), make_model()
+    how = (load(config.task, 0).test[:1], model, config.template, config.task, {"none": ArmPrompt()})
+    arm = build_arms(*how).arms["none"]
+    fits = len(arm.examples[0].tokens) + max(map(len, arm.choices[arm.options[0]].ids))
+    model.network.config.max_position_embeddings = fits
+    assert build_arms(*how).arms["none"].examples == arm.examples
+    model.network.config.max_position_embeddings = fits - 1
+    with pytest.raises(DataError, match=f"needs {fits} tokens"):
+        build_arms(*how)
 
 
 def test_files_stand_beside_texts_and_equal_inputs_are_computed_once(
@@ -141,6 +158,15 @@ def test_several_samples(problem: OptimizeConfig, tmp_path: Path, capsys: pytest
     means = [summary["samples"]["mean_accuracy"] for summary in got["arms"].values()]
     assert got["comparisons"][0]["samples"]["difference"] == pytest.approx(means[1] - means[0])
     assert "4 answers to each question" in capsys.readouterr().out
+
+
+def test_several_answers_to_a_single_question_have_no_error(problem: OptimizeConfig, tmp_path: Path) -> None:
+    drawn = {"generation__num_samples": 2, "generation__temperature": 1.0, "task__split__num_test": 1}
+    evaluate.run(evaluate_config(problem, tmp_path, arms=["none", A], **drawn))
+    got = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    summary = got["arms"]["none"]["samples"]
+    assert (summary["standard_error"], summary["ci95"]) == (None, [0.0, 1.0])
+    assert got["comparisons"][0]["samples"]["standard_error"] is None
 
 
 def test_strict_and_lenient_both_count(problem: OptimizeConfig, tmp_path: Path) -> None:

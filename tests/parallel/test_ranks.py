@@ -101,6 +101,30 @@ def test_what_one_says_ends_all(meeting: str) -> None:
     assert [one.error for one in stopped] == ["StopAsked"] * 2
 
 
+def nested(number: int, where: str) -> None:
+    """All meet within a work that they also meet after, as when a run is prepared."""
+    with joined(None, "cpu") as ranks:
+
+        def say(place: str) -> None:
+            if (ranks.number, place) == (number, where):
+                raise UserError("a file is missing")
+
+        def work() -> None:
+            say("before")
+            ranks.gather(lambda: say("inside"))
+            say("after")
+
+        ranks.together(work)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["before", "inside", "after"])
+def test_what_one_says_in_a_meeting_within_another_ends_all(where: str) -> None:
+    ended = run(3, nested, 1, where)
+    assert [one.error for one in ended] == ["EndedElsewhere", "UserError", "EndedElsewhere"]
+    assert [one.message for one in ended][::2] == ["process 1 of the run has failed"] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 2])
 def test_one_that_dies_ends_all(number: int) -> None:

@@ -175,6 +175,16 @@ def test_two_files_for_one_split_are_not_guessed_between(tmp_path: Path) -> None
         load(make_task(tmp_path), 0)
 
 
+def test_rows_of_files_with_one_name_in_several_folders_have_ids_of_their_own(tmp_path: Path) -> None:
+    for name in ("train", "validation", "test"):
+        (tmp_path / name).mkdir()
+        write_lines(tmp_path / name / "data.jsonl", [{"text": f"a film of {name}", "label": 1}])
+    names = {name: [f"{name}/data"] for name in ("train", "validation", "test")}
+    splits = load(make_task(tmp_path, names), 0)
+    rows = [*splits.train, *splits.validation, *splits.test]
+    assert [row.id for row in rows] == ["train/data:0", "validation/data:0", "test/data:0"]
+
+
 def test_one_file_cannot_be_two_splits(tmp_path: Path) -> None:
     write_reviews(tmp_path)
     with pytest.raises(DataError, match=r"both the validation and the test split.*task.split.num_test=N"):

@@ -53,6 +53,21 @@ def test_rows_that_a_later_split_holds_are_removed(tmp_path: Path) -> None:
     assert splits.report.overlaps_removed == {"train": 2, "validation": 1}
 
 
+def test_the_order_of_its_choices_makes_no_other_question(tmp_path: Path) -> None:
+    def row(*options: str, label: int) -> dict[str, object]:
+        return {"text": "Which is larger?", "one": options[0], "two": options[1], "label": label}
+
+    own = {"choices": ["{one}", "{two}"], "labels": {"0": "{one}", "1": "{two}"}}
+    train = [row("a cat", "a dog", label=1), row("a mouse", "a dog", label=1), row("a dog", "a mouse", label=0)]
+    write_lines(tmp_path / "train.jsonl", train)
+    write_lines(tmp_path / "validation.jsonl", [row("a bee", "an ant", label=0)])
+    write_lines(tmp_path / "test.jsonl", [row("a dog", "a cat", label=0)])
+    splits = load(make_task(tmp_path, **own), 0)
+    assert ids(splits) == {"train": ["train:1"], "validation": ["validation:0"], "test": ["test:0"]}
+    assert splits.report.duplicates_removed == 1
+    assert splits.report.overlaps_removed == {"train": 1, "validation": 0}
+
+
 def many(folder: Path, order: list[int]) -> Path:
     folder.mkdir()
     rows = [{"text": f"film {number}", "label": number % 2} for number in order]

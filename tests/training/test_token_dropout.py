@@ -26,6 +26,7 @@ def test_it_drops_the_share_it_is_told_and_other_tokens_in_each_step() -> None:
     assert not torch.equal(dropped(dropout, 0), dropped(dropout, 1))
     assert not torch.equal(dropped(dropout, 0), dropped(TokenDropout(0.3, seed=1), 0))
     assert torch.equal(dropped(dropout, 7), dropped(TokenDropout(0.3, seed=0), 7)), "as a resumed run has it"
+    assert 250 < dropped(TokenDropout(0.3, seed=10**30), 0).sum() < 350
 
 
 def test_the_gradient_is_that_of_the_prompt_with_the_seed_s_tokens() -> None:

@@ -164,9 +164,7 @@ def _read(
 ) -> _Reading:
     """Args: sets: of choices, one for each row that has other ones."""
     choices = {names: encode_choices(names, prompt_template) for names in sets}
-    lengths = (
-        max(len(name), len(ids)) for one in choices.values() for name, ids in zip(one.names, one.ids, strict=True)
-    )
+    lengths = (len(ids) for one in choices.values() for ids in one.ids)
     encoded = encode(
         rows,
         prompt_template,

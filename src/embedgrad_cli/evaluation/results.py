@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -167,12 +168,13 @@ def _samples(outcomes: Sequence[Sequence[Outcome]], majority_accuracy: float) ->
     k = len(outcomes[0])
     right = [sum(outcome.correct for outcome in of_row) for of_row in outcomes]
     mean, error = clustered_mean([count / k for count in right])
+    margin = math.inf if error is None else Z95 * error
     sizes = [1, *(size for size in SAMPLE_SIZES if size < k), k]
     return SamplesSummary(
         num_samples=k,
         mean_accuracy=mean,
         standard_error=error,
-        ci95=(max(mean - Z95 * error, 0.0), min(mean + Z95 * error, 1.0)),
+        ci95=(max(mean - margin, 0.0), min(mean + margin, 1.0)),
         majority_vote=majority_accuracy,
         pass_at_k={str(size): sum(pass_at_k(k, c, size) for c in right) / len(right) for size in sizes},
     )

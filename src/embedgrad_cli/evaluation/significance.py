@@ -204,14 +204,14 @@ def minimum_detectable_difference(n: int, discordant: int) -> float:
     return 1 - x * x
 
 
-def clustered_mean(scores: Sequence[float]) -> tuple[float, float]:
+def clustered_mean(scores: Sequence[float]) -> tuple[float, float | None]:
     """The mean over all answers, and its standard error when the answers to one question belong together.
 
     `scores` holds each question's mean over equally many answers. Then the cluster-robust error (Liang and Zeger
     1986; Miller 2024, arXiv:2411.00640, section 2.2) is their standard deviation over sqrt(n), with Bessel's n - 1.
-    Returns: mean and standard error, which a single question leaves infinite.
+    Returns: mean and standard error, None where there is a single question, which says nothing of it.
     """
-    error = stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else math.inf
+    error = stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None
     return fmean(scores), error
 
 

@@ -33,6 +33,7 @@ class Group(Ranks):
         self.count = self.size
         self.on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
         self.place = int(os.environ.get("LOCAL_RANK", self.number))  # among those of this machine
+        self.is_over = False  # a meeting has ended all of them, so nobody comes to another one
 
     def together(self, work: Callable[[], T]) -> T:
         done = list[T]()
@@ -44,6 +45,8 @@ class Group(Ranks):
         try:
             content = json.dumps(work()).encode()
         except (Exception, StopAsked) as error:
+            if self.is_over:
+                raise
             code, failure = _code(error), error
         heads = self.all_gathered(torch.tensor([code, len(content)]))
         self._end_if_any([int(head[0]) for head in heads], failure)
@@ -61,6 +64,8 @@ class Group(Ranks):
             part = work()
             numbers, said[1, self.number] = part.numbers, part.note
         except (Exception, StopAsked) as error:
+            if self.is_over:
+                raise
             said[0, self.number], failure = _code(error), error
         vector = torch.cat([numbers, said.flatten().to(numbers.device)])
         vector = vector.to(f"cuda:{self.place}" if self.on_gpus else "cpu")
@@ -118,6 +123,7 @@ class Group(Ranks):
 
     def _end_if_any(self, codes: list[int], failure: BaseException | None) -> None:
         """Where a rank has failed, or was asked to stop, all of them end here."""
+        self.is_over = any(codes)
         failed = [number for number, code in enumerate(codes) if code not in (0, STOP)]
         if failed and failed[0] == self.number and failure is not None:
             raise failure

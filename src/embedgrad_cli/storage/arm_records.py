@@ -22,11 +22,14 @@ class ExtractionSummary(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesSummary(Record):
-    """Several answers to each question. Errors are clustered by question; `pass_at_k` is by k, as text."""
+    """Several answers to each question. Errors are clustered by question; `pass_at_k` is by k, as text.
+
+    `standard_error` is None where there is a single question.
+    """
 
     num_samples: int
     mean_accuracy: float
-    standard_error: float
+    standard_error: float | None
     ci95: Pair
     majority_vote: float
     pass_at_k: dict[str, float]
@@ -68,10 +71,13 @@ class ArmSummary(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesDifference(Record):
-    """The difference of the mean accuracies of several samples; questions are what is drawn."""
+    """The difference of the mean accuracies of several samples; questions are what is drawn.
+
+    `standard_error` is None where there is a single question.
+    """
 
     difference: float
-    standard_error: float
+    standard_error: float | None
     bootstrap_ci95: Pair
 
 

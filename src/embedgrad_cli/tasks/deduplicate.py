@@ -38,8 +38,8 @@ Question = tuple[str, tuple[str, ...]]
 
 
 def question(row: Row) -> Question:
-    """What a row asks: its query, and the choices, which may be its own and stand outside the query."""
-    return normalise(row.query), row.choices
+    """What a row asks: its query, and the choices, in any order, which may be its own and stand outside the query."""
+    return normalise(row.query), tuple(sorted(row.choices))
 
 
 def normalise(query: str) -> str:

@@ -22,9 +22,9 @@ SECONDS = 10.0  # of computing, for one row; the usual one takes a few microseco
 class Row:
     """One example.
 
-    `id` is "FILE_STEM:ROW", counted from 0 in the file; `target` is the text the loss is taken on; `answer` is
-    the label (kind: choice) or what the grader finds in the target (kind: generation). `choices` are the labels that
-    this row's answer is one of (empty: any text), `fields` what `task.keep` names, for breakdowns.
+    `id` is "NAME:ROW": the file as `task.split` names it, and the row, counted from 0. `target` is the text the loss is
+    taken on; `answer` is the label (kind: choice) or what the grader finds in the target (kind: generation). `choices`
+    are the labels that this row's answer is one of (empty: any text), `fields` what `task.keep` names, for breakdowns.
     """
 
     id: str

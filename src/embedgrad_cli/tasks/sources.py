@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def _folder_reader(task: TaskConfig) -> Callable[[str, Sequence[str]], Source]:
                     f"{folder} holds {files}: it is not clear which is the {split} split. Keep one of them."
                 )
             if found:
-                return read_file(found[0], task.field)
+                return replace(read_file(found[0], task.field), stem=name)  # "a/data" and "b/data" are told apart
         present = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file())[:20]) or "no file"
         raise DataError(
             f"no {split} split of task {task.name} in task.data_dir={task.data_dir}: looked for "

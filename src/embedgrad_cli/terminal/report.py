@@ -181,7 +181,8 @@ def _samples_table(arms: Mapping[str, SamplesSummary]) -> Table:
     table = _table(title, "arm", *headings)
     short = short_names(list(arms))
     for name, arm in arms.items():
-        cells = [f"{arm.mean_accuracy:.1%}", f"{arm.standard_error:.1%}", show_interval(arm.ci95)]
+        error = "–" if arm.standard_error is None else f"{arm.standard_error:.1%}"
+        cells = [f"{arm.mean_accuracy:.1%}", error, show_interval(arm.ci95)]
         cells += [f"{arm.majority_vote:.1%}", *(f"{arm.pass_at_k[k]:.1%}" for k in sizes)]
         table.add_row(Text(short[name]), *cells)
     return table

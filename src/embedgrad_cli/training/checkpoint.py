@@ -27,7 +27,8 @@ class TrainingState:
     """Where a run stands: steps done, and the best prompt so far by validation accuracy, then loss.
 
     `average` is what averaged vectors are made of (`averaging.Averaging`), None where nothing is averaged.
-    `validation_due` says that the validation after `step` has not been made; `accuracy` is the last one's.
+    `validation_due` says that the validation after `step` has not been made; `accuracy` is the last one's. `loss_scale`
+    is that of `core.passes.forward`, on which the bits of a gradient in float16 depend; None: the one to begin with.
     The order of examples follows from the seed and the step, so no random state is kept.
     """
 
@@ -40,6 +41,7 @@ class TrainingState:
     validations_since_best: int = 0
     validation_due: bool = False
     accuracy: float | None = None
+    loss_scale: float | None = None
 
     @property
     def validation(self) -> Validation:
@@ -73,6 +75,7 @@ class Standing(Record):
     validations_since_best: int = 0
     validation_due: bool = False
     accuracy: float | None = None
+    loss_scale: float | None = None
 
 
 def save_checkpoint(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from embedgrad_cli.core.kernels.placed import placed
+from embedgrad_cli.core.passes.sampling import seeded
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 
 
@@ -39,6 +40,6 @@ class TokenDropout:
     def _dropped(self, prompt: SoftPrompt, step: int) -> Tensor:
         """`[num_tokens, 1]`"""
         # Another stream than that of the batches, which are shuffled by the seed and the epoch.
-        generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_000_007 + step)
+        generator = seeded((self.seed + 1) * 1_000_000_007 + step)
         drawn = torch.rand(len(prompt.seed), 1, generator=generator)
         return placed(drawn < self.probability, prompt.seed.device)

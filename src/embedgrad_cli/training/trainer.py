@@ -116,6 +116,7 @@ class Training:
         self.validation = self.build_arms(splits.validation, arm, with_targets=True)
         if directory.checkpoint.exists():
             self.state = load_checkpoint(directory.checkpoint, self.prompt, self.optimizer)
+            self.forward.loss_scale = self.state.loss_scale or self.forward.loss_scale
         elif ranks.is_first:  # nobody knows any more what answers in the test, if there are some, were given to
             directory.answers.unlink(missing_ok=True)
         if ranks.is_first:
@@ -131,7 +132,7 @@ class Training:
         Raises:
             Stopped: asked to stop (Ctrl-C, SIGTERM, SIGHUP); a checkpoint was written.
             UserError, EngineError: a batch cannot be made, or not answered; a checkpoint was written.
-            NonFiniteLoss: the loss is NaN or infinite; the best prompt so far is kept.
+            NonFiniteLoss: the loss, of a batch or in validation, is NaN or infinite; the best prompt so far is kept.
         """
         state, directory = self.state, self.directory
         progress = (self.config.train.steps, state.step, self._summary(), state.accuracy, state.best_accuracy)
@@ -179,7 +180,9 @@ class Training:
         # Here, and nowhere else, a step waits for the device to be done with it.
         loss, norm, drift = torch.cat([done, relative_drift(self.prompt).mean().view(1)]).tolist()
         if not math.isfinite(loss + norm):
-            self._stop_not_finite(batch, loss, norm)
+            ids = ", ".join(example.id for example in batch)
+            numbers = f"the loss is {loss} and the gradient's norm {norm}"
+            raise self._not_finite(f"step {self.state.step + 1}: {numbers}. The batch was: {ids}.")
         self.state.average = self.averaging.updated(self.state.average, self.prompt)
         self.state.step += 1
         seconds = time.perf_counter() - started
@@ -238,6 +241,8 @@ class Training:
         loss = loss_by_scores(arm, rows, outcomes)
         if loss is None:
             loss = mean_loss(arm, prompt, batch_size, self.ranks)
+        if not math.isfinite(loss):
+            raise self._not_finite(f"the validation after step {self.state.step}: the loss is {loss}.")
         better = self.state.update_best(accuracy, loss, prompt.vectors)
         self.state.validation_due = False
         if better:
@@ -290,6 +295,7 @@ class Training:
         save_artifact(self.directory.prompt, prompt, metadata, self.seen_rows)
 
     def _save_checkpoint(self) -> None:
+        self.state.loss_scale = self.forward.loss_scale
         if self.ranks.is_first:
             save_checkpoint(self.directory.checkpoint, self.state, self.prompt, self.optimizer, self.digests)
 
@@ -297,14 +303,11 @@ class Training:
         patience = self.config.train.patience
         return patience is not None and self.state.validations_since_best >= patience
 
-    def _stop_not_finite(self, batch: Sequence[Example], loss: float, norm: float) -> None:
-        ids = ", ".join(example.id for example in batch)
-        error = NonFiniteLoss(
-            f"step {self.state.step + 1}: the loss is {loss} and the gradient's norm {norm}. The batch was: {ids}. The "
-            f"best prompt of the steps before is kept in {self.directory.prompt}. A smaller optimizer.lr, or "
-            "model.dtype=float32 or bfloat16, usually mends this."
-        )
-        raise self.ranks.alike(error)
+    def _not_finite(self, what: str) -> Exception:
+        is_kept = self.state.best_accuracy is not None
+        kept = f"The best prompt of the steps before is kept in {self.directory.prompt}. " if is_kept else ""
+        mend = "A smaller optimizer.lr, or model.dtype=float32 or bfloat16, usually mends this."
+        return self.ranks.alike(NonFiniteLoss(f"{what} {kept}{mend}"))
 
     def _summary(self) -> str:
         c, slots = self.config, self.prompt.slots

@@ -95,6 +95,28 @@ def test_losses_scores_and_answers_are_those_of_enough_memory(monkeypatch: pytes
     assert found[2:] == expected[2:]
 
 
+def test_processes_that_divide_a_model_do_not_part_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that began anew with fewer rows would wait for numbers that the others do not send."""
+    model = replace(make_model(), is_divided=True)
+    encoded = encoded_rows(model, "before-query")
+    prompt, tries = moved_prompt(encoded, model), list[int]()
+    decoder = Decoder(Forward(model, encoded.examples), prompt)
+
+    def fails(self: Forward, trunk: Any, batch: Sequence[Any]) -> Any:
+        tries.append(len(batch))
+        raise OUT_OF_MEMORY
+
+    monkeypatch.setattr(Forward, "_expand", fails)
+    for work in (
+        lambda rows: decoder.forward.mean_loss(rows, prompt, 8),
+        lambda rows: decoder.score_choices(rows, [(30,)]),
+        lambda rows: decoder.generate(rows, 8, 8),
+    ):
+        with pytest.raises(torch.OutOfMemoryError):
+            work(encoded.examples)
+    assert tries == [len(encoded.examples)] * 3
+
+
 def test_kept_queries_are_given_back_before_micro_batches_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
     encoded = encoded_rows(model, "after-query")

@@ -18,6 +18,12 @@ def test_resuming_goes_on_with_the_same_batches() -> None:
         assert list(islice(training_batches(range(10), 4, seed=3, first_step=step), 9 - step)) == whole[step:]
 
 
+def test_a_seed_may_be_any_number() -> None:
+    first, second = (next(training_batches(range(99), 99, seed, first_step=0)) for seed in (10**30, 10**30 + 1))
+    assert sorted(first) == list(range(99))
+    assert first != second
+
+
 def test_split_covers_every_row_and_respects_the_limit() -> None:
     lengths = [5, 900, 7, 6, 880, 5, 300]
     for limit in (None, 1, 2, 3):

@@ -109,6 +109,19 @@ def test_checkpointed_activations_give_the_plain_gradient(architecture: str, pla
     assert not any("forward" in vars(layer) for layer in decoder_layers(model.network))
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_checkpointed_activations_of_rows_that_share_nothing(architecture: str) -> None:
+    """Nothing is computed before them: no trunk, and no queries where a window forbids gaps."""
+    model = make_model(architecture)
+    encoded = encoded_rows(model, "after-query")
+    apart = [replace(e, tokens=(30 + number, *e.tokens[1:])) for number, e in enumerate(encoded.examples)]
+    encoded, prompt = replace(encoded, examples=apart), moved_prompt(encoded, model)
+    forward = Forward(model, apart, checkpoint_activations=True)
+    assert not forward.trunk
+    expected = plain_gradient(model, encoded, prompt)
+    assert (gradient_by(forward, encoded, prompt) - expected).norm() <= 1e-5 * expected.norm()
+
+
 def test_a_batch_that_shares_more_has_a_longer_trunk() -> None:
     model = make_model()
     encoded = encoded_rows(model, "system")

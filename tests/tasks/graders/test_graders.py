@@ -29,6 +29,8 @@ def verdict(one: graders.Extraction) -> bool | None:
         ("#### 18\nQ: What is 5 + 5?\n#### 10", "18"),
         ("#### none, so 7", "7"),
         ("#### nothing\nThe answer is 8.", "8"),
+        ("#### Step 1: 5 * 5 = 25\n#### Step 2: 25 + 1 = 26\nThe answer is 26. It took 2 steps.", "26"),
+        ("#### Total: 18 dollars for 3 days", "18"),
         ("The answer is 72.", "72"),
         ("It costs $1,200.00.", "1200"),
         ("He has 3, 4 and 5,6", "6"),
@@ -59,6 +61,9 @@ def test_last_number(text: str, answer: str | None) -> None:
         ("#### $5.00 dollars", "5"),
         ("#### −3", "-3"),
         ("#### 18\nQ: What is 5 + 5?\n#### 10", "18"),
+        ("#### Step 1: 5 * 5 = 25\n#### Step 2: 25 + 1 = 26\n#### 26", "26"),
+        ("#### **Part 2**\nThe answer is 26.", None),
+        ("#### so 18\n#### 10", "10"),
         ("#### nothing\nThe answer is 8.", None),
         ("The answer is 72.", None),
         ("", None),
@@ -238,6 +243,12 @@ def test_both_grades_of_a_label() -> None:
     grades = [judge("Yes", output) for output in ("yes", "No.", "perhaps", "I say yes")]
     assert [verdict(grade.strict) for grade in grades] == [True, False, None, None]
     assert [verdict(grade.lenient) for grade in grades] == [True, False, None, True]
+
+
+def test_the_gold_label_is_the_one_that_is_written() -> None:
+    grader = graders.get("label", ["A", "A+", "A-"])
+    assert [grader.gold(target) for target in ("A", "A+", "A-")] == ["A", "A+", "A-"]
+    assert graders.get("label", ["Yes", "No", "Yes"]).gold("yes") == "Yes"
 
 
 def test_a_sign_is_not_punctuation() -> None:

@@ -96,6 +96,21 @@ def test_stopped_and_resumed_equals_uninterrupted(
 
 
 @pytest.mark.slow
+def test_it_answers_no_row_of_the_test(make: Make, tmp_path: Path, choice_data: Path) -> None:
+    """Though their files have one name in several folders."""
+    folders = tmp_path / "folders"
+    for split in ("train", "validation", "test"):
+        (folders / split).mkdir(parents=True)
+        shutil.copy(choice_data / f"{split}.jsonl", folders / split / "data.jsonl")
+    names = {f"task__split__{split}": [f"{split}/data"] for split in ("train", "validation", "test")}
+    taught = [
+        content(run(make(name, data, **changes)))
+        for name, data, changes in (("flat", choice_data, {}), ("folders", folders, names))
+    ]
+    assert torch.equal(taught[0]["tokens"], taught[1]["tokens"])
+
+
+@pytest.mark.slow
 def test_labels_of_training_rows_change_nothing(make: Make, tmp_path: Path, choice_data: Path) -> None:
     others = tmp_path / "other-labels"
     shutil.copytree(choice_data, others)

@@ -103,7 +103,7 @@ class PrefixCache(DynamicCache):
     def __init__(self, key_values: KeyValues, batch: PackedBatch, read_only: bool = False) -> None:
         super().__init__()
         self.key_values, self.batch = key_values, batch
-        self.read_only = read_only and bool(key_values.layers)
+        self.read_only = read_only
         for index, (keys, values) in enumerate(key_values.layers):
             super().update(keys[:1, :, :0], values[:1, :, :0], index)  # creates the layer
             layer: Any = self.layers[index]

@@ -52,10 +52,14 @@ class RowsThatFit:
                 done += work(part)
                 continue
             except (RuntimeError, MemoryError) as error:
-                if not (is_out_of_memory(error) and self.may_halve):
+                if not self.may_do_less(error):
                     raise
             self.halve(len(part))  # out here the error and with it the tensors of the failed pass are gone
         return done
+
+    def may_do_less(self, error: BaseException) -> bool:
+        """Whether work that has failed so may be tried on fewer rows."""
+        return self.may_halve and is_out_of_memory(error)
 
     def halve(self, rows: int) -> None:
         """So many were too much.

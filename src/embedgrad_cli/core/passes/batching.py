@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from embedgrad_cli.core.passes.sampling import seeded
+
 T = TypeVar("T")
 
 # Tokens in one packed forward pass, about. On 2 CPU cores, scripts/bench_step.py and a batch of 128 rows were fastest
@@ -36,7 +38,7 @@ def training_batches(
     """
     step = 0
     for epoch in count():
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        generator = seeded(seed * 1_000_003 + epoch)
         batch: list[T] = []
         tokens = 0
         for index in [*torch.randperm(len(examples), generator=generator).tolist(), None]:

@@ -71,10 +71,10 @@ GOLD = Gold()
 class Forward:
     """Runs a frozen model over examples with a soft prompt in their slots.
 
-    What it keeps from call to call changes no result: `frozen_trunk`, `queries`, `max_micro_batch`, the examples per
-    micro-batch that are known to fit (None until memory ran out), `rows_that_fit` where no gradient is needed, and
-    `loss_scale`, by which the loss is multiplied on its way back, so that float16 holds small gradients too
-    (Micikevicius et al. 2018, arXiv 1710.03740).
+    What it keeps from call to call changes no result but by rounding: `frozen_trunk`, `queries`, `max_micro_batch`, the
+    examples per micro-batch that are known to fit (None until memory ran out), `rows_that_fit` where no gradient is
+    needed, and `loss_scale`, by which the loss is multiplied on its way back, so that float16 holds small gradients too
+    (Micikevicius et al. 2018, arXiv 1710.03740); checkpoints have it.
 
     Args:
         model: the frozen language model.

@@ -37,7 +37,7 @@ class Sampling:
         if self.is_greedy:
             return None
         seeds = [self.seed_of(example_id, number) for example_id in ids for number in range(self.num_samples)]
-        return torch.stack([torch.rand(length, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        return torch.stack([torch.rand(length, generator=seeded(seed)) for seed in seeds])
 
     def seed_of(self, example_id: str, number: int) -> int:
         digest = hashlib.sha256(f"{self.seed}\n{number}\n{example_id}".encode()).digest()
@@ -79,6 +79,11 @@ class Sampling:
         rank = torch.searchsorted(summed, numbers[:, None] * mass, right=True)
         last = in_nucleus.sum(-1, keepdim=True) - 1  # rounding must not lead out of the nucleus
         return torch.minimum(rank, last)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator on the CPU; of a seed it takes the last 64 bits."""
+    return torch.Generator().manual_seed(seed % 2**64)
 
 
 def _likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:

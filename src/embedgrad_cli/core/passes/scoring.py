@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from embedgrad_cli.core.kernels.kv_cache import KeyValues
-from embedgrad_cli.core.kernels.memory import is_out_of_memory
 from embedgrad_cli.core.model.language_model import LanguageModel
 from embedgrad_cli.core.passes.ending import GeneratedAnswer
 from embedgrad_cli.core.passes.forward import Forward
@@ -99,7 +98,7 @@ class Decoder:
                 answers = Generation(*work).run()
                 return [answers[start : start + k] for start in range(0, len(answers), k)]
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not fit.may_do_less(error):
                     raise
             fit.halve(min(at_once // k, len(examples)))
 

@@ -22,6 +22,7 @@ from embedgrad_cli.config.schema import SearchConfig
 from embedgrad_cli.core.model.nearest_tokens import best_tokens
 from embedgrad_cli.core.passes.batching import training_batches
 from embedgrad_cli.core.passes.forward import Forward
+from embedgrad_cli.core.passes.sampling import seeded
 from embedgrad_cli.core.prompt.nearest_text import texts_of, unwritable
 from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.core.text.encoding import Encoded
@@ -82,7 +83,7 @@ class TextSearch:
     ) -> None:
         self.task, self.config, self.seed, self.report = measurement, config, seed, report
         self.model = measurement.model
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = seeded(seed)
         self.forbidden = unwritable(self.model)
         self.evaluations = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from embedgrad_cli.tasks.graders.base import Grader
@@ -25,6 +26,8 @@ _RIGHT = (
     r"(?:the\s+)?(?:only\s+|most\s+)?(?:one\s+)?(?:correct|right|best|true|answer|likely|appropriate|accurate)\b(?!\s+(?:about|that|to))"
 )
 _WRONG = re.compile(r"\b(?:wrong|incorrect|false|not|cannot|unlikely|ruled\s+out|eliminated)\b|n['’]t\b", re.IGNORECASE)
+_DENIED = re.compile(r"(?:\b(?:not|never|cannot)|n['’]t)(?:\s+be)?(?:\s+(?:an?|the))?[\s*_`\"'“‘]+\Z", re.IGNORECASE)
+_AS_FAR_BACK = 40  # characters before a choice that may deny it
 _CLAUSE = re.compile(r"[^.,;:!?\n(]*?(?=[.,;:!?\n(]|\b(?:because|since|as)\b|\Z)")
 
 
@@ -38,7 +41,8 @@ class Label(Grader):
     """
 
     def __init__(self, choices: Sequence[str] = ()) -> None:
-        self.names = {plain(choice): choice for choice in choices}
+        # "A+" and "A-" are alike without punctuation: then only what stands there tells them apart.
+        self.names = [(form, _told_apart(form, choices)) for form in (_bare, _caseless, plain)]
         self.choices = sorted(choices, key=len, reverse=True)  # so that "not valid" is not taken for "valid"
         first, anywhere = self._any_of(_at_start), self._any_of(_anywhere)
         options = "|".join(_at_start(choice) for choice in self.choices if _OPTION.fullmatch(choice)) or r"(?!)"
@@ -48,7 +52,7 @@ class Label(Grader):
         self.right = [re.compile(rf"(?<![\w\\])(?:{first}){_MARKUP}\s{_RIGHT}", flags)]
         if any(map(_OPTION.fullmatch, choices)):  # "(B) the crow is right"; a bare letter may be a word there
             self.right.append(re.compile(rf"(?:{anywhere})[^.;:\n]{{0,60}}?\s{_RIGHT}", flags))
-        self.named = re.compile(rf"(?<!\bnot )(?:{anywhere})", flags)
+        self.named = re.compile(anywhere, flags)
         self.option = re.compile(rf"(?:{options})(?!\s+{_BE})", flags)
         closed = rf"{_MARKUP}[)\].:]?\s*"
         self.also = re.compile(rf"{closed}(?:/|&|\bor\b|\band\b){_MARKUP}(?:{first})", flags)
@@ -57,27 +61,30 @@ class Label(Grader):
         self.has_latex = any("\\" in choice for choice in choices)
 
     def in_form(self, text: str) -> str | None:
-        line = plain(text.strip().partition("\n")[0])
-        return self.names.get(line) if self.names else line or None
+        line = text.strip().partition("\n")[0]
+        return self._whole(line) if self.choices else plain(line) or None
 
     def lenient(self, text: str) -> str | None:
-        if self.names:
+        if self.choices:
             return super().lenient(text)
         return self.said(without_thoughts(text)) or self.strict(text)  # any first line is a label
 
     def read(self, place: str) -> str | None:
         place = self._characters(place)
-        if not self.names:
+        if not self.choices:
             return plain(place) or None
-        whole = self.names.get(plain(place))
-        return whole or self._first(place) or self._only_one(place)
+        return self._whole(place) or self._first(place) or self._only_one(place)
 
     def otherwise(self, text: str) -> str | None:
         text = self._characters(text)
         return self._called_right(text) or self._leading(text) or self._only_one(text)
 
     def same(self, gold: str, answer: str) -> bool:
-        return plain(gold) == plain(answer)
+        return gold == answer if {gold, answer} <= set(self.choices) else plain(gold) == plain(answer)
+
+    def _whole(self, text: str) -> str | None:
+        """The choice that the text is, and nothing else."""
+        return next((names[key] for form, names in self.names if (key := form(text)) in names), None)
 
     def _first(self, text: str) -> str | None:
         """The choice that the text begins with, unless another is as good ("(A) or (B)")."""
@@ -112,7 +119,7 @@ class Label(Grader):
         return choice if others <= {choice, None} else None
 
     def _only_one(self, text: str) -> str | None:
-        named = {self._choice(match) for match in self.named.finditer(text)}
+        named = {self._choice(match) for match in self.named.finditer(text) if not _is_denied(match)}
         return named.pop() if len(named) == 1 else None
 
     def _choice(self, match: re.Match[str] | None) -> str | None:
@@ -132,8 +139,27 @@ class Label(Grader):
         return text
 
 
+def _is_denied(named: re.Match[str]) -> bool:
+    """Whether a choice stands behind "not", as in "it isn't (A)" or "not a positive one"."""
+    return bool(_DENIED.search(named.string, max(0, named.start() - _AS_FAR_BACK), named.start()))
+
+
 def _doubted(clause: re.Match[str]) -> bool:
     return bool(_WRONG.search(clause.group())) or clause.string.startswith("?", clause.end())
+
+
+def _told_apart(form: Callable[[str], str], choices: Sequence[str]) -> dict[str, str]:
+    """The choices by their form, where no two have the same one."""
+    count = Counter(map(form, dict.fromkeys(choices)))
+    return {form(choice): choice for choice in choices if count[form(choice)] == 1}
+
+
+def _bare(label: str) -> str:
+    return plain_characters(label).strip(" \t*_`\"'“”‘’.,;:")
+
+
+def _caseless(label: str) -> str:
+    return " ".join(_bare(label).casefold().split())
 
 
 def plain(label: str) -> str:

@@ -8,13 +8,15 @@ from embedgrad_cli.tasks.graders.base import Grader
 from embedgrad_cli.tasks.graders.numerals import exact_value, find, numbers, prepare, same_value
 
 _MARKER = "####"
+_HEADING = re.compile(r"[\W_]*(?:step|part|case|method|question|problem|example)\b", re.IGNORECASE)  # "#### Step 1"
+_AT_ONCE = re.compile(r"[\W_]*")
 # Where the answer begins in "18 dollars for 3 days", "5 + 3 = 8 eggs", "3 times 6, which is 18".
 _BEGINS = re.compile(r"(?:^|[=≈→:]|\\approx|\b(?:equals|equal\s+to|which\s+is|that\s+is|i\.e\.))[\W_]*$", re.IGNORECASE)
 _LISTED = re.compile(r"[\W_]*(?:,|;|&|\bor\b|\band\b)[\W_]*")
 
 
 class LastNumber(Grader):
-    """Strict: the number after `####`, as GSM8K marks it.
+    """Strict: the number after `####`, as GSM8K marks it; of several marks the first with a number right behind it.
 
     Lenient: or else the one that is boxed or announced, or else the last number in the text.
 
@@ -22,8 +24,11 @@ class LastNumber(Grader):
     """
 
     def in_form(self, text: str) -> str | None:
-        marked = text.partition(_MARKER)[2].lstrip().partition("\n")[0]
-        return next(iter(numbers(marked)), None)
+        lines = [prepare(part.lstrip().partition("\n")[0]) for part in text.split(_MARKER)[1:]]
+        marked = [(line, number) for line in lines if (number := next(find(line), None))]
+        at_once = (number.text for line, number in marked if _AT_ONCE.fullmatch(line, 0, number.start))
+        behind_words = (number.text for line, number in marked if not _HEADING.match(line))
+        return next(at_once, None) or next(behind_words, None)
 
     def read(self, place: str) -> str | None:
         text = prepare(place)
