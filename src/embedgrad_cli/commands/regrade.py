@@ -107,6 +107,7 @@ class _Known:
             drift=self.before.drift,
             elsewhere=self.before.elsewhere,
             slow_arms=self.before.slow_arms,
+            engine=self.before.engine,
         )
 
 
