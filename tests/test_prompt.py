@@ -214,6 +214,13 @@ def test_conversations_without_a_place_for_the_prompt(turns: Any, words: str, tm
     assert words in str(caught.value)
 
 
+def test_a_message_alone_is_no_conversation(tmp_path: Path) -> None:
+    model = make_model()
+    prompt, _, _ = saved(tmp_path, model, "system")
+    with pytest.raises(TemplateError, match="a message is a dict"):
+        prompt.apply(model.network, model.tokenizer, user("a")[0])
+
+
 def test_a_plain_text_has_a_place_for_one_turn(tmp_path: Path) -> None:
     model = make_model("gpt2", chat=False)
     prompt, _, _ = saved(tmp_path, model, "before-query")

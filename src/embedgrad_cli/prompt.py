@@ -202,7 +202,7 @@ def _names(ids: list[int], model: LanguageModel) -> str:
 
 
 def _is_one(messages: Turns | Sequence[Turns]) -> bool:
-    return not messages or not isinstance(messages[0], Sequence)
+    return not isinstance(messages, Sequence) or not messages or not isinstance(messages[0], Sequence)
 
 
 def _batch(messages: Any) -> list[Turns]:

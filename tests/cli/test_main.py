@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -93,6 +94,14 @@ def test_overview(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert sum(line.startswith("  embedgrad ") and "artifact=" in line for line in text.splitlines()) == 2
     assert all(f"\n  {command} " in text for command in cli.COMMANDS)
+
+
+def test_an_encoding_that_lacks_a_character_fails_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    assert cli.main(["optimize", "--help"]) == 0
+    sys.stdout.flush()
+    assert rb"{prompt.0}, {prompt.1}, \u2026" in written.getvalue()
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -93,6 +95,19 @@ def test_equal_failures_are_said_once(
     assert cli.main(["optimize", "-m", "seed=1,2,3", f"output_dir={tmp_path}"]) == 1
 
     assert capsys.readouterr().err.splitlines()[1:] == ["  - 0 (seed=1), 2 (seed=3): row 3 is odd."]
+
+
+def test_what_is_missing_of_a_sweep_is_run_by_what_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failing({2: DataError("row 3 is odd.")}, monkeypatch)
+    assert cli.main(["optimize", "-m", "seed=1,2", 'output_dir="my sweep, ä"']) == 1
+    (said,) = re.findall(r"the same command with (.*) runs only", capsys.readouterr().err)
+    seeds = failing({}, monkeypatch)
+    assert cli.main(["optimize", "-m", "seed=1,2", *shlex.split(said)]) == 0
+    assert seeds == [1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["my sweep, ä"]
 
 
 def test_a_bug_loses_no_run_and_is_not_hidden(

@@ -195,6 +195,14 @@ def test_wrong_input(line: str, words: str, capsys: Capture) -> None:
     assert captured.out == ""
 
 
+def test_a_model_that_cannot_be_loaded_is_that_of_the_flag(artifact: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert cli.main(["inspect", str(artifact), "--verify", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"--verify {tmp_path}" in error
+    assert "model.path" not in error
+
+
 def test_help_and_completion(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["inspect", "--help"]) == 0
     assert "--verify MODEL" in capsys.readouterr().out

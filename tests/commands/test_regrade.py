@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from embedgrad_cli.commands.regrade import _by_arm
+from embedgrad_cli.commands.regrade import _by_arm, _Known
 from embedgrad_cli.errors import UserError
+from embedgrad_cli.storage.engine_record import EngineRecord
+from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.sample_records import Sample
 from embedgrad_cli.tasks.rows import Row
 
@@ -22,6 +24,13 @@ def test_every_arm_has_its_answers() -> None:
         "none": 3,
         "seed": 3,
     }
+
+
+def test_who_answered_is_still_said() -> None:
+    engine = EngineRecord(name="vllm", version="0.0.0")
+    graded = Results(task="t", split="test", num_examples=1, model="m", arms={}, comparison=None)
+    known = _Known(replace(graded, engine=engine), None, None, None, None)
+    assert known.completed(graded, "digest").engine == engine
 
 
 @pytest.mark.parametrize("lines", [LINES[:-1], [replace(LINES[0], arm="other"), *LINES[1:]]], ids=["cut", "renamed"])

@@ -125,6 +125,10 @@ def test_wrong_words_are_one_plain_paragraph(argv: list[str], words: str, capsys
     assert "Traceback" not in error
 
 
+def test_only_what_is_missing_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "required: NAME." in refused(capsys, "show")
+
+
 def test_settings_of_a_task_are_all_checked_at_once(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = ["task.target_pattern='('", "task.split.num_test=1.5", "task.fold=2", "task.keep=3"]
     error = refused(capsys, "show", "mine", "--config-dir", str(own), *wrong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -85,11 +86,15 @@ def test_seeds_of_one_setting_share_a_line(capsys: Capture, records: Records) ->
     assert "70.0 ± 20.0" in capsys.readouterr().out
 
 
-def test_seeds_with_test_sets_of_their_own_are_compared_with_the_same_seeds(records: Records) -> None:
+def test_seeds_with_test_sets_of_their_own_are_compared_with_the_same_seeds(capsys: Capture, records: Records) -> None:
     for lr in (0.1, 0.5):
         for seed in range(3):
             write_run(Path(f"s/{lr}-{seed}"), 5, f"t{seed}", seed=seed, optimizer__lr=lr)
     assert [one["seeds"] for one in records("s")] == [3, 3]
+    capsys.readouterr()
+    assert cli.main(["compare", "s"]) == 0
+    (flags,) = re.findall(r"compare (--.*) shows each", capsys.readouterr().out)
+    assert cli.main(["compare", "s", *flags.split()]) == 0
     (Path("s/0.5-2/results.json")).unlink()
     assert cli.main(["compare", "s"]) == 2, "two seeds and three have not the same rows"
 

@@ -210,6 +210,11 @@ def test_what_was_probably_meant_is_said(key: str, value: Any, meant: str) -> No
     assert any(f"id you mean {meant}" in problem for problem in problems), problems
 
 
+def test_an_experiment_without_its_first_line_is_told_of_it() -> None:
+    _, problems = build("optimize", with_values() | {"experiment": {"train": {"steps": 2}}})
+    assert any("# @package _global_" in problem for problem in problems), problems
+
+
 def test_all_problems_come_at_once() -> None:
     plain = with_values(train__steps=-1, optimizer__lr="x", device="gpu", task__choices=[], template__text="{query}")
     del plain["evaluation"]

@@ -65,7 +65,7 @@ def export(tmp_path: Path) -> Export:
 
 
 def test_the_reading_is_the_nearest_tokens_and_is_measured(
-    trained: OptimizeConfig, export: Export, tmp_path: Path
+    trained: OptimizeConfig, export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = export(trained)
 
@@ -82,6 +82,9 @@ def test_the_reading_is_the_nearest_tokens_and_is_measured(
     assert text == model.tokenizer.decode(best).strip() + "\n" == report["texts"]["reading"][0] + "\n"
     assert report["texts"]["seed"] == SEEDS[:1]
     assert "not meanings" in report["warning"]
+
+    told = capsys.readouterr().out
+    assert told.index("Believe the accuracy below") < told.index("test examples: seed ")
 
     # The reading's accuracy is that of a user who wrote it as prompt.text.
     rows = load(trained.task, trained.seed).test

@@ -49,6 +49,13 @@ def test_bad_artifacts_are_told_apart(tmp_path: Path) -> None:
             read_header(tmp_path / name)
 
 
+def test_the_file_in_a_folder_is_said_so_that_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a, b").mkdir()
+    with pytest.raises(ArtifactError) as refused:
+        read_header(tmp_path / "a, b")
+    assert str(refused.value).endswith(f"Give the file in it: 'artifact=\"{tmp_path}/a, b/prompt.safetensors\"'.")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

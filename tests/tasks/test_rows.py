@@ -65,6 +65,12 @@ def test_fields_are_kept_as_text_where_a_row_has_them(tmp_path: Path) -> None:
         rows_of(tmp_path, records, keep=["levle"])
 
 
+def test_a_field_that_is_kept_is_there_where_every_row_is_broken(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no column 'label'") as refused:
+        rows_of(tmp_path, [{"text": f"t {n}", "lable": n % 2, "level": n} for n in range(4)], keep=["level"])
+    assert "task.keep" not in str(refused.value)
+
+
 def test_hidden_arguments_are_refused() -> None:
     for settings in ({"target_pattern": "("}, {"choices_pattern": "["}, {"choices": ["{a[0]}", "b"]}):
         with pytest.raises(ConfigError, match=r"task\."):

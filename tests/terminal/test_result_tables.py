@@ -52,3 +52,8 @@ def test_no_cell_is_broken(
         assert f"text {number}: {NAMES[number + 1].removeprefix('text:')}" in lines
     assert cells.count("-20.4 to +15.5") == 8
     assert sum(cell.endswith("41.1% to 62.2%") or "(41.1% to 62.2%)" in cell for cell in cells) == 2
+
+
+def test_what_grades_answers_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    report.answered(Path("my, [run]"))
+    assert capsys.readouterr().out.endswith("embedgrad evaluate --regrade 'output_dir=\"my, [run]\"'\n")

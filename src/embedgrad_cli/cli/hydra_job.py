@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from embedgrad_cli.commands import run_forecast, run_job, run_processes
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ConfigError, EmbedgradError
 from embedgrad_cli.parallel.environment import in_group, speaks
+from embedgrad_cli.storage.typed import typed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -140,11 +140,11 @@ def _flags(request: Request, config_dir: str | None = None) -> list[str]:
 
 
 def _next_steps(output_dir: str) -> str:
-    artifact = shlex.quote(f"{output_dir}/prompt.safetensors")
-    exported = shlex.quote(f"{output_dir}/exported")
+    artifact = typed("artifact", f"{output_dir}/prompt.safetensors")
+    exported = typed("output_dir", f"{output_dir}/exported")
     return (
         "Next:\n"
-        f"  embedgrad evaluate artifact={artifact}\n"
-        f"  embedgrad export artifact={artifact} format=embeds output_dir={exported}\n"
+        f"  embedgrad evaluate {artifact}\n"
+        f"  embedgrad export {artifact} format=embeds {exported}\n"
         "  your own data: docs/own-csv.md\n"
     )

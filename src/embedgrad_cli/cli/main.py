@@ -16,7 +16,7 @@ from embedgrad_cli.cli.names import COMMANDS, INTERRUPTED, JOBS
 from embedgrad_cli.commands import flag_command
 from embedgrad_cli.config.spelling import nearest
 from embedgrad_cli.errors import ConfigError, EmbedgradError, EndedElsewhere
-from embedgrad_cli.guards.visible_text import shortened, visible
+from embedgrad_cli.guards.visible_text import shortened, visible, write_escaped
 from embedgrad_cli.parallel.environment import let_first_speak, speaks
 from embedgrad_cli.storage.interrupts import Interruption, signals_interrupt
 
@@ -25,6 +25,7 @@ COMPLETION_FLAGS = ("-sc", "--shell-completion")
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
+    write_escaped(sys.stdout)
     with signals_interrupt():
         try:
             return _exit_code(sys.argv[1:] if argv is None else argv)

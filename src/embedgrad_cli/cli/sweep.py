@@ -26,6 +26,7 @@ from embedgrad_cli.cli.study import pruning
 from embedgrad_cli.commands import run_forecast
 from embedgrad_cli.errors import ConfigError, EmbedgradError
 from embedgrad_cli.parallel.environment import refuse_group
+from embedgrad_cli.storage.typed import typed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -150,11 +151,11 @@ def _failures(outcomes: list[JobOutcome]) -> str:
     for outcome in failed:
         own = " ".join(word for word in outcome.overrides if word not in shared)
         alike.setdefault(str(outcome.failure), []).append(f"{outcome.name} ({own})" if own else outcome.name)
-    place = shlex.quote(failed[0].sweep_dir)
+    place = failed[0].sweep_dir
     return "\n".join(
         [
             f"{len(failed)} of {len(outcomes)} runs failed. The others are kept in {place}, and the same command with "
-            f"output_dir={place} runs only what is missing.",
+            f"{typed('output_dir', place)} runs only what is missing.",
             *(f"  - {', '.join(jobs)}: {failure}" for failure, jobs in alike.items()),
         ]
     )

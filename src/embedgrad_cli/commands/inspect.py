@@ -20,7 +20,7 @@ from embedgrad_cli.commands.flags import FlagParser, check_format
 from embedgrad_cli.config import checks
 from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.prompt.inspection import inspect
-from embedgrad_cli.errors import ConfigError
+from embedgrad_cli.errors import ConfigError, ModelError
 from embedgrad_cli.guards.visible_text import visible
 from embedgrad_cli.storage.artifact_header import read_header
 
@@ -80,7 +80,11 @@ def _verify(artifact: Artifact, path: str, model_path: str) -> None:
     recorded = artifact.metadata.config.model
     revision = artifact.metadata.model.revision if model_path == recorded.path else None
     config = ModelConfig(model_path, revision, "auto", recorded.template, trust_remote_code=False)
-    check_fingerprint(artifact, load_model(config, pick_device("cpu")), path)
+    try:
+        model = load_model(config, pick_device("cpu"))
+    except ModelError as error:  # which names the setting that other commands have for it
+        raise ModelError(str(error).replace("model.path=", "--verify ")) from error
+    check_fingerprint(artifact, model, path)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -38,7 +38,9 @@ def parser() -> FlagParser:
     verbs = tasks.add_subparsers(dest="verb", prog=tasks.prog, title="commands", metavar="COMMAND")
     show = verbs.add_parser("show", help=SHOW, description=SHOW, usage=f"embedgrad tasks show NAME {shown}")
     show.add_argument("name", metavar="NAME", type=_task_name, help="a task of the list")
-    show.add_argument("overrides", nargs="*", metavar="key=value", help="groups and settings of `embedgrad optimize`")
+    show.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="groups and settings of `embedgrad optimize`"
+    )
     for flags, default in ((tasks, None), (show, argparse.SUPPRESS)):  # it may stand before `show` and after
         flags.add_argument(
             "--config-dir",

@@ -110,7 +110,8 @@ def _remarks(group: Sequence[Entry], names: dict[tuple[Path, ...], str]) -> Iter
         yield "Not every run has a validation, so none is chosen: whoever takes the best of these chooses on test rows."
     if any(one["seeds"] > 1 for one in records):
         rule = "± is the standard deviation over seeds, p their combination by Rüger's rule"
-        yield f"{rule}; compare --each-seed shows each."
+        mixed = " --mixed" if any(one.get("test_sets", 1) > 1 for one in records) else ""
+        yield f"{rule}; compare --each-seed{mixed} shows each."
     seen = [names[entry.paths] for entry in group if entry.record["seen_rows"]]
     if seen:
         yield f"Tested on rows that had trained or selected a prompt (task.overlap=allow): {', '.join(seen)}."

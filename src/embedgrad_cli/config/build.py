@@ -164,6 +164,8 @@ def _sentence(problem: Problem, schema: type) -> str:
     if problem.expected is None:
         beside = ", ".join(item.name for item in fields(_group(key, schema)))
         hint = nearest_key(key, [name for name, _, _ in settings(schema)]) or f" Known here: {beside}."
+        if key == "experiment":  # what a file of this group holds are overrides of everything
+            hint = " A file of experiment/ begins with the line `# @package _global_`."
         return f"{key}: there is no such setting.{hint}"
     words = f" ({_words(key, schema)})" if _words(key, schema) else ""
     if problem.found is NOTHING:

@@ -26,6 +26,7 @@ from embedgrad_cli.config.schema import (
 from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_revision, check_task
 from embedgrad_cli.config.tracker_checks import check_tracker
 from embedgrad_cli.storage.gguf_files import SUFFIX, gguf_in, named_gguf
+from embedgrad_cli.storage.typed import typed
 
 ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")
@@ -86,7 +87,8 @@ def _check_model_path(path: str) -> list[str]:
         return []
     if several := gguf_in(folder):
         return [
-            f"model.path: the folder {path!r} has {len(several)} GGUF files. Give one of them: model.path={several[0]}."
+            f"model.path: the folder {path!r} has {len(several)} GGUF files. Give one of them: "
+            f"{typed('model.path', several[0])}."
         ]
     if folder.is_dir():
         if (folder / "config.json").is_file():

@@ -11,15 +11,9 @@ from hydra.errors import HydraException
 
 from embedgrad_cli.config.build import COMMANDS, check_value, keys, settings
 from embedgrad_cli.config.spelling import nearest, nearest_key
+from embedgrad_cli.storage.typed import typed, typed_in_quotes
 
 MANY = 1000  # so many values of a sweep are looked at
-# What to write when a group was given a value that belongs to a key.
-IN_PLACE_OF = {
-    "model": "model=local model.path={}",
-    "task": "task.data_dir={}",
-    "prompt": "prompt=custom 'prompt.text=\"{}\"'",
-    "template": "'template.text=\"{}\"'",
-}
 
 
 class OverrideChecker:
@@ -91,8 +85,8 @@ class OverrideChecker:
             problem = f"{group}: there is no {name!r}."
             problem += f" Did you mean {group}={hint}?" if hint else ""
             problem += f" There are {', '.join(choices)}."
-            if group in IN_PLACE_OF and not hint:
-                problem += f" Or {IN_PLACE_OF[group].format(name)}."
+            if not hint and (instead := _in_place_of(group, str(name))):
+                problem += f" Or {instead}."
             problems.append(problem)
         return problems
 
@@ -143,6 +137,20 @@ class OverrideChecker:
         return f"cannot be read as KEY=VALUE.{nearest_key(key.lstrip('+~'), self.keys)}"
 
 
+def _in_place_of(group: str, value: str) -> str | None:
+    """What to write when a group was given a value that belongs to a key."""
+    match group:
+        case "model":
+            return f"model=local {typed('model.path', value)}"
+        case "task":
+            return typed("task.data_dir", value)
+        case "prompt":
+            return f"prompt=custom {typed_in_quotes('prompt.text', value)}"
+        case "template":
+            return typed_in_quotes("template.text", value)
+    return None
+
+
 def _sweep(override: Override) -> tuple[list[str], list[Any]]:
     """The values of a sweep, as texts and as values. An interval has its two ends."""
     if override.is_interval_sweep():
@@ -163,8 +171,8 @@ def _sweep_hint(line: str, key: str) -> str:
 
 
 def _quote_hint(key: str, value: str, start: str = "Write ") -> str:
-    quoted = value.strip("'\"").replace('"', '\\"')
-    return f"""{start}text in quotes within quotes: '{key}="{quoted}"'; a list in brackets: '{key}=[a,b]'."""
+    quoted = typed_in_quotes(key, value.strip("'\""))
+    return f"{start}text in quotes within quotes: {quoted}; a list in brackets: '{key}=[a,b]'."
 
 
 def _list(names: list[str]) -> str:

@@ -140,4 +140,4 @@ def _line(texts: Mapping[str, Texts], results: Results) -> str:
         f"{name} {arm.accuracy:.1%} ({arm.ci95[0]:.1%} to {arm.ci95[1]:.1%})" for name, arm in results.arms.items()
     ]
     read = "; ".join(f"{name}: {' | '.join(of_slots)!r}" for name, of_slots in texts.items())
-    return f"{read}\n{results.num_examples} test examples: {', '.join(shown)}\n{WARNING}"
+    return f"{read}\n{WARNING}\n{results.num_examples} test examples: {', '.join(shown)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from io import TextIOWrapper
+from typing import TextIO
 
 KEPT = "\n\t"
 LONGEST, HEAD, TAIL = 3000, 2000, 800  # characters of a line
@@ -25,6 +27,14 @@ def shortened(text: str) -> str:
     says where that stands, its end how to mend it.
     """
     return "\n".join(line if len(line) <= LONGEST else f"{line[:HEAD]} … {line[-TAIL:]}" for line in text.split("\n"))
+
+
+def write_escaped(stream: TextIO) -> None:
+    """From now on a stream writes what its encoding lacks as `\\u2016`, as stderr does: a run does not fail at its last
+    table because a terminal has another encoding than UTF-8.
+    """
+    if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
 
 
 class VisibleFormatter(logging.Formatter):

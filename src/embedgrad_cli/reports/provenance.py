@@ -13,6 +13,7 @@ from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_directory import flatten
+from embedgrad_cli.storage.typed import typed
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,15 @@ def uses_of(path: Path, metadata: ArtifactMetadata | None) -> list[Fact]:
     again = command_of(metadata)
     uses = [Fact("Run again", again)] if again else []
     if metadata:
-        artifact = f"artifact={path / 'prompt.safetensors'}"
+        artifact = typed("artifact", path / "prompt.safetensors")
         exported = path / "exported"
-        served = ["embedgrad", "export", artifact, "format=model", f"output_dir={exported}"]
         uses += [
-            Fact("Evaluate on other rows", shlex.join(["embedgrad", "evaluate", artifact, "task=TASK"])),
-            Fact("Export for serving", shlex.join(served)),
+            Fact("Evaluate on other rows", f"embedgrad evaluate {artifact} task=TASK"),
+            Fact("Export for serving", f"embedgrad export {artifact} format=model {typed('output_dir', exported)}"),
             Fact("Serve", shlex.join(["vllm", "serve", str(exported)])),
         ]
     else:
-        uses.append(Fact("Grade again", shlex.join(["embedgrad", "evaluate", "--regrade", f"output_dir={path}"])))
+        uses.append(Fact("Grade again", f"embedgrad evaluate --regrade {typed('output_dir', path)}"))
     return [*uses, Fact("Make this page again", shlex.join(["embedgrad", "report", str(path)]))]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from embedgrad_cli.errors import ArtifactError
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
 from embedgrad_cli.storage.record import Json
+from embedgrad_cli.storage.typed import typed
 
 FORMAT_VERSION = 2  # 1: version 0.1.0, with the worked examples in the template
 LENGTH_BYTES = 8  # a safetensors file opens with its header's length, little-endian
@@ -54,7 +55,7 @@ def read_header(path: str | Path) -> ArtifactMetadata:
 def _read_safetensors_header(file: Path) -> tuple[Json, int, int]:
     """Returns the JSON header, the file's size, and the offset at which tensor data begins."""
     if file.is_dir():
-        raise _error(file, f"it is a folder. Give the file in it: artifact={file / 'prompt.safetensors'}.")
+        raise _error(file, f"it is a folder. Give the file in it: {typed('artifact', file / 'prompt.safetensors')}.")
     try:
         stored = file.stat().st_size
         with file.open("rb") as stream:

@@ -84,7 +84,7 @@ class TestSummary(Record):
     def of(cls, results: Results) -> TestSummary:
         rendered = (results.rendered or {}).items()
         added = {name: row.added_system_turn for name, row in rendered if row.added_system_turn}
-        count, arms, comparison = results.num_examples, results.arms, results.comparison
+        count, arms, comparison = results.num_examples, results.arms, results.main_comparison
         return cls(num_examples=count, arms=arms, comparison=comparison, added_system_turns=added or None)
 
 

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, Self
 
 from embedgrad_cli.errors import EmbedgradError
+from embedgrad_cli.storage.typed import typed
 
 HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 SIGNALS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
@@ -37,7 +38,7 @@ class Stopped(EmbedgradError):
     def __init__(self, when: str, output_dir: Path) -> None:
         super().__init__(
             f"stopped {when}; what was done is kept in {output_dir}. "
-            f"The same command with output_dir={output_dir} goes on from there."
+            f"The same command with {typed('output_dir', output_dir)} goes on from there."
         )
 
 

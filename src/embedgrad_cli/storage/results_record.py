@@ -8,7 +8,7 @@ Begin with `Results`, the last of these: the records before it stand under its k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from embedgrad_cli.storage.arm_records import ArmSummary, Breakdown, Comparison
 from embedgrad_cli.storage.distillation import Distillation
@@ -222,6 +222,17 @@ class Results(Record):
     def every_comparison(self) -> list[Comparison]:
         """All comparisons; an earlier version wrote none but the one that matters most."""
         return self.comparisons or ([self.comparison] if self.comparison else [])
+
+    @property
+    def main_comparison(self) -> Comparison | None:
+        """`comparison` with the p that its verdict goes by, corrected for all comparisons."""
+        main = self.comparison
+        if main is None:
+            return None
+        pair = (main.baseline, main.candidate)
+        return replace(
+            main, holm_p=next(one.holm_p for one in self.every_comparison if (one.baseline, one.candidate) == pair)
+        )
 
     @property
     def primary_accuracy(self) -> float:

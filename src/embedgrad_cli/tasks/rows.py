@@ -86,6 +86,7 @@ class RowMaker:
                 defects.add_file(f"task.keep: no row of any file has a column {name!r}. Name one that some rows have.")
 
     def _row(self, row_id: str, record: Mapping[str, Any]) -> Row:
+        kept = self._kept(record)  # first: a row that is broken has the columns that it has, too
         query, target = self.query.fill(record), self._target(record)
         choices = self.labels.choices_of(query, record)
         target, choices = self.labels.label_of(target, choices, record)
@@ -96,7 +97,7 @@ class RowMaker:
             raise ValueError(
                 f"the target holds no answer that the grader {self.grader_name} can find: {_short(target)}"
             )
-        return Row(row_id, query, target, answer, choices, self._kept(record))
+        return Row(row_id, query, target, answer, choices, kept)
 
     def _target(self, record: Mapping[str, Any]) -> str:
         target = self.target.fill(record)

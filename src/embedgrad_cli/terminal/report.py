@@ -18,6 +18,7 @@ from embedgrad_cli.evaluation.significance import show_interval, show_p, verdict
 from embedgrad_cli.guards.console import Console, fits, for_results
 from embedgrad_cli.storage.arm_records import Breakdown, Comparison, SamplesSummary
 from embedgrad_cli.storage.results_record import Results, Timing
+from embedgrad_cli.storage.typed import typed
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.terminal import remarks
 from embedgrad_cli.terminal.pace import duration
@@ -70,7 +71,7 @@ def answered(output_dir: Path) -> None:
     folder = escape(str(output_dir))
     for_results(NARROWEST).print(
         f"Every arm has answered every example; nothing is graded. Written to {folder}/samples.jsonl\n"
-        f"Grade them: embedgrad evaluate --regrade output_dir={folder}",
+        f"Grade them: embedgrad evaluate --regrade {escape(typed('output_dir', output_dir))}",
         soft_wrap=True,
     )
 

@@ -64,11 +64,11 @@ def outcome_of(directory: Path, how: str) -> Outcome:
         return Outcome(how)
     results = Results.read(directory / "results.json")
     short = short_names(list(results.arms))
-    comparisons = results.every_comparison
+    main, comparisons = results.main_comparison, results.every_comparison
     tables = [Table("arms", ARMS, tuple(_arm(name, short[name], arm) for name, arm in results.arms.items()))]
     if comparisons:
         tables.append(Table("comparisons", COMPARISONS, tuple(_comparison(one, short) for one in comparisons)))
-    said = verdict(results.comparison, results.num_examples) if results.comparison else ""
+    said = verdict(main, results.num_examples) if main else ""
     files = [directory / name for name in FILES]
     return Outcome(how, dict(_figures(results)), tables, said, [file for file in files if file.exists()])
 
