@@ -256,7 +256,6 @@ REWARD = {"objective__name": "reward", "objective__samples": 4, "objective__temp
         ("objective.teacher", {"objective__teacher": "Think."}),
         ("objective.reward", {"objective__reward": "rewards.length"}),
         ("objective.reward", {"objective__reward": "rewards:"}),
-        ("objective.reward", {"objective__name": "gold", "objective__reward": "rewards:length"}),
         ("train.token_dropout", {"train__token_dropout": 0.1}),
     ],
 )
@@ -322,13 +321,37 @@ def verified(**changes: Any) -> dict[str, Any]:
         ({"objective__temperature": 0}, "objective.samples", "objective.temperature=0.7"),
         ({"objective__rounds": 4}, "objective.rounds", "train.steps=3"),
         ({"objective__mask": 0}, "objective.mask", "0"),
-        ({"objective__name": "choice", "task__kind": "choice", "objective__mask": 0.1}, "objective.mask", "gold"),
     ],
 )
 def test_what_does_not_fit_verified_or_a_mask_is_refused(changes: dict[str, Any], key: str, words: str) -> None:
     _, (problem,) = build("optimize", verified(**changes))
     assert problem.startswith(f"{key}: ")
     assert words in problem
+
+
+OTHERS = {
+    "mask": (0.1, "choice", "objective=gold"),
+    "samples": (4, "gold", "objective=distill"),
+    "temperature": (0.7, "gold", "objective=distill"),
+    "teacher": ("Think.", "gold", "objective=distill"),
+    "teacher_examples": (3, "choice", "objective=distill"),
+    "top": (5, "choice", "objective=distill"),
+    "keep": (2, "gold", None),
+    "rounds": (2, "gold", None),
+    "unsolved": ("skip", "gold", None),
+    "reward": ("rewards:length", "gold", None),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_setting_of_another_objective_is_refused(name: str) -> None:
+    value, chosen, instead = OTHERS[name]
+    values = with_values(objective__name=chosen, task__kind="choice", **{f"objective__{name}": value})
+    _, (problem,) = build("optimize", values)
+    assert problem.startswith(f"objective.{name}: objective={chosen} does not read it. Leave it out")
+    assert problem.endswith(f", or give {instead}." if instead else "Leave it out.")
+    _, problems = build("optimize", {**values, "objective": {**values["objective"], "name": None}})
+    assert bool(problems) == (name != "mask"), "null is gold, which a mask suits"
 
 
 def test_what_fits_verified_and_a_mask_is_not_refused() -> None:

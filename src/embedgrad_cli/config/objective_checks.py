@@ -10,24 +10,48 @@ from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.config.teacher import is_artifact, is_text_file
 
 NEEDED = ("samples", "temperature", "keep", "rounds", "unsolved")  # of verified
-MASKED = ("gold", "verified")
+DRAWN = ("verified", "reward")  # for answers that are generated
+# The objectives that read a setting; those of `choice` have values under every objective.
+READ_BY = {
+    "mask": ("gold", "verified"),
+    "samples": ("verified", "reward", "distill"),
+    "temperature": ("verified", "reward", "distill"),
+    "teacher": ("verified", "distill"),
+    "keep": ("verified",),
+    "rounds": ("verified",),
+    "unsolved": ("verified",),
+    "reward": ("reward",),
+    "teacher_examples": ("distill",),
+    "top": ("distill",),
+}
 
 
 def check_objective(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
     """Whether an objective suits a task, and has what it needs."""
     return [
+        *_check_read(objective, task),
         *([] if objective.teacher is None else _check_teacher(objective.teacher)),
         *_check_distill(objective, task),
         *_check_reward(objective, task),
         *_check_choice(objective, task),
         *_check_verified(objective, task),
-        *_check_mask(objective, task),
     ]
 
 
 def check_training(objective: ObjectiveConfig, train: TrainConfig) -> list[str]:
     """Whether an objective suits the course of the training."""
     return [*_check_rounds(objective, train), *_check_whole_prompt(objective, train)]
+
+
+def _check_read(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
+    """What is set must be read: a setting of another objective would change nothing."""
+    chosen, problems = objective.name or OBJECTIVES[task.kind], []
+    for name, readers in READ_BY.items():
+        if getattr(objective, name) is not None and chosen not in readers:
+            others = [f"objective={reader}" for reader in readers if task.kind == "generation" or reader not in DRAWN]
+            instead = f", or give {' or '.join(others)}" if others else ""
+            problems.append(f"objective.{name}: objective={chosen} does not read it. Leave it out{instead}.")
+    return problems
 
 
 def _check_choice(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
@@ -73,11 +97,9 @@ def _check_distill(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
 
 
 def _check_reward(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
-    """Answers must be generated, and must be able to differ; where the reward is no objective it has no function."""
+    """Answers must be generated, and must be able to differ."""
     if objective.name != "reward":
-        if objective.reward is None:
-            return []
-        return ["objective.reward: it is what objective=reward goes by. Leave it out, or give objective=reward."]
+        return []
     problems = []
     if task.kind == "choice":
         problems.append(
@@ -94,8 +116,6 @@ def _check_reward(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
             f"objective.temperature: at {objective.temperature} all answers to a row are the same, and none is better "
             "than the others. Give objective.temperature=1."
         )
-    if objective.teacher is not None:
-        problems.append("objective.teacher: reward learns from the answers of the prompt in training. Leave it out.")
     if objective.reward is not None and not FUNCTION.fullmatch(objective.reward):
         problems.append(f"objective.reward: {objective.reward!r} does not name a function. {HOW}")
     return problems
@@ -142,15 +162,4 @@ def _check_rounds(objective: ObjectiveConfig, train: TrainConfig) -> list[str]:
     return [
         f"objective.rounds: {objective.rounds} rounds cannot each have a step of train.steps={train.steps}. Give fewer "
         "rounds or more steps."
-    ]
-
-
-def _check_mask(objective: ObjectiveConfig, task: TaskConfig) -> list[str]:
-    """Only where the loss is a sum over target tokens can some be left out."""
-    name = objective.name or OBJECTIVES[task.kind]
-    if objective.mask is None or name in MASKED:
-        return []
-    return [
-        f"objective.mask: objective={name} has no target tokens to leave out. Leave it out, or give objective=gold"
-        f"{' or objective=verified' * (task.kind == 'generation')}."
     ]
