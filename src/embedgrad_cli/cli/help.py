@@ -37,7 +37,7 @@ examples:
   embedgrad report outputs/sweep
   embedgrad tasks show sst2 task.data_dir=DIR prompt=sentiment
 
-`embedgrad optimize` without arguments runs on an embedded model and task: no download, no GPU, a few minutes.
+`embedgrad optimize` without arguments runs on an embedded model and task: no download, no GPU, a minute or two.
 
   embedgrad COMMAND --help                     groups, settings, defaults
   embedgrad --version
