@@ -11,8 +11,8 @@ from embedgrad_cli.cli.library_failure import explanation
 from embedgrad_cli.commands import run_forecast, run_job, run_processes
 from embedgrad_cli.config.schema import WITHOUT_EFFECT
 from embedgrad_cli.errors import ConfigError, EmbedgradError
+from embedgrad_cli.guards.typed_settings import in_quotes, typed
 from embedgrad_cli.parallel.environment import in_group, speaks
-from embedgrad_cli.storage.typed import typed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -99,11 +99,8 @@ def run(
     Args: on_validation: as for `run_job`; several processes tell nothing.
     """
     if number := _processes(config):
-        from hydra.core.override_parser.types import Quote, QuotedString
-
-        folder = QuotedString(config.output_dir, Quote.double).with_quotes()
         others = [line for line in overrides if _key(line) != "output_dir"]
-        words = [request.command, *_flags(request), *others, f"output_dir={folder}"]
+        words = [request.command, *_flags(request), *others, f"output_dir={in_quotes(config.output_dir)}"]
         return run_processes(number, words, config.output_dir)
     return run_job(config, recorded_line(request, overrides), on_validation)
 

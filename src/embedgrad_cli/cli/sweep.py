@@ -25,8 +25,8 @@ from embedgrad_cli.cli.names import INTERRUPTED
 from embedgrad_cli.cli.study import pruning
 from embedgrad_cli.commands import run_forecast
 from embedgrad_cli.errors import ConfigError, EmbedgradError
+from embedgrad_cli.guards.typed_settings import typed
 from embedgrad_cli.parallel.environment import refuse_group
-from embedgrad_cli.storage.typed import typed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

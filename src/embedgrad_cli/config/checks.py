@@ -25,8 +25,8 @@ from embedgrad_cli.config.schema import (
 )
 from embedgrad_cli.config.task_checks import check_embedded, check_folder, check_revision, check_task
 from embedgrad_cli.config.tracker_checks import check_tracker
+from embedgrad_cli.guards.typed_settings import typed
 from embedgrad_cli.storage.gguf_files import SUFFIX, gguf_in, named_gguf
-from embedgrad_cli.storage.typed import typed
 
 ROLES = ("system", "user", "assistant")
 DEVICE = re.compile(r"auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?")

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 from embedgrad_cli.config.build import COMMANDS, check_value, keys, settings
 from embedgrad_cli.config.spelling import nearest, nearest_key
-from embedgrad_cli.storage.typed import typed, typed_in_quotes
+from embedgrad_cli.guards.typed_settings import typed, typed_in_quotes
 
 MANY = 1000  # so many values of a sweep are looked at
 

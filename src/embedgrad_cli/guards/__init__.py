@@ -1,1 +1,3 @@
-"""Guards against what others wrote: text that would command the terminal, patterns and templates that would not end."""
+"""Guards of texts: what others wrote must not command the terminal, patterns and templates must end, and a setting to
+type must come back from the shell as it was.
+"""

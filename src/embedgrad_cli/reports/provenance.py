@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedgrad_cli.config.spelling import one_line
+from embedgrad_cli.guards.typed_settings import typed
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
 from embedgrad_cli.storage.record import Json
 from embedgrad_cli.storage.results_record import Results
 from embedgrad_cli.storage.run_directory import flatten
-from embedgrad_cli.storage.typed import typed
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import struct
 from pathlib import Path
 
 from embedgrad_cli.errors import ArtifactError
+from embedgrad_cli.guards.typed_settings import typed
 from embedgrad_cli.storage.artifact_metadata import ArtifactMetadata
 from embedgrad_cli.storage.record import Json
-from embedgrad_cli.storage.typed import typed
 
 FORMAT_VERSION = 2  # 1: version 0.1.0, with the worked examples in the template
 LENGTH_BYTES = 8  # a safetensors file opens with its header's length, little-endian

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, Self
 
 from embedgrad_cli.errors import EmbedgradError
-from embedgrad_cli.storage.typed import typed
+from embedgrad_cli.guards.typed_settings import typed
 
 HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 SIGNALS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)

@@ -229,10 +229,8 @@ class Results(Record):
         main = self.comparison
         if main is None:
             return None
-        pair = (main.baseline, main.candidate)
-        return replace(
-            main, holm_p=next(one.holm_p for one in self.every_comparison if (one.baseline, one.candidate) == pair)
-        )
+        corrected = {(one.baseline, one.candidate): one.holm_p for one in self.every_comparison}
+        return replace(main, holm_p=corrected.get((main.baseline, main.candidate)))
 
     @property
     def primary_accuracy(self) -> float:

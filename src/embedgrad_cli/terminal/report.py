@@ -16,9 +16,9 @@ from embedgrad_cli.config.arm_spec import short_names
 from embedgrad_cli.evaluation.outcomes import Outcome
 from embedgrad_cli.evaluation.significance import show_interval, show_p, verdict
 from embedgrad_cli.guards.console import Console, fits, for_results
+from embedgrad_cli.guards.typed_settings import typed
 from embedgrad_cli.storage.arm_records import Breakdown, Comparison, SamplesSummary
 from embedgrad_cli.storage.results_record import Results, Timing
-from embedgrad_cli.storage.typed import typed
 from embedgrad_cli.tasks.load import Row
 from embedgrad_cli.terminal import remarks
 from embedgrad_cli.terminal.pace import duration

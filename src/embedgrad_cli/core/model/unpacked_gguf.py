@@ -136,7 +136,6 @@ def _load(folder: Path, file: Path) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    settings = {"gguf_file": file.name, "dtype": torch.float32, "output_loading_info": True}
     try:
         from transformers import GgufConfig
     except ImportError as error:
@@ -144,7 +143,13 @@ def _load(folder: Path, file: Path) -> tuple[Any, Any]:
             f"model.path={file} is a GGUF file, and reading it needs transformers 5.19 or later: pip install "
             "'embedgrad[gguf]'."
         ) from error
-    settings["quantization_config"] = GgufConfig(dequantize=True)
+    dense = GgufConfig(dequantize=True)
+    settings = {
+        "gguf_file": file.name,
+        "dtype": torch.float32,
+        "output_loading_info": True,
+        "quantization_config": dense,
+    }
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **settings)

@@ -19,8 +19,14 @@ def typed(key: str, text: object) -> str:
 
 def typed_in_quotes(key: str, text: str) -> str:
     """`'KEY="TEXT"'`, which Hydra reads as this text whatever is in it."""
-    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), text)
-    return shlex.quote(f'{key}="{escaped}"')
+    return shlex.quote(f"{key}={in_quotes(text)}")
+
+
+def in_quotes(text: str) -> str:
+    """`"TEXT"`, as Hydra writes it: for a word that no shell reads."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.double).with_quotes()
 
 
 def _is_other(text: str) -> bool:

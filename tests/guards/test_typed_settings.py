@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from embedgrad_cli.guards.typed_settings import typed, typed_in_quotes
 from embedgrad_cli.storage.interrupts import Stopped
-from embedgrad_cli.storage.typed import typed, typed_in_quotes
 
 TEXTS = ["outputs/demo", "/a/b-c_1.2", "my run", "a, b", "Ä/ü", "it's", '"', "''", 'say "hi"', "a(b)=[c]{d}", "x:y"]
 TEXTS += ["null", "True", "1", "1e5", "1_000", "nan", "-", "", " a ", "\\", "C:\\runs\\", '\\"', "~/a", "$HOME", "a;b"]
