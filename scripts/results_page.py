@@ -1,8 +1,9 @@
 """docs/results.md from the finished cells of `compare_methods.py`, with a picture of every learning curve beside it.
 
-    python scripts/results_page.py WORK_DIR… --out docs/results.md
+    python scripts/results_page.py WORK_DIR… --out docs/results.md [--keep DIR]
 
-The models stand in the order of the work folders.
+What the page says already of other models and tasks stays as it stands. `--keep` copies the records of the cells, some
+kilobytes each, so that DIR can be a WORK_DIR when the page is written again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from embedgrad_cli.errors import EmbedgradError, UserError
 from embedgrad_cli.storage.files import write_atomically
 from methods.page import Section, page
-from methods.records import read_work
+from methods.records import keep_records, read_work
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the page; pictures go to pictures/ beside it"
     )
-    parser.add_argument("--note", default="", metavar="TEXT", help="what else is to be known of how the cells were run")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where to keep the records that the page is made of")
+    parser.add_argument("--note", default="", metavar="TEXT", help="what else is to be known of how these were run")
     args = parser.parse_args(arguments)
     finished = [one for folder in args.work for one in read_work(folder)]
     if not finished:
@@ -41,7 +43,10 @@ def main(arguments: Sequence[str]) -> None:
         return name
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(args.out, page(finished, draw, args.note).encode())
+    earlier = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
+    write_atomically(args.out, page(finished, draw, args.note, earlier).encode())
+    if args.keep:
+        keep_records(finished, args.keep)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,6 @@ def describe(cell: Cell, title: str) -> None:
     problem, splits = cell.problem, cell.problem.splits
     cell.problem_folder.mkdir(parents=True, exist_ok=True)
     file, command = cell.problem_folder.parent / SERIES, shlex.join(["python", *sys.argv])
-    earlier = SeriesRecord.read(file).commands or [] if file.exists() else []
     series = SeriesRecord(
         model=title,
         task=problem.name,
@@ -204,9 +203,8 @@ def describe(cell: Cell, title: str) -> None:
         model_digest=model_digest(problem.config.model),
         versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         command=command,
-        commands=[*(one for one in earlier if one != command), command],
     )
-    write_json(file, series)
+    write_json(file, series.after(SeriesRecord.read(file)) if file.exists() else series)
     counts = {name: len(splits.rows_of(name)) for name in ("train", "validation", "test")}
     fold, seed = problem.config.task.fold, problem.config.seed
     record = ProblemRecord(seed=seed, fold=fold, counts=counts, split_hash=splits.hash)

@@ -6,26 +6,28 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from statistics import fmean
 
 from embedgrad_cli.evaluation.significance import SIGNIFICANT, show_p
 
+from .entries import OVERVIEW, REAL_TASKS, Entry, entries_of, merged, place
 from .records import Finished, SeriesRecord
 from .table import NOT_RUN, REFERENCE, TITLES, Row, arms_of, folds_of, markdown, markdown_table, percent, rows_of
 
-REAL_TASKS = ("sst2", "causal-judgement", "gsm8k", "math")
-OVERVIEW = ("none", "seed", "instructions", REFERENCE, "peft-text", "lora", "text-search")
+COLUMNS = ("none", "seed", "instructions", REFERENCE, "peft-text", "lora", "text-search")
 CURVES = (REFERENCE, "peft-text", "lora")
 INTRODUCTION = """# Results on real models
 
 embedgrad beside what people would use instead, on pretrained models and public data. This page is written by
 
 ```bash
-python scripts/results_page.py WORK_DIR --out docs/results.md
+python scripts/results_page.py docs/cells WORK_DIR --out docs/results.md --keep docs/cells
 ```
 
-from the finished cells of `scripts/compare_methods.py`; nothing in it is typed by hand but its `--note`, and what was
-not run is said to be so. Every method got the same rows, batches in the same order, steps, AdamW settings, clipping and
+from the finished cells of `scripts/compare_methods.py`; nothing in it is typed by hand but a `--note`, and what was not
+run is said to be so. A section whose cells are not at hand stays as it was written; the records of the others are in
+`docs/cells`, row by row. Every method got the same rows, batches in the same order, steps, AdamW settings, clipping and
 schedule. The step of a training, the learning rate and the best instruction were chosen by validation accuracy, then
 loss; the test rows were answered once, by the chosen one alone.
 
@@ -52,7 +54,8 @@ class Section:
 
     @property
     def series(self) -> SeriesRecord:
-        return self.finished[-1].series
+        """With the commands of every folder that it stands in."""
+        return reduce(lambda earlier, later: later.after(earlier), (one.series for one in self.finished))
 
     @property
     def sizes(self) -> list[int]:
@@ -88,11 +91,7 @@ def sections_of(finished: Sequence[Finished]) -> list[Section]:
         groups.setdefault(one.series_key, {})[cell] = one
     models = list(dict.fromkeys(one.series.model for one in finished))
     sections = [Section(key, list(group.values())) for key, group in groups.items()]
-    return sorted(sections, key=lambda s: (models.index(s.series.model), _place(s.series.task), s.key))
-
-
-def _place(task: str) -> int:
-    return REAL_TASKS.index(task) if task in REAL_TASKS else len(REAL_TASKS)
+    return sorted(sections, key=lambda s: (models.index(s.series.model), place(s.series.task), s.key))
 
 
 def size_title(one: Finished) -> str:
@@ -123,44 +122,53 @@ def frozen_note(finished: Sequence[Finished]) -> str:
     return "The base weights' sha256 was the same before and after every training."
 
 
-def page(finished: Sequence[Finished], figure_of: Callable[[Section], str | None], note: str = "") -> str:
+def page(
+    finished: Sequence[Finished], figure_of: Callable[[Section], str | None], note: str = "", earlier: str = ""
+) -> str:
     """The page as Markdown.
 
     Args:
         figure_of: draws a section's learning curves and gives the file's name.
         note: what the cells do not know of themselves: that they shared their processor, say.
+        earlier: the page as it stands; sections that no finished cell belongs to stay there.
     """
-    sections = sections_of(finished)
-    by_hand = [f"*A note by those who ran it:* {note}\n"] if note else []
-    texts = (section_text(section, figure_of(section)) for section in sections)
-    return "\n".join([INTRODUCTION, *by_hand, overview(sections), *texts])
+    entries = merged(
+        [_entry(section, figure_of(section), note) for section in sections_of(finished)], entries_of(earlier)
+    )
+    return "\n".join([INTRODUCTION, overview(entries), *(entry.section.rstrip() + "\n" for entry in entries)])
 
 
-def overview(sections: Sequence[Section]) -> str:
-    """A line per model and task; those of the plan without a finished cell are there too."""
-    heads = ["model", "task", "n", *(TITLES[name] for name in OVERVIEW)]
+def _entry(section: Section, figure: str | None, note: str) -> Entry:
+    rows = section.rows(section.main_size)
+    size = str(max((row.size for row in rows), default=""))
+    line = [size, *(_shown(rows, name) for name in COLUMNS)]
+    return Entry(section.series.model, section.series.task, line, section_text(section, figure, note))
+
+
+def overview(entries: Sequence[Entry]) -> str:
+    """A line per model and task; those of the plan without an entry are there too."""
+    heads = ["model", "task", "n", *(TITLES[name] for name in COLUMNS)]
     lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
-    for model in dict.fromkeys(section.series.model for section in sections):
-        own = [section for section in sections if section.series.model == model]
-        for section in own:
-            rows = section.rows(section.main_size)
-            size = str(max((row.size for row in rows), default="")) if rows else ""
-            lines.append([model, section.series.task, size, *(_shown(rows, name) for name in OVERVIEW)])
-        rest = [task for task in REAL_TASKS if task not in {section.series.task for section in own}]
-        lines += [[model, task, "", *[NOT_RUN] * len(OVERVIEW)] for task in rest if own[0].series.task in REAL_TASKS]
-    return "## Overview\n\nAccuracy in the test.\n\n" + markdown_table(lines)
+    for model in dict.fromkeys(entry.model for entry in entries):
+        own = [entry for entry in entries if entry.model == model]
+        lines += [[model, entry.task, *entry.line] for entry in own]
+        run = {entry.task for entry in own}
+        missing = [task for task in REAL_TASKS if task not in run and not run.isdisjoint(REAL_TASKS)]
+        lines += [[model, task, "", *[NOT_RUN] * len(COLUMNS)] for task in missing]
+    return f"## {OVERVIEW}\n\nAccuracy in the test.\n\n" + markdown_table(lines)
 
 
 def _shown(rows: Sequence[Row], method: str) -> str:
     return next((percent(row.accuracy) for row in rows if row.arm.method == method), NOT_RUN)
 
 
-def section_text(section: Section, figure: str | None) -> str:
+def section_text(section: Section, figure: str | None, note: str) -> str:
+    """All of a section but its heading."""
     series, size = section.series, section.main_size
     finished, rows = section.of_size(size), section.rows(size)
     parts = [
-        f"## {series.model}, {series.task}",
         _given(section, finished),
+        note and f"*A note by those who ran it:* {note}",
         markdown(rows, with_missing=True).rstrip(),
         *(note.replace("*:", r"\*:") for note in at_end_note(rows)),
         " ".join([*standing(rows), frozen_note(finished)]),
@@ -271,8 +279,7 @@ def _mean_and_range(values: Sequence[float] | None) -> str:
 
 def commands_of(series: SeriesRecord) -> list[str]:
     """Those that worked on it, in their order, its own folders taken out."""
-    given = series.commands or [series.command]
-    return list(dict.fromkeys(" ".join(map(_placeless, shlex.split(one))) for one in given))
+    return list(dict.fromkeys(" ".join(map(_placeless, shlex.split(one))) for one in series.all_commands))
 
 
 def _placeless(word: str) -> str:

@@ -7,9 +7,11 @@ WORK/SERIES/PROBLEM/METHOD/cell.json    when it is finished
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.record import Json, Record
 
 SERIES, PROBLEM, CELL, TRIAL, TEST = "series.json", "problem.json", "cell.json", "trial.json", "test.json"
@@ -29,6 +31,15 @@ class SeriesRecord(Record):
     versions: dict[str, str]
     command: str
     commands: list[str] | None = None
+
+    @property
+    def all_commands(self) -> list[str]:
+        return self.commands or [self.command]
+
+    def after(self, earlier: SeriesRecord) -> SeriesRecord:
+        """The same series, with the commands that worked on it before."""
+        mine = self.all_commands
+        return replace(self, commands=[*(one for one in earlier.all_commands if one not in mine), *mine])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +136,16 @@ class CellRecord(Record):
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished cell, the problem and the series it belongs to."""
+    """A finished cell, the problem and the series it belongs to. `place` is its folder in the work folder."""
 
     series: SeriesRecord
     problem: ProblemRecord
     cell: CellRecord
-    series_key: str
+    place: Path
+
+    @property
+    def series_key(self) -> str:
+        return self.place.parts[0]
 
 
 def read_work(folder: Path) -> list[Finished]:
@@ -143,5 +158,17 @@ def read_work(folder: Path) -> list[Finished]:
     for file in sorted(folder.glob(f"*/*/*/{CELL}")):
         problem, series = file.parents[1], file.parents[2]
         records = SeriesRecord.read(series / SERIES), ProblemRecord.read(problem / PROBLEM), CellRecord.read(file)
-        found.append(Finished(*records, series.name))
+        found.append(Finished(*records, file.parent.relative_to(folder)))
     return found
+
+
+def keep_records(finished: Sequence[Finished], folder: Path) -> None:
+    """Write the records of finished cells, without prompts and answers, to where `read_work` finds them again."""
+    for one in finished:
+        cell = folder / one.place
+        problem, series = cell.parent, cell.parent.parent
+        cell.mkdir(parents=True, exist_ok=True)
+        write_json(cell / CELL, one.cell)
+        write_json(problem / PROBLEM, one.problem)
+        file = series / SERIES
+        write_json(file, one.series.after(SeriesRecord.read(file)) if file.exists() else one.series)

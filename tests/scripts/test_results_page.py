@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,73 @@ def test_a_note_is_added_to_the_page_as_one(work: Work) -> None:
     work.add("embedgrad", RIGHT)
     plain, noted = work.page(), work.page("--note", "It ran by night.")
     assert noted.replace("*A note by those who ran it:* It ran by night.\n\n", "") == plain != noted
+
+
+def test_sections_of_other_cells_stay_as_they_were_written(work: Work, tmp_path: Path) -> None:
+    work.add("embedgrad", RIGHT)
+    out, before = work.folder / "docs" / "results.md", work.page("--note", "It ran by night.")
+    later = Work(tmp_path / "later")
+    later.add("embedgrad", HALF, task="gsm8k")
+    later.add("embedgrad", HALF, model="B-Model", task="own")
+    main([str(later.folder), "--out", str(out)])
+    page = out.read_text()
+    _, _, first = before.partition("## A-Model, sst2")
+    assert f"## A-Model, sst2{first}\n## A-Model, gsm8k" in page, "in the order of tasks, then of models"
+    overview = [row for row in page.split("## ")[1].splitlines() if row.startswith("| ")]
+    shown = [tuple(cell.strip() for cell in row.strip("|").split("|"))[:3] for row in overview[2:]]
+    mine = [("A-Model", "sst2", "20"), ("A-Model", "gsm8k", "20")]
+    assert shown == [*mine, ("A-Model", "causal-judgement", ""), ("A-Model", "math", ""), ("B-Model", "own", "20")]
+
+
+def test_a_section_is_written_anew_with_its_cells(work: Work, tmp_path: Path) -> None:
+    for name in ("other", "another"):  # two series of one model and task
+        work.add("embedgrad", RIGHT)
+        (work.folder / "sst2-A-Model").rename(work.folder / name)
+    out = tmp_path / "docs" / "results.md"
+    twice = work.page()
+    assert twice.count("## A-Model, sst2\n") == 2
+    assert work.page() == twice
+    later = Work(tmp_path / "later")
+    later.add("embedgrad", HALF)
+    main([str(later.folder), "--out", str(out)])
+    assert out.read_text().count("## A-Model, sst2\n") == 1
+    assert "100.0 %" not in out.read_text()
+
+
+def test_kept_records_give_the_same_page_beside_cells_that_come_later(work: Work, tmp_path: Path) -> None:
+    work.add("embedgrad", RIGHT)
+    work.add("lora", HALF)
+    page = work.page("--keep", str(tmp_path / "kept"))
+    assert sorted(file.name for file in (tmp_path / "kept").rglob("*.*")) == [CELL, CELL, PROBLEM, SERIES]
+    main([str(tmp_path / "kept"), "--out", str(tmp_path / "again.md")])
+    assert (tmp_path / "again.md").read_text() == page
+    later = Work(tmp_path / "later")
+    later.add("seed", WRONG)
+    file = later.folder / "sst2-A-Model" / SERIES
+    write_json(file, replace(SeriesRecord.read(file), command="python scripts/compare_methods.py --only seed"))
+    both = [
+        str(tmp_path / "kept"),
+        str(later.folder),
+        "--out",
+        str(tmp_path / "both.md"),
+        "--keep",
+        str(tmp_path / "kept"),
+    ]
+    main(both)
+    written = (tmp_path / "both.md").read_text()
+    assert "| seed prompt |  | 0 | 0.0 %" in written
+    assert "| LoRA r=8 | 0.3 of 3 |" in written
+    assert "--model DIR --set task.data_dir=DIR\npython scripts/compare_methods.py --only seed\n" in written
+    main([str(tmp_path / "kept"), "--out", str(tmp_path / "once-more.md")])
+    assert (tmp_path / "once-more.md").read_text() == written
+
+
+def test_a_page_of_somebody_else_s_is_not_overwritten(work: Work, tmp_path: Path) -> None:
+    work.add("embedgrad", RIGHT)
+    (tmp_path / "mine.md").write_text("# Notes\n\n## What I saw, today\n\nRain.\n")
+    with pytest.raises(UserError, match="What I saw"):
+        main([str(work.folder), "--out", str(tmp_path / "mine.md")])
+    assert "Rain" in (tmp_path / "mine.md").read_text()
 
 
 def test_no_finished_cell_is_said(tmp_path: Path) -> None:
