@@ -242,6 +242,16 @@ def test_a_prompt_is_not_applied_to_another_model(tmp_path: Path) -> None:
     assert prompt.apply(in_bfloat16, model.tokenizer, user("a"))["inputs_embeds"].dtype == torch.bfloat16
 
 
+def test_a_refused_model_changes_nothing_for_the_one_before(tmp_path: Path) -> None:
+    model, other = make_model(), make_model(chat=True)
+    prompt, _, _ = saved(tmp_path, model, "system")
+    before = prompt.apply(model.network, model.tokenizer, user("a"))["inputs_embeds"]
+    other.tokenizer.chat_template = "{{ messages | length }}" + other.tokenizer.chat_template
+    with pytest.raises(ArtifactError, match="tokenizer"):
+        prompt.apply(other.network, other.tokenizer, user("a"))
+    assert torch.equal(prompt.apply(model.network, model.tokenizer, user("a"))["inputs_embeds"], before)
+
+
 def test_the_import_is_light(tmp_path: Path) -> None:
     code = "import sys, embedgrad_cli; print(sorted({'torch', 'transformers', 'yaml', 'hydra'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

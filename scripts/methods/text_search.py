@@ -20,7 +20,7 @@ from .memory import StepMemory
 from .ours import EmbedGrad, arm_of
 from .problem import Method, Problem, weights_hash
 from .records import CELL, VALIDATED, CellRecord, Trial, TriedText
-from .settings import compose_command
+from .settings import compose_command, quoted
 
 FOUND = "search.json"
 
@@ -46,7 +46,7 @@ class Searched(Method):
 
     def train(self, problem: Problem, lr: float | None, folder: Path) -> Trial:
         file = self._artifact(problem, folder.parents[1])
-        lines = [f"artifact={file}", "format=text", "output_dir=unused", "model.path=unused", "device=cpu"]
+        lines = [f"artifact={quoted(str(file))}", "format=text", "output_dir=unused", "model.path=unused", "device=cpu"]
         config = compose_command("export", [*lines, f"search.budget={self.budget}", f"seed={problem.config.seed}"])
         artifact, memory, started = load_artifact(file), StepMemory(), time.perf_counter()
         with memory:

@@ -147,16 +147,16 @@ class Prompt:
         kind, path = self._artifact.metadata.config.model.template, model.name_or_path or "of this program"
         is_chat = bool(tokenizer.chat_template) if kind == "auto" else kind == "chat"
         if self._checked is None or (self._checked[0]() is not model or self._checked[1]() is not tokenizer):
-            self._tokenizer = self._told_as_in_training(tokenizer) if is_chat else tokenizer
+            told = self._told_as_in_training(tokenizer) if is_chat else tokenizer
             # A network in memory does not say which GGUF file it came from, so that is not compared.
             gguf = self._artifact.metadata.model.gguf
             packing = quantization_record(getattr(model.config, "quantization_config", None))
-            language_model = LanguageModel(model, self._tokenizer, path, None, is_chat, gguf=gguf, quantization=packing)
+            language_model = LanguageModel(model, told, path, None, is_chat, gguf=gguf, quantization=packing)
             check_fingerprint(self._artifact, language_model, self._path)
             warn_quantization(self._artifact, language_model, self._path)
             _warn_of_settings(model)
             warn_undated(self._artifact, language_model, self._path)
-            self._checked = (weakref.ref(model), weakref.ref(tokenizer))
+            self._tokenizer, self._checked = told, (weakref.ref(model), weakref.ref(tokenizer))
         return LanguageModel(model, self._tokenizer, path, None, is_chat)
 
     def _told_as_in_training(self, tokenizer: Any) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tests.cli.test_sweep import SHORT, start
 
@@ -74,6 +75,20 @@ def test_what_a_process_left_is_taken_over_with_its_settings(tmp_path: Path) -> 
     assert [claim.number for claim in taken] == [0, 1]
     assert taken[0].overrides == left.overrides
     assert taken[1].overrides != left.overrides
+
+
+def test_a_trial_that_is_given_up_goes_to_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (claim,) = study_in(tmp_path).claim(1)
+    given_up, other = claim.lock.release, FileLock(claim.lock.lock_file, timeout=0)
+
+    def taken_at_once() -> None:
+        given_up()
+        other.acquire()
+
+    monkeypatch.setattr(claim.lock, "release", taken_at_once)
+    claim.release()
+    with pytest.raises(Timeout):
+        FileLock(claim.lock.lock_file, timeout=0).acquire()
 
 
 def test_the_same_trials_however_often_it_is_killed(tmp_path: Path) -> None:

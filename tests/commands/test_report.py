@@ -37,6 +37,18 @@ def test_a_sweep_is_sorted_by_validation_and_never_by_the_test() -> None:
     assert "Validation chose run 1 (80.0 %): optimized 30.0 %" in chosen
 
 
+def test_what_a_long_name_stands_for_is_no_headline() -> None:
+    for number, right in enumerate((4, 6)):
+        results = summary([True] * 2 + [False] * 8, [index < right for index in range(10)], "t")
+        results["arms"]["text:Think step by step."] = results["arms"].pop("optimized")
+        results["comparison"]["candidate"] = "text:Think step by step."
+        write_run(Path(f"s/{number}"), results=results, train__steps=number)
+    assert cli.main(["report", "s"]) == 0
+    headline, rest = Path("s/report.html").read_text().split("</h1>")
+    assert "so none is chosen" in headline
+    assert "text: Think step by step." in rest
+
+
 def test_runs_of_several_test_sets_and_links_to_their_pages() -> None:
     write_full_run(Path("a/0"))
     write_run(Path("a/1"), 4, test_hash="u")

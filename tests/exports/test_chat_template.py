@@ -10,6 +10,8 @@ from tests.conftest import PLACEMENTS, make_tokenizer
 from tests.exports.conftest import make_case
 from transformers import AutoTokenizer
 
+from embedgrad_cli.config.schema import Message, TemplateConfig
+
 HISTORY = [
     {"role": "user", "content": "one"},
     {"role": "assistant", "content": "two"},
@@ -89,3 +91,10 @@ def test_several_named_templates_all_carry_the_prompt(tmp_path: Path) -> None:
     for name in ("default", "tool_use"):
         text = exported.apply_chat_template(HISTORY, chat_template=name, tokenize=False)
         assert text.count("<|embedgrad_0|>") == 1
+
+
+def test_a_template_may_say_what_the_rewriting_calls_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = TemplateConfig([Message("system", "HEAD: BODY OWN_SYSTEM\n{prompt}"), Message("user", "{query}")], "")
+    monkeypatch.setitem(PLACEMENTS, "shouting", template)
+    first = ("system", "HEAD: BODY OWN_SYSTEM\nP0")
+    assert rendered("shouting", tmp_path, HISTORY) == plain(first, *EXPECTED["system"][1:])

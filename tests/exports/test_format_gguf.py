@@ -152,6 +152,11 @@ def test_a_chat_template_for_one_turn(tmp_path: Path) -> None:
     assert "assistant" not in written
 
 
+def test_a_template_for_ollama_may_say_what_its_own_parts_are_called() -> None:
+    pieces = modelfile.Pieces("SOLE .END: ", "END")
+    assert '{{ "SOLE .END: " }}{{ .Content }}{{ "END" }}' in pieces.template()
+
+
 @pytest.mark.parametrize("architecture", ["mistral"])
 def test_an_architecture_that_was_not_tried(architecture: str, tmp_path: Path, capsys: Capture) -> None:
     case = make_case(tmp_path, architecture)

@@ -84,6 +84,12 @@ def test_several_slots_before_the_query(tmp_path: Path, monkeypatch: pytest.Monk
     assert_same(case, tmp_path / "out")
 
 
+def test_a_prompt_may_say_what_the_chat_template_calls_its_parts(tmp_path: Path) -> None:
+    case = make_case(tmp_path, seeds=["Give the REASON and the ORIGINAL MARK."])
+    assert case.export("peft", tmp_path / "out") == 0
+    assert_same(case, tmp_path / "out")
+
+
 def test_a_token_across_the_edge_belongs_to_the_adapter(tmp_path: Path) -> None:
     case = make_case(tmp_path, placement="before-query", tokenizer=merging_tokenizer())
     assert case.export("peft", tmp_path / "out") == 0

@@ -74,9 +74,10 @@ def test_the_best_instruction_is_chosen_in_validation(problem: Problem, tmp_path
 
 def test_text_search_begins_with_the_finished_prompt(problem: Problem, tmp_path: Path) -> None:
     ours = EmbedGrad("embedgrad", "embedgrad", (0.1, 0.3))
-    search = Cell(problem, Searched("text-search", "", budget=1000, begins_with=ours), tmp_path)
+    work = tmp_path / "runs (1, 2)"
+    search = Cell(problem, Searched("text-search", "", budget=1000, begins_with=ours), work)
     assert compare_methods.run([search], "a model", execute=in_place) == 1, "there is none yet"
-    _, record = finish(Cell(problem, ours, tmp_path), search)
+    _, record = finish(Cell(problem, ours, work), search)
     found = json.loads((search.folder / "search" / "search.json").read_text())
     assert found["evaluations"] <= 1000
     assert found["steps"] > 0

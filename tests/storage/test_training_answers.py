@@ -64,5 +64,5 @@ def test_a_damaged_file_is_named_with_its_line(files: TrainingAnswers, line: str
     files.finish(1, ROWS)
     with files.whole.open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(UserError, match=r"targets\.jsonl:4 cannot be"):
+    with pytest.raises(UserError, match=r"targets\.jsonl, line 4 cannot be"):
         files.finished()

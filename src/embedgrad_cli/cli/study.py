@@ -43,9 +43,9 @@ class Claim:
     lock: FileLock
 
     def release(self) -> None:
-        self.lock.release()
-        with suppress(OSError):
+        with suppress(OSError):  # while it is held: whoever has opened the file sees that it is gone, and makes another
             Path(self.lock.lock_file).unlink()
+        self.lock.release()
 
 
 class Study:

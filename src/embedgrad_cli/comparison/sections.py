@@ -98,9 +98,8 @@ def title(entry: Entry) -> str:
 
 
 def _remarks(group: Sequence[Entry], names: dict[tuple[Path, ...], str]) -> Iterable[str]:
-    """What validation chose and how that fared in the test, and what else is to be known of these figures."""
+    """Of several runs first what validation chose and how that fared in the test; then what else is to be known."""
     records = [entry.record for entry in group]
-    yield from legend(_arm_names(records))
     chosen = next((entry for entry in group if entry.record[CHOSEN]), None)
     if chosen:
         yield f"Validation chose run {names[chosen.paths]} ({_percent(chosen.record, VALIDATION)} %): {_tested(chosen)}"
@@ -108,6 +107,7 @@ def _remarks(group: Sequence[Entry], names: dict[tuple[Path, ...], str]) -> Iter
             yield "These runs were not all validated on the same rows, so the choice is a rough one."
     elif len(group) > 1:
         yield "Not every run has a validation, so none is chosen: whoever takes the best of these chooses on test rows."
+    yield from legend(_arm_names(records))
     if any(one["seeds"] > 1 for one in records):
         rule = "± is the standard deviation over seeds, p their combination by Rüger's rule"
         mixed = " --mixed" if any(one.get("test_sets", 1) > 1 for one in records) else ""

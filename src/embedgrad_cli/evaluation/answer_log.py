@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from embedgrad_cli.storage.files import append_to_disk, read_appended
 from embedgrad_cli.storage.sample_records import Ending
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class AnswerLog:
         self.path = path
         self._answers: dict[tuple[str, str], list[Answer]] = {}
         if path is not None and path.exists():
-            self._read(path)
+            read_appended(path, self._read)
 
     @classmethod
     def shared(cls, path: Path, ranks: Ranks) -> AnswerLog:
@@ -88,24 +88,12 @@ class AnswerLog:
             self._answers[answers[0].id, answers[0].prompt_hash] = list(answers)
         if self.path is not None:
             lines = (json.dumps([asdict(answer) for answer in answers], ensure_ascii=False) + "\n" for answers in batch)
-            with self.path.open("ab") as file:
-                file.write("".join(lines).encode())
-                file.flush()
-                os.fsync(file.fileno())
+            append_to_disk(self.path, "".join(lines))
 
-    def _read(self, path: Path) -> None:
-        """One line per row. A line that a killed run left half-written is cut off."""
-        whole = 0
-        for line in path.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n"):  # whole or not: what is appended next would stand on the same line
-                break
-            try:
-                answers = [Answer(**fields) for fields in json.loads(line)]
-                self._answers[answers[0].id, answers[0].prompt_hash] = answers
-            except (ValueError, TypeError, IndexError, RecursionError):
-                break
-            whole += len(line)
-        os.truncate(path, whole)
+    def _read(self, line: str) -> None:
+        """Take the answers to a row, which stand on one line."""
+        answers = [Answer(**fields) for fields in json.loads(line)]
+        self._answers[answers[0].id, answers[0].prompt_hash] = answers
 
 
 def from_all(ranks: Ranks, work: Callable[[], list[list[Answer]]]) -> list[list[Answer]]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from embedgrad_cli.config.task_schema import TaskConfig
 from embedgrad_cli.core.passes.scoring import Decoder
-from embedgrad_cli.core.prompt.soft_prompt import SoftPrompt
 from embedgrad_cli.evaluation.answer_log import AnswerLog, Progress, unseen
 from embedgrad_cli.evaluation.answers import MakeDecoder, answer_rows
 from embedgrad_cli.evaluation.arms import Arm
@@ -43,10 +42,10 @@ def answer_and_grade(
     return [Outcome(one, grades[i], task.extraction) for i, (one,) in enumerate(answers)]
 
 
-def mean_loss(arm: Arm, prompt: SoftPrompt, batch_size: int, ranks: Ranks = ALONE) -> float:
+def mean_loss(arm: Arm, batch_size: int, ranks: Ranks) -> float:
     """`Forward.mean_loss` of an arm's examples, which ranks share."""
     own = [arm.examples[i] for i in ranks.share([example.length for example in arm.examples])]
-    parts = ranks.gather(lambda: arm.forward.summed_loss(own, prompt, batch_size) if own else 0.0)
+    parts = ranks.gather(lambda: arm.forward.summed_loss(own, arm.prompt, batch_size) if own else 0.0)
     return sum(parts) / sum(len(example.target) for example in arm.examples)
 
 

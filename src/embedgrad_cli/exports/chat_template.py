@@ -43,7 +43,8 @@ AFTER_MARK = """{%- set embedgrad_rendered -%}
 {{- '' }}ORIGINAL{{ '' -}}
 {%- endset -%}
 {%- if embedgrad_rendered.split(MARK)[0] != BEFORE -%}
-  {{- raise_exception('this prompt stands at the very beginning of a conversation: REASON') -}}
+  {{- raise_exception('this prompt stands at the very beginning of a conversation: \
+leave out the turns in front of it') -}}
 {%- endif -%}
 {{- embedgrad_rendered.split(MARK)[1] }}"""
 
@@ -76,16 +77,14 @@ def carrying(original: Templates, turns: Sequence[Turn]) -> Templates:
     if head and head[0].role == "system":
         joined = Turn("system", (*head[0].pieces, "\n\n", None))
         own_system = f"{_list([joined])} + {_list(head[1:])}"
-    rewrite = REWRITE.replace("HEAD", _list(head)).replace("OWN_SYSTEM", own_system).replace("BODY", _list(body))
+    rewrite = filled(REWRITE, HEAD=_list(head), OWN_SYSTEM=own_system, BODY=_list(body))
     return each(original, lambda template: rewrite + template)
 
 
 def after_mark(carrier: Templates, mark: str, before: str) -> Templates:
     """Templates that render only what follows `mark`, and refuse what has another text than `before` in front."""
-    reason = "leave out the turns in front of it"
-    body = AFTER_MARK.replace("MARK", _literal(mark)).replace("BEFORE", _literal(before)).replace("REASON", reason)
-    # Jinja drops a line break at the very end of a template, which is no longer the end here.
-    return each(carrier, lambda template: body.replace("ORIGINAL", template.removesuffix("\n")))
+    texts = {"MARK": _literal(mark), "BEFORE": _literal(before)}
+    return each(carrier, lambda template: filled(AFTER_MARK, **texts, ORIGINAL=_inner(template)))
 
 
 def up_to_answer(templates: Templates, prompt_template: PromptTemplate) -> Templates:
@@ -95,8 +94,8 @@ def up_to_answer(templates: Templates, prompt_template: PromptTemplate) -> Templ
         return templates
     cut = "[:-LENGTH] if embedgrad_whole.endswith(BLANK) else embedgrad_whole"
     body = UP_TO_ANSWER if blank else UP_TO_ANSWER.replace(cut, "")
-    body = body.replace("LENGTH", str(len(blank))).replace("BLANK", _literal(blank)).replace("PREFIX", _literal(prefix))
-    return each(templates, lambda template: body.replace("ORIGINAL", template.removesuffix("\n")))
+    texts = {"LENGTH": str(len(blank)), "BLANK": _literal(blank), "PREFIX": _literal(prefix)}
+    return each(templates, lambda template: filled(body, **texts, ORIGINAL=_inner(template)))
 
 
 def told_nothing(templates: Templates) -> Templates:
@@ -113,7 +112,17 @@ def told_nothing(templates: Templates) -> Templates:
 
 def plain(begin: str, turn: Turn) -> str:
     """A chat template for a model without one: the plain text, begun by the tokenizer's own begin of text."""
-    return ONE_TURN.replace("BEGIN", _literal(begin)).replace("CONTENT", _content(turn))
+    return filled(ONE_TURN, BEGIN=_literal(begin), CONTENT=_content(turn))
+
+
+def filled(text: str, **parts: str) -> str:
+    """The text with a part in place of each of these words. What stands in a part stays: a prompt may say BODY."""
+    return re.sub(rf"\b({'|'.join(parts)})\b", lambda word: parts[word[0]], text)
+
+
+def _inner(template: str) -> str:
+    """A template within another: Jinja drops a line break at its very end, which is no longer the end there."""
+    return template.removesuffix("\n")
 
 
 def _list(turns: Sequence[Turn]) -> str:

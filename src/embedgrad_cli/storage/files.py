@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, or grow by whole lines."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -23,6 +23,8 @@ PARTIAL = ".partial"
 _LEFTOVER = re.compile(rf"\.(?P<name>.+)\.[a-z0-9_]{{8}}{re.escape(PARTIAL)}", re.DOTALL)
 
 MOST_VALUES = 1_000_000  # in a YAML file
+
+T = TypeVar("T")
 
 
 def stays_below(name: str) -> bool:
@@ -81,6 +83,29 @@ def write_json_lines(path: Path, rows: Iterable[Json | Record]) -> None:
 def json_line(row: Json | Record) -> str:
     """A line of a jsonl file."""
     return json.dumps(_plain(row), ensure_ascii=False) + "\n"
+
+
+def append_to_disk(path: Path, lines: str) -> None:
+    """Put lines behind those of a file, and flush them to disk."""
+    with path.open("ab") as file:
+        file.write(lines.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_appended(path: Path, read: Callable[[str], T]) -> list[T]:
+    """What was appended to a file, line by line. A line that a killed run left half-written is cut off."""
+    found, whole = list[T](), 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        if not line.endswith(b"\n"):  # whole or not: what is appended next would stand on the same line
+            break
+        try:
+            found.append(read(line.decode()))
+        except (UserError, ValueError, TypeError, IndexError, RecursionError):
+            break
+        whole += len(line)
+    os.truncate(path, whole)
+    return found
 
 
 def read_yaml(path: Path) -> Json:

@@ -5,14 +5,12 @@ A line is one row in one round. The file grows by whole rounds; what a round has
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedgrad_cli.errors import UserError
-from embedgrad_cli.storage.files import json_line, write_json_lines
-from embedgrad_cli.storage.record import MEND, Record
+from embedgrad_cli.storage.files import append_to_disk, json_line, read_appended, write_json_lines
+from embedgrad_cli.storage.record import Record
 from embedgrad_cli.storage.sample_records import Ending
 
 
@@ -68,36 +66,18 @@ class TrainingAnswers:
         Raises:
             UserError: the file is damaged.
         """
-        if not self.whole.exists():
-            return []
-        try:  # bytes, because a text may hold characters that end a line of text but not of a file
-            lines = [line.decode() for line in self.whole.read_bytes().splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.whole} cannot be read: {error}. {MEND}") from None
-        return [AnsweredRow.parse(line, f"{self.whole}:{number}") for number, line in enumerate(lines, 1)]
+        return AnsweredRow.read_lines(self.whole) if self.whole.exists() else []
 
     def unfinished(self, number: int) -> list[AnsweredRow]:
         """What the round has so far. A line that a killed run left half-written is cut off."""
         if not self.partial.exists():
             return []
-        rows, whole = list[AnsweredRow](), 0
-        for line in self.partial.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n"):  # whole or not: what is appended next would stand on the same line
-                break
-            try:
-                rows.append(AnsweredRow.parse(line.decode(), str(self.partial)))
-            except (UserError, UnicodeDecodeError):
-                break
-            whole += len(line)
-        os.truncate(self.partial, whole)
+        rows = read_appended(self.partial, lambda line: AnsweredRow.parse(line, str(self.partial)))
         return [row for row in rows if row.round == number]
 
     def add(self, rows: Sequence[AnsweredRow]) -> None:
         """Keep a finished batch."""
-        with self.partial.open("ab") as file:
-            file.write("".join(map(json_line, rows)).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_to_disk(self.partial, "".join(map(json_line, rows)))
 
     def finish(self, number: int, rows: Sequence[AnsweredRow]) -> None:
         """Keep a finished round, after those before it."""

@@ -16,6 +16,7 @@ from embedgrad_cli.tasks.defects import Defects, Source
 from embedgrad_cli.tasks.row_template import RowTemplate, as_text, value_at
 
 SECONDS = 10.0  # of computing, for one row; the usual one takes a few microseconds
+SHOWN = 60  # characters of a text in a message, its last
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,5 +185,5 @@ def _matches(pattern: re.Pattern[str], text: str) -> list[str]:
     return [one.strip() for one in found if one.strip()]
 
 
-def _short(text: str, length: int = 60) -> str:
-    return repr(text if len(text) <= length else f"…{text[-length:]}")
+def _short(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else f"…{text[-SHOWN:]}")

@@ -240,7 +240,7 @@ class Training:
         accuracy = sum(o.correct for o in outcomes) / len(outcomes)
         loss = loss_by_scores(arm, rows, outcomes)
         if loss is None:
-            loss = mean_loss(arm, prompt, batch_size, self.ranks)
+            loss = mean_loss(arm, batch_size, self.ranks)
         if not math.isfinite(loss):
             raise self._not_finite(f"the validation after step {self.state.step}: the loss is {loss}.")
         better = self.state.update_best(accuracy, loss, prompt.vectors)

@@ -124,14 +124,14 @@ def test_kept_queries_are_given_back_before_micro_batches_are_halved(monkeypatch
     forward = Forward(model, encoded.examples, queries=queries)
     expected = gradient_by(forward, encoded, prompt)
     assert queries.size
-    real = forward.target_losses
+    real = forward.losses
 
     def limited(*arguments: Any) -> torch.Tensor:
         if queries.size:
             raise OUT_OF_MEMORY
         return real(*arguments)
 
-    monkeypatch.setattr(forward, "target_losses", limited)
+    monkeypatch.setattr(forward, "losses", limited)
     assert torch.allclose(gradient_by(forward, encoded, prompt), expected, rtol=1e-4, atol=1e-6)
     assert (queries.size, forward.max_micro_batch) == (0, None)
 

@@ -13,6 +13,7 @@ from embedgrad_cli.config.schema import ModelConfig
 from embedgrad_cli.core.model import load, precision
 from embedgrad_cli.core.model.load import load_model
 from embedgrad_cli.core.model.precision import precision_on_gpu, settle_precision, settle_precision_on_gpu
+from embedgrad_cli.core.model.unloaded import load_unloaded
 from embedgrad_cli.evaluation.digests import dated
 from embedgrad_cli.storage.run_digests import RunDigests
 
@@ -39,6 +40,16 @@ def test_what_is_stored_in_float32_is_not_rounded(monkeypatch: pytest.MonkeyPatc
     let_take(monkeypatch, half=0.1, single=1.0)
     settle_precision(network)
     assert network.dtype == torch.float32
+
+
+def test_what_is_stored_in_float64_runs_in_float32(tmp_path: Path, model_folder: Path) -> None:
+    device, settings = torch.device("cpu"), ModelConfig(str(model_folder), None, "float32", "auto", False)
+    stored = load_model(settings, device)
+    stored.network.double().save_pretrained(tmp_path)
+    stored.tokenizer.save_pretrained(tmp_path)
+    settings = ModelConfig(str(tmp_path), None, "auto", "auto", False)
+    assert load_model(settings, device).dtype_name == "float32"
+    assert load_unloaded(settings, "cpu").dtype_name == "float32"
 
 
 def test_a_precision_that_is_named_is_taken(

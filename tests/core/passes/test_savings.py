@@ -143,7 +143,7 @@ def test_micro_batches_are_halved_when_memory_runs_out(monkeypatch: pytest.Monke
     prompt = moved_prompt(encoded, model)
     forward = Forward(model, encoded.examples)
     expected = gradient_by(forward, encoded, prompt)
-    real, sizes = forward.target_losses, []
+    real, sizes = forward.losses, []
 
     def limited(batch: list, *args: object) -> torch.Tensor:
         sizes.append(len(batch))
@@ -151,7 +151,7 @@ def test_micro_batches_are_halved_when_memory_runs_out(monkeypatch: pytest.Monke
             raise torch.OutOfMemoryError("out of memory")
         return real(batch, *args)
 
-    monkeypatch.setattr(forward, "target_losses", limited)
+    monkeypatch.setattr(forward, "losses", limited)
     prompt.vectors.grad = torch.ones_like(prompt.vectors)
     forward.accumulate_gradient(encoded.examples, prompt)
     assert torch.allclose(prompt.vectors.grad - 1, expected, rtol=1e-4, atol=1e-6)

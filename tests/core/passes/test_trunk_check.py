@@ -173,6 +173,20 @@ def test_an_error_of_the_cache_is_a_reason_and_want_of_memory_is_not(monkeypatch
     assert model.network.config.num_hidden_layers == len(model.network.model.layers) == 2
 
 
+def test_numbers_that_are_none_are_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a cache gives whose mask hides everything from a token."""
+    plain = Forward.accumulate_gradient
+
+    def spoilt(forward: Forward, batch: Any, prompt: SoftPrompt, *more: Any) -> torch.Tensor:
+        loss = plain(forward, batch, prompt, *more)
+        assert prompt.vectors.grad is not None
+        prompt.vectors.grad[0] = torch.nan
+        return loss
+
+    monkeypatch.setattr(Forward, "accumulate_gradient", spoilt)
+    assert "gradient" in (reason(make_model("qwen2")) or "")
+
+
 def test_a_trial_has_every_kind_of_layer_and_leaves_the_model_as_it_was() -> None:
     shape = SHAPE | {"num_hidden_layers": 12, "head_dim": 8}
     kinds = ["sliding_attention"] * 3 + ["full_attention"] + ["sliding_attention"] * 8

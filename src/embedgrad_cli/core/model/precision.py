@@ -19,12 +19,15 @@ MARGIN = 1.1  # half precision rounds, so it has to be worth it
 
 
 def settle_precision(network: Any) -> None:
-    """Turn weights stored in half precision to float32, unless this processor multiplies them faster as they are.
+    """Turn weights stored in half precision to float32, unless this processor multiplies them faster as they are; and
+    those stored in float64, in which nothing here computes.
 
     Some have instructions for bfloat16 and take half the time; on others every product is converted to and fro. The
     numbers of the weights stay the same. What is timed are products of the network's own largest layer.
     """
     stored = network.get_input_embeddings().weight.dtype
+    if stored == torch.float64:
+        network.float()
     if stored not in HALF:
         return
     weight = _largest_weight(network)

@@ -58,4 +58,6 @@ def _dtype(config: ModelConfig, shape: Any, device_type: str) -> torch.dtype:
         return getattr(torch, config.dtype)
     name = getattr(shape.get_text_config(), "dtype", None)
     stored = getattr(torch, name) if isinstance(name, str) else name or torch.float32
-    return precision_on_gpu(stored, has_bfloat16()) if device_type == "cuda" else stored
+    if device_type == "cuda":
+        return precision_on_gpu(stored, has_bfloat16())
+    return torch.float32 if stored == torch.float64 else stored

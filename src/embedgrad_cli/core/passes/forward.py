@@ -202,14 +202,8 @@ class Forward:
         self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues, temperature: float = 1.0
     ) -> Tensor:
         """Negative log-likelihood of every target token, example by example: `[total target length]`, float32."""
-        if self.shares_trunk:
-            return self.target_losses(batch, prompt, trunk, temperature)
-        return plain_losses(self.model, batch, prompt, temperature)
-
-    def target_losses(
-        self, batch: Sequence[Example], prompt: SoftPrompt, trunk: KeyValues, temperature: float = 1.0
-    ) -> Tensor:
-        """`losses` by the trunk."""
+        if not self.shares_trunk:
+            return plain_losses(self.model, batch, prompt, temperature)
         targets = [token for example in batch for token in example.target]
         return losses_at(*self._work(batch, prompt, trunk), targets, self.checkpoint_activations, temperature)
 

@@ -152,9 +152,9 @@ def _difference(trial: LanguageModel, examples: list[Example], prompt: SoftPromp
         by_trunk = prompt.vectors.grad
         if by_trunk is None:
             return "its cache carries no gradient"
-        if (error := _relative(by_trunk, _plain_gradient(trial, examples, prompt))) > TOLERANCE:
+        if not (error := _relative(by_trunk, _plain_gradient(trial, examples, prompt))) <= TOLERANCE:  # NaN too
             return f"the gradient by a shared prefix differs from the plain one by {error:.1%}"
-        if (error := _generation_error(forward, examples, prompt)) > TOLERANCE:
+        if not (error := _generation_error(forward, examples, prompt)) <= TOLERANCE:
             return f"the logits of answers after a shared prefix differ from the plain ones by {error:.1%}"
     except Exception as error:  # any failure of a cache we do not know means: do not use it
         if is_out_of_memory(error):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from embedgrad_cli.core.model.language_model import LanguageModel
+from embedgrad_cli.core.model.nearest_tokens import nearest_tokens
 from embedgrad_cli.core.text.marked_tokens import Slots
 from embedgrad_cli.storage.results_record import Drift
 
@@ -56,20 +57,14 @@ def relative_drift(prompt: SoftPrompt) -> Tensor:
 
 @torch.no_grad()
 def measure_drift(prompt: SoftPrompt, model: LanguageModel) -> Drift:
-    """Compare the prompt with its seed and with the whole vocabulary (in chunks, so that no copy of it is made)."""
-    vectors = nn.functional.normalize(prompt.vectors, dim=1)
-    best = torch.full((len(vectors),), -2.0, device=vectors.device)
-    nearest = torch.zeros(len(vectors), dtype=torch.long, device=vectors.device)
-    for first, rows in model.embedding_table():
-        cosine, index = (vectors @ nn.functional.normalize(rows.float(), dim=1).T).max(dim=1)
-        nearest = torch.where(cosine > best, index + first, nearest)
-        best = torch.maximum(best, cosine)
-    ids, distances = prompt.slots.flat_ids, relative_drift(prompt).tolist()
+    """Compare the prompt with its seed and with the whole vocabulary."""
+    found, _ = nearest_tokens(prompt.vectors, model.embedding_table())
+    nearest, ids, distances = found[:, 0].tolist(), prompt.slots.flat_ids, relative_drift(prompt).tolist()
     return Drift(
         relative_l2=distances,
         cosine=nn.functional.cosine_similarity(prompt.vectors, prompt.seed, dim=1).tolist(),
-        nearest=nearest.tolist(),
-        nearest_kept=sum(a == b for a, b in zip(nearest.tolist(), ids, strict=True)),
+        nearest=nearest,
+        nearest_kept=sum(a == b for a, b in zip(nearest, ids, strict=True)),
         num_tokens=len(ids),
         mean_relative_l2=sum(distances) / max(len(distances), 1),
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedgrad_cli.core.model.chat_rendering import Refused, apply_template
+from embedgrad_cli.exports.chat_template import filled
 from embedgrad_cli.exports.llamacpp.tokenizer import Vocabulary
 
 Conversation = Sequence[tuple[str, str]]  # role and content
@@ -88,7 +89,7 @@ class Pieces:
     def template(self) -> str:
         """The same for Go's text/template, as Ollama calls it."""
         if self.opening is None:
-            return ONE_TURN.replace("SOLE", _literal(self.sole)).replace("END", _literal(self.end))
+            return filled(ONE_TURN, SOLE=_literal(self.sole), END=_literal(self.end))
         openings = {"SOLE": self.sole, "OPENING": self.opening}
         texts = {"ASKED": self.asked, "AGAIN": self.again, "END": self.end, "ANSWER": self.answer}
         actions = {name: _literal(text) for name, text in texts.items()}
@@ -98,7 +99,7 @@ class Pieces:
                 before, after = map(_literal, self.with_system[number])
                 own = f"{{{{ {before} }}}}{{{{ $.System }}}}{{{{ {after} }}}}"
                 actions[name] = f"{{{{ if $.System }}}}{own}{{{{ else }}}}{actions[name]}{{{{ end }}}}"
-        return re.sub(r"\b(SOLE|OPENING|ASKED|AGAIN|END|ANSWER)\b", lambda found: actions[found[0]], TEMPLATE)
+        return filled(TEMPLATE, **actions)
 
 
 def modelfile(file: str, tokenizer: Any, vocabulary: Vocabulary, stop: Sequence[str]) -> tuple[str | None, str]:
