@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from embedgrad_cli.prompt import Prompt
 
 __all__ = ["__version__", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 
 def load(path: str | os.PathLike[str]) -> Prompt:

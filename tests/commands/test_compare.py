@@ -250,6 +250,8 @@ def test_broken_results(content: Any, words: str, capsys: Capture) -> None:
     [
         ("", "embedgrad compare outputs/sweep"),
         ("nowhere", "nowhere:"),
+        ("s format=md", "Did you mean --format md?"),
+        ("s output_dir=x", "`embedgrad compare` takes no such setting"),
         ("s/0/results.json", "s/0/results.json:"),
         ("empty", "empty:"),
         ("begun", "begun/0"),

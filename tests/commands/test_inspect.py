@@ -95,6 +95,13 @@ def test_an_artifact_of_a_stopped_run(tmp_path: Path, capsys: Capture) -> None:
     assert " #5 " in text
 
 
+def test_the_file_may_be_said_as_other_commands_take_it(artifact: Path, inspect: Inspect, capsys: Capture) -> None:
+    assert cli.main(["inspect", str(artifact.parent)]) == 2
+    hint = f"artifact={artifact}"
+    assert hint in capsys.readouterr().err
+    assert inspect(hint) == inspect(str(artifact))
+
+
 def test_another_model_is_exit_code_2(artifact: Path, tmp_path: Path, capsys: Capture) -> None:
     other = make_model("qwen2")
     other.network.get_input_embeddings().weight.mul_(1.5)

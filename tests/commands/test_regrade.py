@@ -10,7 +10,7 @@ import pytest
 from embedgrad_cli.commands.regrade import _by_arm, _Known
 from embedgrad_cli.errors import UserError
 from embedgrad_cli.storage.engine_record import EngineRecord
-from embedgrad_cli.storage.results_record import Results
+from embedgrad_cli.storage.results_record import Measured, Results
 from embedgrad_cli.storage.sample_records import Sample
 from embedgrad_cli.tasks.rows import Row
 
@@ -29,7 +29,7 @@ def test_every_arm_has_its_answers() -> None:
 def test_who_answered_is_still_said() -> None:
     engine = EngineRecord(name="vllm", version="0.0.0")
     graded = Results(task="t", split="test", num_examples=1, model="m", arms={}, comparison=None)
-    known = _Known(replace(graded, engine=engine), None, None, None, None)
+    known = _Known(Measured.of(replace(graded, engine=engine)), None, None, None, None)
     assert known.completed(graded, "digest").engine == engine
 
 

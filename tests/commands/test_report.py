@@ -87,6 +87,10 @@ def test_unfinished_runs_are_named(capsys: Capture) -> None:
         (["a", "output=report.pdf"], "output=report.pdf"),
         (["a", "output=x.html", "output=y.html"], "2 times"),
         (["nowhere"], "nowhere"),
+        (
+            ["a", "format=md"],
+            "embedgrad: format=md: there is no such folder, and `embedgrad report` takes no such setting",
+        ),
         (["a", "--wide"], "--wide"),
         (["a", "output=nowhere/report.html"], "output=nowhere/report.html"),
     ],

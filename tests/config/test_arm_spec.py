@@ -45,6 +45,12 @@ def test_arms_as_they_are_typed(typed: str, arms: list[str], received: list[Any]
     assert (config.artifact, config.mode) == (None, "full")
 
 
+def test_the_baseline_is_typed_as_its_arm(received: list[Any]) -> None:
+    text = 'text:"Think, then say."'
+    assert cli.main(["evaluate", *PLAIN, f"arms=[none,{text}]", f"baseline={text}"]) == 0
+    assert received[0].baseline == received[0].arms[1] == "text:Think, then say."
+
+
 def test_flags_are_modes(received: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "--predict-only", *PLAIN, "arms=[none]"]) == 0
     assert received[0].mode == "predict-only"

@@ -27,7 +27,7 @@ def accepted(words: str) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("text", ["Don't stop, think.", 'Say "yes", or no.', "Why(now", "Ä?"])
+@pytest.mark.parametrize("text", ["Don't stop, think.", 'Say "yes", or no.', 'Think, say "no"', "Why(now", "Ä?"])
 def test_a_text_in_quotes_is_what_was_meant(text: str) -> None:
     problem = problem_of(f"prompt.text={text}")
     (line,) = accepted(re.search(r"within quotes: (.*); a list in brackets", problem)[1])  # type: ignore[index]

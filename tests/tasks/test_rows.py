@@ -71,6 +71,13 @@ def test_a_field_that_is_kept_is_there_where_every_row_is_broken(tmp_path: Path)
     assert "task.keep" not in str(refused.value)
 
 
+def test_a_field_that_is_kept_is_not_missed_where_no_row_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_bytes("text,label,level\nun café,0,1\n".encode("latin-1"))
+    with pytest.raises(DataError, match="not UTF-8") as refused:
+        load(make_task(tmp_path, split=HELD_OUT, keep=["level"]), 0)
+    assert "task.keep" not in str(refused.value)
+
+
 def test_hidden_arguments_are_refused() -> None:
     for settings in ({"target_pattern": "("}, {"choices_pattern": "["}, {"choices": ["{a[0]}", "b"]}):
         with pytest.raises(ConfigError, match=r"task\."):

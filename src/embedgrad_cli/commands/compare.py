@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from embedgrad_cli.commands.flags import FlagParser, check_format
+from embedgrad_cli.commands.flags import FlagParser, check_format, is_setting
 from embedgrad_cli.comparison.entries import (
     VALIDATION,
     Entry,
@@ -123,10 +123,13 @@ def _template_additions(runs: Sequence[Run]) -> list[str]:
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Flags and folders, and what is wrong with them."""
-    args, problems = parser().parse(_join_sort(argv))
+    flags = parser()
+    args, problems = flags.parse(_join_sort(argv))
     problems += check_format(args.format, FORMATS)
     if not args.folders:
         problems.append("no folder is given. Name run directories or folders of them: embedgrad compare outputs/sweep")
+    problems += flags.misplaced_settings(args.folders)
+    args.folders = [word for word in args.folders if not is_setting(word)]
     return args, problems
 
 

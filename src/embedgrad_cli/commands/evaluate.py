@@ -53,7 +53,7 @@ from embedgrad_cli.parallel.join import joined
 from embedgrad_cli.parallel.ranks import Ranks, check_same
 from embedgrad_cli.storage.files import write_json
 from embedgrad_cli.storage.logs import RunLog
-from embedgrad_cli.storage.results_record import Overlap, RenderedArms, Results
+from embedgrad_cli.storage.results_record import Measured, Overlap, RenderedArms, Results
 from embedgrad_cli.storage.run_digests import RunDigests, check_digests, warn_unchecked
 from embedgrad_cli.storage.run_directory import RunDirectory
 from embedgrad_cli.tasks.demonstrations import load_for
@@ -101,6 +101,8 @@ def _evaluate(config: EvaluateConfig, ranks: Ranks, directory: RunDirectory, run
     if ranks.is_first:
         _begin(job, directory, run_log)
     generation, arm_set = config.generation, job.arm_set
+    if config.mode == "predict-only":
+        _keep_measured(job, directory, ranks)
     sampling = Sampling(generation.num_samples, generation.temperature, generation.top_p, generation.seed)
 
     def answer(log: AnswerLog, progress: Callable[[str, int], Progress]) -> Answered:
@@ -118,6 +120,14 @@ def _begin(job: _Evaluation, directory: RunDirectory, run_log: RunLog) -> None:
     if job.overlap:
         write_json(directory.overlap, job.overlap)
     write_json(directory.rendered, RenderedArms(arms=job.arm_set.rendered))
+
+
+def _keep_measured(job: _Evaluation, directory: RunDirectory, ranks: Ranks) -> None:
+    """Write what a later grading cannot measure, which has no model."""
+    if ranks.is_first or ranks.joins_first:
+        measured = _measured(job)
+        if ranks.is_first:
+            write_json(directory.measured, measured)
 
 
 def _facts(job: _Evaluation) -> dict[str, str]:
@@ -173,18 +183,22 @@ def _results(job: _Evaluation, outcomes: Mapping[str, list[list[Outcome]]]) -> R
         overlap=job.overlap,
         rendered=arm_set.rendered,
         model=job.model.path,
-        slow_arms=arm_set.slow_arms,
         baseline=config.baseline,
         breakdown=config.evaluation.breakdown,
     )
-    results = replace(results, digests=job.digests, engine=job.engine.record)
+    return _measured(job).added_to(replace(results, digests=job.digests))
+
+
+def _measured(job: _Evaluation) -> Measured:
+    config, arm_set = job.config, job.arm_set
+    of_all = Measured(slow_arms=arm_set.slow_arms, engine=job.engine.record)
     optimized = job.artifacts.get("optimized")
     if optimized is None:
-        return results
+        return of_all
     template = shown_template(config, job.splits)
     shares_trunk = arm_set.arms["optimized"].slow_because is None
     return replace(
-        results,
+        of_all,
         artifact=config.artifact,
         validation=optimized.metadata.metrics.validation,
         drift=measure_drift(optimized.prompt, job.model),

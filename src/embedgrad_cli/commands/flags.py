@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from embedgrad_cli.config.spelling import nearest
@@ -57,8 +58,26 @@ class FlagParser(argparse.ArgumentParser):
         known = ", ".join(self.flags)
         return [f"{word}: there is no such flag. Flags are {known}." for word in words if word.startswith("-")]
 
+    def misplaced_settings(self, words: Iterable[str]) -> list[str]:
+        """A problem for each word KEY=VALUE that names no folder: commands with flags take no settings."""
+        return [
+            f"{word}: there is no such folder, and `{self.prog}` takes no such setting.{self._flag_for(word)} "
+            f"`{self.prog} --help` says how it is used."
+            for word in words
+            if is_setting(word)
+        ]
+
+    def _flag_for(self, setting: str) -> str:
+        key, value = setting.split("=", 1)
+        return f" Did you mean --{key} {value}?" if f"--{key}" in self.flags else ""
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError([f"{message}. `{self.prog} --help` says how it is used."])
+
+
+def is_setting(word: str) -> bool:
+    """Whether a word is KEY=VALUE, and not the folder that a sweep may have given such a name."""
+    return re.match(r"[\w.]+=", word) is not None and not Path(word).exists()
 
 
 def check_format(format: str, formats: Collection[str]) -> list[str]:

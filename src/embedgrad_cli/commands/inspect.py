@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from embedgrad_cli.core.prompt.artifact import Artifact
 
 FORMATS = ("table", "json")
+AS_SETTING = "artifact="  # as other commands are told the file, and as messages about it begin
 
 
 def parser() -> FlagParser:
@@ -94,7 +95,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         ConfigError: holds every problem.
     """
     args, problems = parser().parse(argv)
-    if args.file is None:
+    if args.file is not None:
+        args.file = args.file.removeprefix(AS_SETTING)
+    else:
         problems.append("no file is given. Name an artifact: embedgrad inspect outputs/demo/prompt.safetensors")
     problems += check_format(args.format, FORMATS)
     if args.verify:

@@ -15,7 +15,7 @@ from embedgrad_cli.evaluation.results import results_of, sample_lines
 from embedgrad_cli.reports.write import report_of_run
 from embedgrad_cli.storage.files import write_json, write_json_lines, write_yaml
 from embedgrad_cli.storage.record import MEND
-from embedgrad_cli.storage.results_record import Overlap, RenderedArms, RenderedRow, Results
+from embedgrad_cli.storage.results_record import Measured, Overlap, RenderedArms, RenderedRow, Results
 from embedgrad_cli.storage.run_digests import RunDigests
 from embedgrad_cli.storage.run_directory import RunDirectory, read_settings
 from embedgrad_cli.storage.sample_records import Sample
@@ -74,7 +74,7 @@ def regrade(config: EvaluateConfig) -> float:
 class _Known:
     """What the files of a run say beside its answers: none of it depends on how these are graded."""
 
-    before: Results | None
+    measured: Measured
     digests: RunDigests | None
     overlap: Overlap | None
     rendered: dict[str, RenderedRow] | None
@@ -84,7 +84,7 @@ class _Known:
     def of(cls, directory: RunDirectory) -> _Known:
         before = Results.read(directory.results) if directory.is_finished else None
         return cls(
-            before=before,
+            measured=_measured(directory, before),
             digests=before.digests if before else read_digests(directory),
             overlap=Overlap.read(directory.overlap) if directory.overlap.exists() else None,
             rendered=RenderedArms.read(directory.rendered).arms if directory.rendered.exists() else None,
@@ -97,18 +97,14 @@ class _Known:
         Args: split: the digest of the rows that are graded now.
         """
         digests = replace(self.digests, split=split) if self.digests else None
-        results = replace(results, server=self.server, digests=digests)
-        if self.before is None:
-            return results
-        return replace(
-            results,
-            artifact=self.before.artifact,
-            validation=self.before.validation,
-            drift=self.before.drift,
-            elsewhere=self.before.elsewhere,
-            slow_arms=self.before.slow_arms,
-            engine=self.before.engine,
-        )
+        return self.measured.added_to(replace(results, server=self.server, digests=digests))
+
+
+def _measured(directory: RunDirectory, before: Results | None) -> Measured:
+    """What was measured by whoever had the model; of predictions of an earlier version nothing is known."""
+    if before is not None:
+        return Measured.of(before)
+    return Measured.read(directory.measured) if directory.measured.exists() else Measured()
 
 
 def read_digests(directory: RunDirectory) -> RunDigests | None:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from embedgrad_cli.commands.flags import FlagParser
+from embedgrad_cli.commands.flags import FlagParser, is_setting
 from embedgrad_cli.comparison.runs import few, read_runs
 from embedgrad_cli.errors import CompareError, ConfigError
 from embedgrad_cli.storage.run_lock import lock_export
@@ -48,8 +48,11 @@ def main(argv: Sequence[str]) -> int:
         CompareError: a folder is wrong, or a run cannot be read.
         UserError: a file of a run cannot be read, or the page cannot be written.
     """
-    args, problems = parser().parse(argv)
-    folders = [word for word in args.words if not word.startswith(OUTPUT)]
+    flags = parser()
+    args, problems = flags.parse(argv)
+    words = [word for word in args.words if not word.startswith(OUTPUT)]
+    problems += flags.misplaced_settings(words)
+    folders = [word for word in words if not is_setting(word)]
     outputs = [word.removeprefix(OUTPUT) for word in args.words if word.startswith(OUTPUT)]
     problems += _problems(folders, outputs)
     if problems:

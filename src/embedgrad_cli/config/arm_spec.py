@@ -23,7 +23,7 @@ SUFFIX = ".safetensors"
 LONGEST_NAME = 16  # of an arm in a table
 LABELS = ("text", "file")  # of arms with longer names
 TEXT_ITEM = re.compile(
-    r"""(?<=[\[,])\s*text:\s*(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:[^'\\]|\\.)*)'|(?P<bare>[^,\]]*))"""
+    r"""(?<=[\[,=])\s*text:\s*(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:[^'\\]|\\.)*)'|(?P<bare>[^,\]]*))"""
 )
 
 
@@ -89,9 +89,9 @@ def _kind(name: str) -> str:
 def quote_texts(override: str) -> str:
     """`arms=[seed,text:"Let's think."]` as Hydra's grammar wants it: `arms=[seed,"text:Let's think."]`.
 
-    A text without quotes goes up to the next comma or the closing bracket.
+    A text without quotes goes up to the next comma or the closing bracket. `baseline=text:"…"` is written alike.
     """
-    if not override.startswith("arms="):
+    if not override.startswith(("arms=", "baseline=")):
         return override
 
     def quoted(match: re.Match[str]) -> str:

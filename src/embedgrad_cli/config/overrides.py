@@ -171,7 +171,8 @@ def _sweep_hint(line: str, key: str) -> str:
 
 
 def _quote_hint(key: str, value: str, start: str = "Write ") -> str:
-    quoted = typed_in_quotes(key, value.strip("'\""))
+    is_quoted = value.startswith(("'", '"'))  # else a quotation mark at its end is the text's
+    quoted = typed_in_quotes(key, value.strip("'\"") if is_quoted else value)
     return f"{start}text in quotes within quotes: {quoted}; a list in brackets: '{key}=[a,b]'."
 
 

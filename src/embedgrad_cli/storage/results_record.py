@@ -8,7 +8,7 @@ Begin with `Results`, the last of these: the records before it stand under its k
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from embedgrad_cli.storage.arm_records import ArmSummary, Breakdown, Comparison
 from embedgrad_cli.storage.distillation import Distillation
@@ -164,6 +164,30 @@ class RenderedArms(Record):
     """A row under every arm, kept in a file of its own for answers that are graded later."""
 
     arms: dict[str, RenderedRow]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Record):
+    """What an evaluation's results say beside the answers, for which the model is needed; under the same keys there.
+
+    `--predict-only` keeps it in `measured.json`, for a grading without the model.
+    """
+
+    slow_arms: dict[str, str] | None = None
+    engine: EngineRecord | None = None
+    artifact: str | None = None
+    validation: Validation | None = None
+    drift: Drift | None = None
+    elsewhere: Elsewhere | None = None
+
+    @classmethod
+    def of(cls, results: Results) -> Measured:
+        """What results say already."""
+        return cls(**{key.name: getattr(results, key.name) for key in fields(cls)})
+
+    def added_to(self, results: Results) -> Results:
+        """The results with these keys."""
+        return replace(results, **vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,7 @@ class RunDirectory:
         self.samples = path / "samples.jsonl"
         self.overlap = path / "overlap.json"
         self.rendered = path / "rendered.json"
+        self.measured = path / "measured.json"
         self.digests = path / "digests.json"
         self.server = path / "server.json"
         self.answers = path / "answers.partial.jsonl"
@@ -111,7 +112,14 @@ class RunDirectory:
         )
 
     def _check_same_settings(self, config: Json) -> None:
-        old, new = flatten(read_settings(self.config)), flatten(config)
+        before = read_settings(self.config)
+        if is_optimisation(before) != is_optimisation(config):
+            held, wanted = (kind_of(settings) for settings in (before, config))
+            raise UserError(
+                f"output_dir={self.path} holds {held}, and {wanted} needs a folder of its own. Give another "
+                "output_dir; nothing was written."
+            )
+        old, new = flatten(before), flatten(config)
         changed = [
             f"{key}={new.get(key)} (was {old.get(key)})"
             for key in sorted(old.keys() | new.keys())
@@ -131,6 +139,16 @@ def is_among(key: str, settings: Sequence[str]) -> bool:
     return key in settings or key.partition(".")[0] in settings
 
 
+def is_optimisation(settings: Json) -> bool:
+    """Whether these are the settings of `optimize`, and not of `evaluate`."""
+    return "optimizer" in settings
+
+
+def kind_of(settings: Json) -> str:
+    """What a run with these settings is, in words."""
+    return "an optimisation" if is_optimisation(settings) else "an evaluation"
+
+
 def read_settings(file: Path) -> Json:
     """The settings in a run's `config.yaml`. Those that its version did not know have the value that it worked with.
 
@@ -139,7 +157,7 @@ def read_settings(file: Path) -> Json:
     """
     settings = read_yaml(file)
     _default(settings, "task", "score", "sum")
-    if "optimizer" in settings:  # an optimisation's
+    if is_optimisation(settings):
         settings.setdefault("objective", {"name": "gold", "choice_weight": 1.0, "gold_weight": 0.0})
     if "generation" in settings:  # an evaluation's
         _default(settings, "generation", "seed", settings.get("seed"))

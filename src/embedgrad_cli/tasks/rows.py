@@ -48,12 +48,14 @@ class RowMaker:
         self.is_choice, self.grader_name = task.kind == "choice", task.grader
         graders.get(task.grader)  # an unknown one is found before anything is read
         self.keep = dict.fromkeys(task.keep, False)  # whether a row had the field
+        self._has_read = False  # whether any record could be
         self._no_fields: Mapping[str, str] = {}
 
     def rows(self, source: Source, defects: Defects) -> list[Row]:
         """The rows of one source, in its order; a record that is no row is noted in `defects` instead."""
         made = []
         for number, record in source.read(defects):
+            self._has_read = True
             try:
                 with at_most(SECONDS):
                     made.append(self._row(f"{source.stem}:{number}", record))
@@ -81,9 +83,9 @@ class RowMaker:
         )
 
     def check_kept(self, defects: Defects) -> None:
-        """After all rows: a field of `task.keep` that none of them had is a defect."""
+        """After all rows: a field of `task.keep` that none of them had is a defect, if any could be read at all."""
         for name, seen in self.keep.items():
-            if not seen:
+            if self._has_read and not seen:
                 defects.add_file(f"task.keep: no row of any file has a column {name!r}. Name one that some rows have.")
 
     def _row(self, row_id: str, record: Mapping[str, Any]) -> Row:
