@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from omegaconf import OmegaConf
 
 from embedgrad_cli.config.build import COMMANDS, MISSING_VALUE, settings
-from embedgrad_cli.config.compose import FROM_ARTIFACT, Composer
+from embedgrad_cli.config.compose import Composer, is_the_artifacts
 from embedgrad_cli.config.folder import conf_dir
 from embedgrad_cli.config.spelling import one_line
 
@@ -107,8 +107,7 @@ def _rows(command: str) -> list[Row]:
     base, composed = _defaults(command)
     rows = []
     for key, kind, item in settings(COMMANDS[command]):
-        part = key.partition(".")[0]
-        own = command != "optimize" and (part in FROM_ARTIFACT or key == "seed") and key != "task.overlap"
+        own = is_the_artifacts(command, key)
         default = "the artifact's" if own else _default(key, _at(base, key), _at(composed, key))
         rows.append((key, type_words(kind) + _range(item), default, item.metadata.get("words", "")))
     return rows

@@ -88,7 +88,7 @@ def artifact(tmp_path: Path) -> Path:
     return write_header(tmp_path / "prompt.safetensors", plain_metadata(config=config))
 
 
-@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
 def test_overview(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(argv) == 0
     text = capsys.readouterr().out
@@ -187,6 +187,13 @@ def test_all_problems_are_printed_together(received: Received, capsys: pytest.Ca
     text = capsys.readouterr().err
     assert text.startswith("embedgrad: 5 problems:\n  - ")
     assert all(word in text for word in ("'x'", "optimizer.lr", "train.steps", "device", "'nonsense'"))
+
+
+def test_a_text_that_was_refused_is_not_missing_too(received: Received, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["optimize", "prompt=custom", "prompt.text=First, think."]) == 2
+    text = capsys.readouterr().err
+    assert "--multirun" in text
+    assert "has no value" not in text
 
 
 def test_optimize_gets_its_config(received: Received) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from embedgrad_cli.storage.arm_records import ArmSummary, Breakdown, Comparison, ExtractionSummary
-from embedgrad_cli.storage.results_record import Results
+from embedgrad_cli.storage.results_record import Drift, Results
 from embedgrad_cli.terminal import report
 
 NAMES = ["none", "seed", *(f"text:Think about it {number} times, then answer in one word." for number in range(7))]
@@ -57,3 +57,24 @@ def test_no_cell_is_broken(
 def test_what_grades_answers_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
     report.answered(Path("my, [run]"))
     assert capsys.readouterr().out.endswith("embedgrad evaluate --regrade 'output_dir=\"my, [run]\"'\n")
+
+
+def test_a_finished_run_says_again_what_it_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arms, one = {name: arm(0) for name in ("seed", "optimized")}, compared("optimized")
+    drift = Drift(mean_relative_l2=0.61, nearest_kept=6, num_tokens=6)
+    summary = Results(
+        task="sst2",
+        split="test",
+        num_examples=872,
+        num_skipped=3,
+        model="owner/model",
+        arms=arms,
+        comparison=one,
+        comparisons=[one],
+        drift=drift,
+    )
+    report.results(summary, [], {}, tmp_path)
+    said = [line for line in capsys.readouterr().out.splitlines() if line and not line.startswith("Written to")]
+    assert any(line.startswith("Verdict: optimized is worse than seed") for line in said)
+    report.already_finished(tmp_path, summary)
+    assert capsys.readouterr().out.splitlines()[1:] == said

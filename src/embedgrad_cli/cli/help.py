@@ -4,9 +4,10 @@ modules, the schema and the composed defaults.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from embedgrad_cli import commands
 from embedgrad_cli.config.spelling import one_line
@@ -82,7 +83,7 @@ def command_help(command: str, config_dir: str | None = None, overrides: list[st
     from omegaconf import OmegaConf
 
     from embedgrad_cli.config.build import COMMANDS, settings
-    from embedgrad_cli.config.compose import FROM_ARTIFACT, Composer  # Hydra is imported for this help only
+    from embedgrad_cli.config.compose import Composer, is_the_artifacts  # Hydra is imported for this help only
 
     composer = Composer(config_dir)
     cfg = composer.compose(command, overrides or [])
@@ -98,11 +99,10 @@ def command_help(command: str, config_dir: str | None = None, overrides: list[st
     plain = OmegaConf.to_container(cfg, resolve=False)
     given = {line.lstrip("+~").partition("=")[0] for line in overrides or []}
     rows = []
-    for key, _, item in settings(COMMANDS[command]):
-        part = key.partition(".")[0]
-        own = command != "optimize" and part in (*FROM_ARTIFACT, "seed") and not given & {part, key}
+    for key, kind, item in settings(COMMANDS[command]):
+        own = is_the_artifacts(command, key) and not given & {key.partition(".")[0], key}
         shown = "(the artifact's)" if own else one_line(_at(plain, key))
-        rows.append((f"{key}={shown}", item.metadata["words"]))
+        rows.append((f"{key}={shown}", item.metadata["words"] + _values(kind, item.metadata["words"])))
     parts.append("settings (??? is yours to give):\n" + "\n".join(_row(left, words) for left, words in rows))
     parts.append(f"flags:\n{text.flags}")
     return "\n\n".join(parts) + "\n"
@@ -115,6 +115,14 @@ def _group(name: str, chosen: str | None, choices: list[str]) -> str:
 
 def _row(left: str, words: str) -> str:
     return f"  {left:<48}  {words}" if len(left) <= 48 else f"  {left}\n{'':<52}{words}"
+
+
+def _values(kind: Any, words: str) -> str:
+    """The words that a setting may be, in brackets, unless what is said of it names them all."""
+    options = [kind, *get_args(kind)]  # `Literal[…] | None` holds a Literal
+    values = [str(value) for option in options if get_origin(option) is Literal for value in get_args(option)]
+    named = all(re.search(rf"\b{re.escape(value)}\b", words) for value in values)
+    return "" if named else f" ({', '.join(values)})"
 
 
 def _at(plain: Any, key: str) -> Any:

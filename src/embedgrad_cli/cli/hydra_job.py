@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from embedgrad_cli.assets import PREFIX
 from embedgrad_cli.cli.library_failure import explanation
 from embedgrad_cli.commands import run_forecast, run_job, run_processes
-from embedgrad_cli.config.schema import WITHOUT_EFFECT
+from embedgrad_cli.config.schema import WITHOUT_EFFECT, OptimizeConfig
 from embedgrad_cli.errors import ConfigError, EmbedgradError
 from embedgrad_cli.guards.typed_settings import in_quotes, typed
 from embedgrad_cli.parallel.environment import in_group, speaks
@@ -62,8 +63,8 @@ def run_once(request: Request, line: CheckedLine) -> None:
     if failures:
         raise failures[0]
     # What has started processes leaves that to the first of them, which has also found a name for the folder.
-    if request.command == "optimize" and request.dry_run is None and speaks() and not _processes(config):
-        print(_next_steps(config.output_dir), end="")
+    if isinstance(config, OptimizeConfig) and request.dry_run is None and speaks() and not _processes(config):
+        print(_next_steps(config), end="")
 
 
 def run_hydra(request: Request, argv: list[str]) -> None:
@@ -136,12 +137,14 @@ def _flags(request: Request, config_dir: str | None = None) -> list[str]:
     return flags + [f"--config-name={request.config_name}"] * (request.config_name is not None)
 
 
-def _next_steps(output_dir: str) -> str:
-    artifact = typed("artifact", f"{output_dir}/prompt.safetensors")
-    exported = typed("output_dir", f"{output_dir}/exported")
+def _next_steps(config: OptimizeConfig) -> str:
+    folder, embedded = config.output_dir, str(config.task.data_dir).startswith(PREFIX)
+    artifact = typed("artifact", f"{folder}/prompt.safetensors")
+    exported = typed("output_dir", f"{folder}/exported")
     return (
         "Next:\n"
-        f"  embedgrad evaluate {artifact}\n"
-        f"  embedgrad export {artifact} format=embeds {exported}\n"
-        "  your own data: docs/own-csv.md\n"
+        + f"  what it fixed and what it broke, row by row: {folder}/report.html\n" * config.report
+        + f"  embedgrad evaluate {artifact} 'arms=[seed,optimized,text:\"Another text.\"]'\n"
+        + f"  embedgrad export {artifact} format=model {exported}\n"
+        + "  your own data: docs/own-csv.md\n" * embedded
     )

@@ -72,7 +72,9 @@ def _say(message: str) -> None:
 
 
 def _dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if argv[:1] == ["help"]:  # `embedgrad help optimize`
+        argv = [*argv[1:], "--help"]
+    if not argv or argv[0] in ("-h", "--help"):
         print(OVERVIEW, end="")
         return 0
     if "--version" in argv:

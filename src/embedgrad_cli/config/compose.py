@@ -50,6 +50,12 @@ FROM_ARTIFACT = ("model", "template", "prompt", "task")
 NEVER_FROM_ARTIFACT = ("task.overlap",)  # what is refused is not the artifact's to say
 
 
+def is_the_artifacts(command: str, key: str) -> bool:
+    """Whether a setting that the command line does not name is what the artifact was made with."""
+    part = key.partition(".")[0]
+    return command != "optimize" and part in (*FROM_ARTIFACT, "seed") and key not in NEVER_FROM_ARTIFACT
+
+
 @dataclass(frozen=True)
 class Request:
     """One command line, taken apart: `embedgrad COMMAND [flags] [overrides]`."""
@@ -193,7 +199,9 @@ def check_line(request: Request, *, values: bool = True) -> CheckedLine:
     HydraConfig.instance().set_config(cfg)  # for ${hydra:…} in a user's config
     body = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     built = _try_build(request.command, body, cfg.hydra)
-    problems = list(dict.fromkeys(checker.problems + built.problems))
+    # A setting that was given and refused is not missing as well.
+    more = [p for p in built.problems if not (NO_VALUE in p and p.partition(":")[0] in checker.refused)]
+    problems = list(dict.fromkeys(checker.problems + more))
     return CheckedLine(problems, built.config, cfg, composer.loader, built.notices)
 
 

@@ -32,9 +32,10 @@ class OverrideChecker:
         self.command, self.groups, self.default_groups, self.multirun = command, groups, default_groups, multirun
         self.keys = list(keys(command))
         self.problems: list[str] = []
+        self.refused: set[str] = set()  # keys of overrides that do not compose
 
     def check(self, lines: list[str]) -> list[str]:
-        """Returns the overrides that compose, a sweep by its first value; fills `problems`."""
+        """Returns the overrides that compose, a sweep by its first value; fills `problems` and `refused`."""
         accepted = []
         parser = OverridesParser.create()
         for line in lines:
@@ -42,10 +43,13 @@ class OverrideChecker:
                 override = parser.parse_override(line)
             except (HydraException, RecursionError):
                 self.problems.append(f"{line!r} {self._grammar_hint(line)}")
+                self.refused.add(line.partition("=")[0])
                 continue
             found, first = self._check_override(override)
             self.problems += found
-            if not found:
+            if found:
+                self.refused.add(override.key_or_group)
+            else:
                 accepted.append(line if first is None else f"{override.get_key_element()}={first}")
         return accepted
 

@@ -39,13 +39,7 @@ def results(
     console = for_results(NARROWEST)
     _print_examples(console, rows, outcomes)
     _print_tables(console, summary)
-    main = summary.comparison.candidate if summary.comparison else None
-    ordered = sorted(summary.every_comparison, key=lambda comparison: comparison.candidate != main)
-    short = short_names(list(summary.arms))
-    for number, comparison in enumerate(ordered):
-        start = "Verdict: " if number == 0 else "         "
-        named = replace(comparison, baseline=short[comparison.baseline], candidate=short[comparison.candidate])
-        console.print(Text(f"{start}{verdict(named, summary.num_examples)}."), soft_wrap=True)
+    _print_verdicts(console, summary)
     _say(console, remarks.of_change(summary), remarks.of_meaning(summary), remarks.of_skipped(summary))
     if summary.timing:
         console.print(f"{took(summary.timing)}.", soft_wrap=True)
@@ -63,7 +57,8 @@ def already_finished(output_dir: Path, summary: Results) -> None:
     console = for_results(NARROWEST)
     console.print(f"The run in {escape(str(output_dir))} is finished; nothing was changed.", soft_wrap=True)
     _print_tables(console, summary)
-    _say(console, remarks.of_meaning(summary))
+    _print_verdicts(console, summary)
+    _say(console, remarks.of_change(summary), remarks.of_meaning(summary), remarks.of_skipped(summary))
 
 
 def answered(output_dir: Path) -> None:
@@ -88,6 +83,17 @@ def _print_tables(console: Console, summary: Results) -> None:
         for table in tables:
             console.print(table)
     _say(console, remarks.of_answers(summary))
+
+
+def _print_verdicts(console: Console, summary: Results) -> None:
+    """A sentence per comparison, that of `comparison` first."""
+    main = summary.comparison.candidate if summary.comparison else None
+    ordered = sorted(summary.every_comparison, key=lambda comparison: comparison.candidate != main)
+    short = short_names(list(summary.arms))
+    for number, comparison in enumerate(ordered):
+        start = "Verdict: " if number == 0 else "         "
+        named = replace(comparison, baseline=short[comparison.baseline], candidate=short[comparison.candidate])
+        console.print(Text(f"{start}{verdict(named, summary.num_examples)}."), soft_wrap=True)
 
 
 def _fitting(console: Console, wide: Table, narrow: Callable[[], list[Table]]) -> list[Table]:

@@ -26,11 +26,10 @@ def pick_device(name: str, is_trusted: bool = True) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
         if not is_trusted and (reason := why_unfit(device)):
-            raise RuntimeError(f"{reason}.")
+            raise RuntimeError(reason)
     except Exception as error:
-        raise UserError(
-            f"device={name} cannot be used here: {str(error).splitlines()[0]} Use device=cpu, or device=auto."
-        ) from error
+        why = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"device={name} cannot be used here: {why}. Use device=cpu, or device=auto.") from error
     return device
 
 

@@ -207,7 +207,7 @@ class TextSearch:
         needed = (starts + 1) * self._validation_cost + self._step_cost
         if self.config.budget < needed:
             raise UserError(
-                f"search.budget={self.config.budget} is too small: {starts} texts to begin with, one step and its "
+                f"search.budget={self.config.budget} is too small: {starts} text(s) to begin with, one step and its "
                 f"validation take {needed} forward evaluations. Give search.budget={10 * needed}, or smaller "
                 "search.candidates and search.batch_size. Nothing was written."
             )
