@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
+
+import pytest
 
 from embedgrad_cli.storage.files import write_atomically
 
@@ -17,3 +21,13 @@ def test_a_link_is_replaced_and_what_it_leads_to_is_left_alone(tmp_path: Path) -
     assert not link.is_symlink()
     assert link.read_bytes() == b"results"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["precious", "results.json"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_whom_the_umask_keeps_out_cannot_read_it(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "samples.jsonl", b"somebody's rows")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "samples.jsonl").stat().st_mode) == mode

@@ -20,7 +20,7 @@ def distillation_of(arms: Mapping[str, Arm], outcomes: Mapping[str, Sequence[Seq
     share, interval = gain_kept(right["seed"], right[TEACHER], right["optimized"])
     difference = paired_difference(right[TEACHER], right["optimized"])
     pairs = list(zip(answered[TEACHER], answered["optimized"], strict=True))
-    same = sum(teacher.extracted == ours.extracted for teacher, ours in pairs)
+    same = sum(teacher.extracted is not None and teacher.extracted == ours.extracted for teacher, ours in pairs)
     tokens = {name: fmean(len(example.tokens) for example in arms[name].examples) for name in (TEACHER, "optimized")}
     seconds = {name: fmean(outcome.answer.seconds for outcome in of_arm) for name, of_arm in answered.items()}
     return Distillation(
