@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -175,7 +174,7 @@ def section_text(section: Section, figure: str | None, note: str) -> str:
         instructions_text(finished),
         searched_text(finished),
         curves_text(section, figure),
-        "```bash\n" + "\n".join(commands_of(series)) + "\n```",
+        "```bash\n" + "\n".join(series.shown_commands) + "\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -275,16 +274,3 @@ def _mean_and_range(values: Sequence[float] | None) -> str:
         return NOT_RUN
     spread = f" ({percent(min(values))} to {percent(max(values))})" if len(values) > 1 else ""
     return percent(fmean(values)) + spread
-
-
-def commands_of(series: SeriesRecord) -> list[str]:
-    """Those that worked on it, in their order, its own folders taken out."""
-    return list(dict.fromkeys(" ".join(map(_placeless, shlex.split(one))) for one in series.all_commands))
-
-
-def _placeless(word: str) -> str:
-    key, equals, value = word.rpartition("=")
-    if value.startswith(("/", "~")):
-        name = value.rpartition("/")[2]
-        value = f"scripts/{name}" if name.endswith(".py") else "FILE.gguf" if name.endswith(".gguf") else "DIR"
-    return key + equals + value if re.fullmatch(r"[\w./=,+-]*", value) else shlex.quote(key + equals + value)

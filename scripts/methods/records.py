@@ -7,6 +7,8 @@ WORK/SERIES/PROBLEM/METHOD/cell.json    when it is finished
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,10 +38,19 @@ class SeriesRecord(Record):
     def all_commands(self) -> list[str]:
         return self.commands or [self.command]
 
+    @property
+    def shown_commands(self) -> list[str]:
+        """Those that worked on it, in their order, somebody's own folders taken out."""
+        return list(dict.fromkeys(" ".join(map(_placeless, shlex.split(one))) for one in self.all_commands))
+
     def after(self, earlier: SeriesRecord) -> SeriesRecord:
         """The same series, with the commands that worked on it before."""
         mine = self.all_commands
         return replace(self, commands=[*(one for one in earlier.all_commands if one not in mine), *mine])
+
+    def kept(self) -> SeriesRecord:
+        """As it can be shown to others."""
+        return replace(self, command=self.shown_commands[-1], commands=self.shown_commands)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +177,17 @@ def keep_records(finished: Sequence[Finished], folder: Path) -> None:
     """Write the records of finished cells, without prompts and answers, to where `read_work` finds them again."""
     for one in finished:
         cell = folder / one.place
-        problem, series = cell.parent, cell.parent.parent
         cell.mkdir(parents=True, exist_ok=True)
         write_json(cell / CELL, one.cell)
-        write_json(problem / PROBLEM, one.problem)
-        file = series / SERIES
-        write_json(file, one.series.after(SeriesRecord.read(file)) if file.exists() else one.series)
+        write_json(cell.parent / PROBLEM, one.problem)
+        file = cell.parent.parent / SERIES
+        series = one.series.after(SeriesRecord.read(file)) if file.exists() else one.series
+        write_json(file, series.kept())
+
+
+def _placeless(word: str) -> str:
+    key, equals, value = word.rpartition("=")
+    if value.startswith(("/", "~")):
+        name = value.rpartition("/")[2]
+        value = f"scripts/{name}" if name.endswith(".py") else "FILE.gguf" if name.endswith(".gguf") else "DIR"
+    return key + equals + value if re.fullmatch(r"[\w./=,+-]*", value) else shlex.quote(key + equals + value)
