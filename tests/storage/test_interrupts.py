@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -41,6 +41,14 @@ export.writer_of = lambda format: write
 raise SystemExit(main(["export", "artifact={artifact}", "format=embeds", "output_dir=out"]))
 """
 ARTIFACT = Path(__file__).parent / "old_run/prompt.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def without_nohup() -> Iterator[None]:
+    """Under nohup, tests would inherit that a closed terminal is no reason to stop."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

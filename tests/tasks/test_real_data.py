@@ -54,7 +54,7 @@ def causal_judgement() -> TaskConfig:
 def test_every_row_is_read(make: Any, counts: dict[str, int], contradictions: int) -> None:
     task, started = make(), time.process_time()
     splits = load(task, 0)
-    assert time.process_time() - started < 4
+    assert time.process_time() - started < 30, "a few seconds; what grows with the square of the rows takes minutes"
     assert splits.report.counts == counts
     assert len(splits.report.contradictions) == contradictions
 
