@@ -15,8 +15,8 @@ class Distillation(Record):
     `gain_kept` is the share of the teacher's gain in accuracy over the seed, with a bootstrap interval; None where
     the teacher has none, or where its gain may as well be none. `difference` is the accuracy minus the teacher's, with
     Newcombe's interval for paired proportions. `agreement` is the share of the rows with the teacher's answer, right
-    or wrong, with Wilson's; two invalid answers are not the same one. Tokens: in the prompt's place, and of a row's whole conversation on average. Seconds: of an
-    answer on average, what all rows share computed once.
+    or wrong, with Wilson's; two invalid answers are not the same one. Tokens: in the prompt's place, and of a row's
+    whole conversation on average. Seconds: of an answer on average, what all rows share computed once.
     """
 
     teacher_tokens: int
