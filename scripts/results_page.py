@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from embedgrad_cli.errors import EmbedgradError, UserError
@@ -26,9 +27,11 @@ def main(arguments: Sequence[str]) -> None:
         "--out", type=Path, required=True, metavar="FILE", help="the page; pictures go to pictures/ beside it"
     )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where to keep the records that the page is made of")
-    parser.add_argument("--note", default="", metavar="TEXT", help="what else is to be known of how these were run")
+    parser.add_argument("--note", default="", metavar="TEXT", help="how these cells were run; kept with them")
     args = parser.parse_args(arguments)
     finished = [one for folder in args.work for one in read_work(folder)]
+    if args.note:  # a series that has one keeps it
+        finished = [replace(one, series=replace(one.series, note=one.series.note or args.note)) for one in finished]
     if not finished:
         raise UserError(f"no finished cell below {', '.join(map(str, args.work))}: run compare_methods.py first.")
 
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     earlier = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
-    write_atomically(args.out, page(finished, draw, args.note, earlier).encode())
+    write_atomically(args.out, page(finished, draw, earlier).encode())
     if args.keep:
         keep_records(finished, args.keep)
 

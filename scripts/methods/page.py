@@ -121,27 +121,22 @@ def frozen_note(finished: Sequence[Finished]) -> str:
     return "The base weights' sha256 was the same before and after every training."
 
 
-def page(
-    finished: Sequence[Finished], figure_of: Callable[[Section], str | None], note: str = "", earlier: str = ""
-) -> str:
+def page(finished: Sequence[Finished], figure_of: Callable[[Section], str | None], earlier: str = "") -> str:
     """The page as Markdown.
 
     Args:
         figure_of: draws a section's learning curves and gives the file's name.
-        note: what the cells do not know of themselves: that they shared their processor, say.
         earlier: the page as it stands; sections that no finished cell belongs to stay there.
     """
-    entries = merged(
-        [_entry(section, figure_of(section), note) for section in sections_of(finished)], entries_of(earlier)
-    )
+    entries = merged([_entry(section, figure_of(section)) for section in sections_of(finished)], entries_of(earlier))
     return "\n".join([INTRODUCTION, overview(entries), *(entry.section.rstrip() + "\n" for entry in entries)])
 
 
-def _entry(section: Section, figure: str | None, note: str) -> Entry:
+def _entry(section: Section, figure: str | None) -> Entry:
     rows = section.rows(section.main_size)
     size = str(max((row.size for row in rows), default=""))
     line = [size, *(_shown(rows, name) for name in COLUMNS)]
-    return Entry(section.series.model, section.series.task, line, section_text(section, figure, note))
+    return Entry(section.series.model, section.series.task, line, section_text(section, figure))
 
 
 def overview(entries: Sequence[Entry]) -> str:
@@ -161,13 +156,13 @@ def _shown(rows: Sequence[Row], method: str) -> str:
     return next((percent(row.accuracy) for row in rows if row.arm.method == method), NOT_RUN)
 
 
-def section_text(section: Section, figure: str | None, note: str) -> str:
+def section_text(section: Section, figure: str | None) -> str:
     """All of a section but its heading."""
     series, size = section.series, section.main_size
     finished, rows = section.of_size(size), section.rows(size)
     parts = [
         _given(section, finished),
-        note and f"*A note by those who ran it:* {note}",
+        f"*A note by those who ran it:* {series.note}" if series.note else "",
         markdown(rows, with_missing=True).rstrip(),
         *(note.replace("*:", r"\*:") for note in at_end_note(rows)),
         " ".join([*standing(rows), frozen_note(finished)]),

@@ -22,7 +22,10 @@ VALIDATED = "validated.json"  # the texts that a method chose among, the best fi
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesRecord(Record):
-    """A model and a task under the settings that all methods share. `command` is the last of the `commands`."""
+    """A model and a task under the settings that all methods share. `command` is the last of the `commands`.
+
+    `note`: what the cells do not know of themselves: that they shared their processor, say.
+    """
 
     model: str
     task: str
@@ -33,6 +36,7 @@ class SeriesRecord(Record):
     versions: dict[str, str]
     command: str
     commands: list[str] | None = None
+    note: str | None = None
 
     @property
     def all_commands(self) -> list[str]:
@@ -44,9 +48,10 @@ class SeriesRecord(Record):
         return list(dict.fromkeys(" ".join(map(_placeless, shlex.split(one))) for one in self.all_commands))
 
     def after(self, earlier: SeriesRecord) -> SeriesRecord:
-        """The same series, with the commands that worked on it before."""
+        """The same series, with the commands that worked on it before and the note that it had."""
         mine = self.all_commands
-        return replace(self, commands=[*(one for one in earlier.all_commands if one not in mine), *mine])
+        commands = [*(one for one in earlier.all_commands if one not in mine), *mine]
+        return replace(self, commands=commands, note=self.note or earlier.note)
 
     def kept(self) -> SeriesRecord:
         """As it can be shown to others."""

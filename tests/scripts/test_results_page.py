@@ -255,7 +255,8 @@ def test_a_section_is_written_anew_with_its_cells(work: Work, tmp_path: Path) ->
 def test_kept_records_give_the_same_page_beside_cells_that_come_later(work: Work, tmp_path: Path) -> None:
     work.add("embedgrad", RIGHT)
     work.add("lora", HALF)
-    page = work.page("--keep", str(tmp_path / "kept"))
+    page = work.page("--keep", str(tmp_path / "kept"), "--note", "It ran by night.")
+    assert "It ran by night." in page
     kept = sorted((tmp_path / "kept").rglob("*.*"), key=lambda file: file.name)
     assert [file.name for file in kept] == [CELL, CELL, PROBLEM, SERIES]
     assert not any("somebody" in file.read_text() for file in kept), "they are for others to read"
